@@ -1,0 +1,76 @@
+"""The tree of errors that simvirt raises.
+
+::
+
+    SimvirtError
+    ├── UsageError              what was asked for makes no sense here (exit status 2)
+    │   ├── UnknownNameError    no guest, strategy, CPU model or cost preset of this name
+    │   ├── ImageError          a file that is no guest image, or a broken one
+    │   └── UnsupportedError    sound, but this host, build or strategy does not offer it
+    ├── MonitorError            the monitor is at fault (exit status 3)
+    │   └── EngineError         the CPU engine is missing, unverified or misbehaves
+    └── SnapshotError           a snapshot that cannot be restored
+
+A guest's own faults are no errors of this tree: they are delivered to the guest, and where they end it they stand in the outcome of
+the run. Every error carries its data as attributes; the message is derived from them and says what happened, why, and what to do.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class SimvirtError(Exception):
+    """Root of all errors that simvirt raises on purpose."""
+
+
+class UsageError(SimvirtError):
+    """The caller asked for something that makes no sense or cannot be read."""
+
+
+class UnknownNameError(UsageError):
+    """A name that the registry or catalogue of its kind does not hold.
+
+    >>> raise UnknownNameError("strategy", "vxt", ["vtx", "bare-metal"])
+    Traceback (most recent call last):
+    ...
+    simvirt.errors.UnknownNameError: unknown strategy 'vxt': did you mean 'vtx'? Known: bare-metal, vtx
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.known = tuple(sorted(known))
+        self.nearest = next(iter(get_close_matches(name, self.known, n=1, cutoff=0.5)), None)
+        hint = f" did you mean '{self.nearest}'?" if self.nearest else ""
+        super().__init__(f"unknown {kind} '{name}':{hint} Known: {', '.join(self.known)}")
+
+
+class ImageError(UsageError):
+    """A guest image that cannot be used: unreadable, truncated, or of no known kind."""
+
+    def __init__(self, path: str, reason: str, advice: str = "") -> None:
+        self.path = path
+        self.reason = reason
+        self.advice = advice
+        super().__init__(f"{path}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+class UnsupportedError(UsageError):
+    """A sound request that this host, build or strategy does not offer."""
+
+
+class MonitorError(SimvirtError):
+    """The monitor, not the guest, is at fault: a bug in simvirt or in a strategy."""
+
+
+class EngineError(MonitorError):
+    """The CPU engine is missing, of an unverified version or platform, or behaved in a way that cannot be."""
+
+
+class SnapshotError(SimvirtError):
+    """A snapshot of an unknown version, of another machine, or damaged."""
