@@ -1,0 +1,51 @@
+"""The devices of the PC, one module each, written from their data sheets.
+
+A device is a small class with mutable state. It knows the pins that it is wired to (an interrupt line, a clock, a console) and nothing
+of who drives it: the same class serves the bare PC and every VM. The board (`simvirt.machine.board`) wires the devices together.
+
+=================  ==========================================  =====================
+module             chip                                        ports
+=================  ==========================================  =====================
+`pic`              two 8259A interrupt controllers             0x20-0x21, 0xA0-0xA1
+`pit`, `counter`   8254 interval timer and one counter of it   0x40-0x43
+`port_b`           system control port B                       0x61
+`debug_exit`       ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
+`uart`             16550A serial port COM1, the console        0x3F8-0x3FF
+=================  ==========================================  =====================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
+
+from simvirt.machine.bus import PortDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    InterruptLine: TypeAlias = Callable[[bool], None]
+    """A wire to an interrupt controller's input: call it with the new level. Levels that do not change may be told again."""
+
+S = TypeVar("S")
+
+
+class Device(PortDevice, Protocol[S]):
+    """A device that the board can hold: ports, reset, and a state that a snapshot can hold.
+
+    `S` is a frozen dataclass of integers, booleans, bytes, strings, None, and tuples, dictionaries or dataclasses of such.
+    """
+
+    state_type: ClassVar[type]
+    """The class of S, by which a snapshot that comes from a file is checked."""
+
+    def reset(self) -> None:
+        """Return to the power-on state."""
+        ...
+
+    def save(self) -> S:
+        """Everything that the device knows, as a value."""
+        ...
+
+    def restore(self, state: S, /) -> None:
+        """Take up a saved state, silently: no line is driven and no event scheduled, for their state is restored with them."""
+        ...

@@ -1,0 +1,537 @@
+"""The CPU engine: one Unicorn instance in 64-bit mode, made exact.
+
+What Unicorn is used for: translating and running guest code quickly. What is ours: the memory-management unit and the instruction
+counter (native/engine.c), and everything a processor does around an instruction (`machine.cpu`). SVM guest mode, which QEMU left inside,
+is switched on for ever: with it, exceptions, software interrupts and intercepted instructions arrive precisely, before they have had any
+effect. This is the only module that imports unicorn or loads the native callbacks.
+
+`Engine.run` returns the native event; `machine.cpu` makes typed events of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from simvirt.errors import EngineError, UsageError
+from simvirt.machine import platforms
+from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
+from simvirt.machine.native.layout import (
+    CHECKED_MEMBERS,
+    MAX_CPUID,
+    MAX_OVERRIDES,
+    MAX_REGIONS,
+    Access,
+    NativeEvent,
+    PageFlag,
+    Refusal,
+    SharedRecord,
+    word,
+)
+from simvirt.machine.state import ProcessorState, Segment
+from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NEVER: Final = 1 << 62
+"""A limit that no run reaches."""
+SLICE: Final = 1 << 21
+"""Instructions between two looks at whether the host wants the run to stop."""
+
+_TCG_BUFFER: Final = 48 << 20
+_HIDDEN_BASE: Final = 0xFF_0000_0000
+"""Physical address, in Unicorn's space alone, of pages that no guest can map: VMCB, MSR bitmap, scratch pages."""
+_VMCB_PAGE, _MSR_BITMAP_PAGE, _SCRATCH_PAGE, _HIDDEN_PAGES = 0, 1, 3, 3 + MAX_OVERRIDES
+_VMCB_MSR_BITMAP_ADDRESS: Final = 0x48
+_VIRTUALIZATION_BITS: Final = 40
+
+
+class SvmExit(IntEnum):
+    """SVM exit codes, as the engine reports them behind 0x100 (AMD APM Vol. 2 Appendix C)."""
+
+    CR_READ = 0x00
+    CR_WRITE = 0x10
+    DR_READ = 0x20
+    DR_WRITE = 0x30
+    EXCEPTION = 0x40
+    VINTR = 0x64
+    IDTR_READ = 0x66
+    GDTR_READ = 0x67
+    LDTR_READ = 0x68
+    TR_READ = 0x69
+    IDTR_WRITE = 0x6A
+    GDTR_WRITE = 0x6B
+    LDTR_WRITE = 0x6C
+    TR_WRITE = 0x6D
+    RDTSC = 0x6E
+    RDPMC = 0x6F
+    PUSHF = 0x70
+    POPF = 0x71
+    CPUID = 0x72
+    RSM = 0x73
+    IRET = 0x74
+    SWINT = 0x75
+    INVD = 0x76
+    PAUSE = 0x77
+    HLT = 0x78
+    INVLPG = 0x79
+    INVLPGA = 0x7A
+    MSR = 0x7C
+    SHUTDOWN = 0x7F
+    VMRUN = 0x80
+    VMMCALL = 0x81
+    VMLOAD = 0x82
+    VMSAVE = 0x83
+    STGI = 0x84
+    CLGI = 0x85
+    SKINIT = 0x86
+    RDTSCP = 0x87
+    WBINVD = 0x89
+    MONITOR = 0x8A
+    MWAIT = 0x8B
+
+
+_INSTRUCTIONS_BASE: Final = 0x60
+ALWAYS_INTERCEPTED: Final = frozenset(
+    {
+        SvmExit.VINTR,
+        SvmExit.RDTSC,
+        SvmExit.RDPMC,
+        SvmExit.CPUID,
+        SvmExit.SWINT,
+        SvmExit.HLT,
+        SvmExit.INVLPG,
+        SvmExit.INVLPGA,
+        SvmExit.MSR,
+        SvmExit.SHUTDOWN,
+        SvmExit.TR_WRITE,
+        SvmExit.RSM,
+        SvmExit.INVD,
+        SvmExit.WBINVD,
+        SvmExit.VMRUN,
+        SvmExit.VMMCALL,
+        SvmExit.VMLOAD,
+        SvmExit.VMSAVE,
+        SvmExit.STGI,
+        SvmExit.CLGI,
+        SvmExit.SKINIT,
+        SvmExit.RDTSCP,
+        SvmExit.MONITOR,
+        SvmExit.MWAIT,
+    }
+)
+"""What the processor of this PC completes itself, whoever runs on it; all exceptions come on top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intercepts:
+    """Which instructions, beyond `ALWAYS_INTERCEPTED`, the engine hands over before they take effect."""
+
+    instructions: frozenset[SvmExit] = frozenset()
+    cr_reads: int = 0
+    """Bit n: MOV from CRn (and SMSW for CR0)."""
+    cr_writes: int = 1 << 0 | 1 << 4 | 1 << 8
+    """Bit n: MOV to CRn (and LMSW, CLTS for CR0)."""
+    dr_reads: int = 0
+    dr_writes: int = 0xFF
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The record of a refused fill: what was accessed how, and why it was not allowed."""
+
+    refusal: Refusal
+    access: Access
+    gva: Gva
+    gpa: Gpa
+    """The guest-physical address of the access; of the table entry for a page fault."""
+    error_code: int
+    level: int
+
+
+class _Library:
+    """The native callbacks, loaded once."""
+
+    _loaded: _Library | None = None
+
+    def __init__(self, platform: platforms.Platform) -> None:
+        path = Path(__file__).parent / "native" / f"engine{platform.library_suffix}"
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise EngineError(
+                f"the native callbacks cannot be loaded ({error}): the package was not built for this platform. Install it again with pip."
+            ) from error
+        self.run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("simvirt_run", library))
+        self.translate = ctypes.CFUNCTYPE(
+            ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int, ctypes.c_int
+        )(("simvirt_translate", library))
+        self.flush_tlb = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_tlb", library))
+        self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
+        self.hooks = {
+            name: ctypes.cast(getattr(library, f"simvirt_{name}_hook"), ctypes.c_void_p).value
+            for name in ("fill", "block", "interrupt", "in", "out", "syscall", "sysenter", "invalid")
+        }
+        offsets = (ctypes.c_uint64 * 64)()
+        count = library.simvirt_layout(offsets)
+        expected = [getattr(SharedRecord, name).offset for name in CHECKED_MEMBERS] + [ctypes.sizeof(SharedRecord)]
+        if list(offsets[:count]) != expected:
+            raise EngineError("the native callbacks were built from another version of simvirt: install the package again")
+
+    @classmethod
+    def load(cls, platform: platforms.Platform) -> _Library:
+        if cls._loaded is None:
+            cls._loaded = cls(platform)
+        return cls._loaded
+
+
+class Engine:
+    """One CPU and the memory that it runs in.
+
+    :ivar state: the architectural state, a live view.
+    :ivar memory: host-physical memory.
+    :raises EngineError: the platform or the version of Unicorn is not the verified one.
+    """
+
+    def __init__(self, memory: HostMemory) -> None:
+        self.platform = platforms.current()
+        self._library = _Library.load(self.platform)
+        self.memory = memory
+        self._uc, self._unicorn = self._create()
+        self._record = SharedRecord()
+        address = ctypes.addressof(self._record)
+        self._self = address
+        self._words: memoryview = memoryview(self._record).cast("B").cast("Q")
+        handle = self._uc._uch.value
+        self._cpu_address = ctypes.c_uint64.from_address(handle + self.platform.uc_cpu).value
+        self._env = ctypes.c_uint64.from_address(self._cpu_address + self.platform.cpu_env).value
+        self.state = ProcessorState(self._env, self.platform.state)
+        self._verify_state_address()
+        self._map_memory()
+        self._fill_record(handle)
+        self._add_hooks(handle)
+        self._run = self._library.run
+        self._count, self._limit, self._slice = word("count"), word("limit"), word("slice")
+        self._window = word("window_wanted")
+        self.address_space = AddressSpace([])
+        self.set_address_space(AddressSpace([Region(Gpa(0), memory.size, RegionKind.RAM, Hpa(0), "RAM")]))
+        self._arm()
+        self.intercept(Intercepts())
+
+    # ---------------------------------------------------------------------------------------- construction
+
+    @staticmethod
+    def _create() -> tuple[Any, Any]:
+        import unicorn  # noqa: PLC0415 - loaded with the first machine, not with the package
+        from unicorn import unicorn_const as const  # noqa: PLC0415 - likewise
+        from unicorn import x86_const  # noqa: PLC0415 - likewise
+
+        if unicorn.__version__ != platforms.UNICORN_VERSION:
+            raise EngineError(
+                f"Unicorn {unicorn.__version__} is installed, and simvirt is verified with {platforms.UNICORN_VERSION} only: "
+                f"pip install unicorn=={platforms.UNICORN_VERSION}"
+            )
+        uc = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_64, x86_const.UC_CPU_X86_BROADWELL)
+        uc.ctl_set_tcg_buffer_size(_TCG_BUFFER)
+        uc.ctl_exits_enabled(True)
+        uc.ctl_set_tlb_mode(const.UC_TLB_VIRTUAL)
+        uc.reg_write(x86_const.UC_X86_REG_FPCW, 0x37F)
+        uc.reg_write(x86_const.UC_X86_REG_FPTAG, 0xFFFF)
+        uc.reg_write(x86_const.UC_X86_REG_MXCSR, 0x1F80)
+        return uc, unicorn
+
+    def _verify_state_address(self) -> None:
+        """The state must lie where the public context interface copies it from."""
+        context = bytes(self._uc.context_save())[self.platform.context_header :]
+        size = self.platform.state.size
+        if len(context) != size or ctypes.string_at(self._env, size) != context:
+            raise EngineError(f"Unicorn {platforms.UNICORN_VERSION} does not keep the CPU's state where it was verified on {self.platform.name}")
+
+    def _map_memory(self) -> None:
+        uc = self._uc
+        uc.mem_map_ptr(0, self.memory.size, 7, self.memory.address)
+        self._hidden_map = mmap.mmap(-1, _HIDDEN_PAGES * PAGE_SIZE)
+        self._hidden = memoryview(self._hidden_map)
+        uc.mem_map_ptr(
+            _HIDDEN_BASE, _HIDDEN_PAGES * PAGE_SIZE, 7, ctypes.addressof(ctypes.c_uint8.from_buffer(self._hidden_map))
+        )
+        bitmap = _MSR_BITMAP_PAGE * PAGE_SIZE
+        self._hidden[bitmap : bitmap + 2 * PAGE_SIZE] = b"\xff" * (2 * PAGE_SIZE)
+        at = _VMCB_PAGE * PAGE_SIZE + _VMCB_MSR_BITMAP_ADDRESS
+        self._hidden[at : at + 8] = (_HIDDEN_BASE + bitmap).to_bytes(8, "little")
+
+    def _fill_record(self, handle: int) -> None:
+        record, platform = self._record, self.platform
+        from unicorn.unicorn_py3.unicorn import uclib  # noqa: PLC0415 - see _create
+
+        def function(name: str) -> int:
+            return ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
+
+        self._uclib = uclib
+        record.uc, record.cpu, record.env = handle, self._cpu_address, self._env
+        record.emu_start, record.emu_stop = function("uc_emu_start"), function("uc_emu_stop")
+        record.ctl, record.reg_read = function("uc_ctl"), function("uc_reg_read")
+        o = platform.state
+        for member, offset in (
+            ("eip", o.eip), ("eflags", o.eflags), ("cc_src", o.cc_src), ("cc_op", o.cc_op), ("df", o.df), ("hflags", o.hflags),
+            ("segs", o.segments), ("cr", o.cr), ("efer", o.efer), ("error_code", o.error_code), ("dr", o.dr), ("intercept", o.intercept),
+        ):  # fmt: skip
+            setattr(record, f"off_env_{member}", offset)
+        record.off_cpu_interrupt_request = platform.cpu_interrupt_request
+        record.off_cpu_cflags_next = platform.cpu_cflags_next
+        record.off_cpu_jump_cache = platform.cpu_jump_cache
+        record.off_uc_bad_address = platform.uc_bad_address
+        for i, distance in enumerate(platform.tlb_windows):
+            record.tlb_window[i] = distance
+        record.ram, record.ram_pages = self.memory.address, self.memory.pages
+        record.page_flags = self.memory.page_flags.ctypes.data
+        record.a20_mask = (1 << 64) - 1
+        record.implicit_first, record.implicit_last = 1, 0
+        record.max_physical_bits = _VIRTUALIZATION_BITS
+
+    def _add_hooks(self, handle: int) -> None:
+        from unicorn import unicorn_const as const  # noqa: PLC0415 - see _create
+        from unicorn import x86_const  # noqa: PLC0415 - see _create
+
+        add = self._uclib.uc_hook_add
+        hooks: list[tuple[int, str, int | None]] = [
+            (const.UC_HOOK_TLB_FILL, "fill", None),
+            (const.UC_HOOK_BLOCK, "block", None),
+            (const.UC_HOOK_INTR, "interrupt", None),
+            (const.UC_HOOK_INSN_INVALID, "invalid", None),
+            (const.UC_HOOK_INSN, "in", x86_const.UC_X86_INS_IN),
+            (const.UC_HOOK_INSN, "out", x86_const.UC_X86_INS_OUT),
+            (const.UC_HOOK_INSN, "syscall", x86_const.UC_X86_INS_SYSCALL),
+            (const.UC_HOOK_INSN, "sysenter", x86_const.UC_X86_INS_SYSENTER),
+        ]
+        for kind, name, instruction in hooks:
+            hook = ctypes.c_size_t()
+            extra = () if instruction is None else (ctypes.c_int(instruction),)
+            status = add(
+                ctypes.c_void_p(handle), ctypes.byref(hook), ctypes.c_int(kind), ctypes.c_void_p(self._library.hooks[name]),
+                ctypes.c_void_p(self._self), ctypes.c_uint64(1), ctypes.c_uint64(0), *extra,
+            )  # fmt: skip
+            if status:
+                raise EngineError(f"Unicorn refused the hook '{name}' with status {status}")
+
+    def _arm(self) -> None:
+        """SVM guest mode on for ever, no host randomness, a valid TR (an invalid one aborts the process)."""
+        state, o = self.state, self.platform.state
+        state.set_word(o.vmcb, _HIDDEN_BASE + _VMCB_PAGE * PAGE_SIZE)
+        state.set_doubleword(o.old_exception, 0xFFFFFFFF)
+        features = (ctypes.c_uint64 * 3).from_address(self._env + o.features)
+        features[1] &= ~(1 << 30)  # RDRAND
+        features[2] &= ~(1 << 18)  # RDSEED
+        state.set_control_register(0, 0x11)
+        state.set_control_register(4, 0)
+        state.efer = 0
+        state.tr = Segment(0, 0, 0xFFFF, 0x8900)
+        state.refresh(cpl=0)
+
+    # ---------------------------------------------------------------------------------------- configuration
+
+    def set_address_space(self, space: AddressSpace) -> None:
+        """Make `space` the physical address space that page walks end in."""
+        if len(space.regions) > MAX_REGIONS:
+            raise UsageError(f"{len(space.regions)} memory regions: at most {MAX_REGIONS} are possible")
+        for words, region in zip(self._record.regions, space.regions, strict=False):
+            words.first_page, words.last_page = region.start >> PAGE_SHIFT, (region.end >> PAGE_SHIFT) - 1
+            words.host_page, words.kind = region.host >> PAGE_SHIFT, region.kind
+        self._record.region_count = len(space.regions)
+        self.address_space = space
+        self.flush_tlb()
+
+    def intercept(self, intercepts: Intercepts) -> None:
+        """Choose what the engine hands over from now on."""
+        state, o = self.state, self.platform.state
+        mask = 0
+        for code in intercepts.instructions | ALWAYS_INTERCEPTED:
+            mask |= 1 << (code - _INSTRUCTIONS_BASE)
+        if mask != state.word(o.intercept):
+            state.set_word(o.intercept, mask)
+        controls = intercepts.cr_reads | intercepts.cr_writes << 16 | intercepts.dr_reads << 32 | intercepts.dr_writes << 48
+        state.set_word(o.intercept_cr_read, controls)
+        state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
+
+    def set_cpuid(self, leaves: Iterable[tuple[int, int | None, tuple[int, int, int, int]]]) -> None:
+        """Leaves of CPUID that are answered natively: (leaf, subleaf or None for any, EAX to EDX). None: CPUID is an event."""
+        count = 0
+        for count, (leaf, subleaf, values) in enumerate(leaves, 1):  # noqa: B007 - the last count is used
+            if count > MAX_CPUID:
+                raise UsageError(f"more than {MAX_CPUID} CPUID leaves")
+            entry = self._record.cpuid[count - 1]
+            entry.leaf, entry.subleaf, entry.any_subleaf = leaf, subleaf or 0, subleaf is None
+            entry.eax, entry.ebx, entry.ecx, entry.edx = values
+        self._record.cpuid_count = count
+        self._record.cpuid_native = count > 0
+
+    def set_native_tsc(self, base: int | None) -> None:
+        """RDTSC returns the instruction count plus `base`, natively; None makes RDTSC an event."""
+        self._record.tsc_native = base is not None
+        self._record.tsc_base = (base or 0) & (1 << 64) - 1
+
+    # ---------------------------------------------------------------------------------------- running
+
+    @property
+    def count(self) -> int:
+        """Instructions retired."""
+        return self._words[self._count]
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self._words[self._count] = value
+
+    def run(self, limit: int, *, window: bool = False) -> NativeEvent:
+        """Run until an event or until exactly `limit` instructions are retired in all.
+
+        `window` asks for an event as soon as the guest can take an interrupt. A long run returns SLICE now and then, at some block's end.
+        """
+        words = self._words
+        words[self._limit] = limit
+        words[self._slice] = words[self._count] + SLICE
+        words[self._window] = window
+        return _EVENTS[self._run(self._self)]
+
+    @property
+    def svm_exit(self) -> int:
+        """The SVM exit code of the last event."""
+        return self._words[_CODE] - 0x100
+
+    @property
+    def instruction_length(self) -> int:
+        """Length of the instruction that the last event stands on, 0 if it is not known."""
+        return self._words[_LENGTH]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The last refused fill."""
+        w = self._words
+        return Verdict(
+            Refusal(w[_REFUSAL]), Access(w[_FAULT_ACCESS]), Gva(w[_FAULT_ADDRESS]), Gpa(w[_FAULT_GPA]), w[_FAULT_ERROR], w[_FAULT_LEVEL]
+        )
+
+    @property
+    def io(self) -> tuple[int, int, bool, int]:
+        """The last I/O access: port, size in bytes, is it OUT, the value written."""
+        w = self._words
+        return w[_IO_PORT], w[_IO_SIZE], bool(w[_IO_IS_OUT]), w[_IO_VALUE]
+
+    @property
+    def system_call_is_sysenter(self) -> bool:
+        return self._words[_SYSTEM_CALL] == 2
+
+    @property
+    def status(self) -> int:
+        """Status of the engine after an ENGINE_ERROR: Unicorn's, or 1000 and above for the native callbacks' own."""
+        return self._words[_STATUS]
+
+    @property
+    def code_bytes(self) -> bytes:
+        """Up to 15 bytes at the instruction pointer, as the last event found them."""
+        record = self._record
+        return bytes(record.bytes[: record.byte_count])
+
+    # ---------------------------------------------------------------------------------------- memory
+
+    def translate(self, gva: int, access: Access, *, user: bool, commit: bool = False) -> Hpa | None:
+        """Host address of a linear address, walking as the processor does; None when refused, `verdict` says why.
+
+        `commit` sets accessed and dirty flags, as a real access does.
+        """
+        host = self._library.translate(self._self, gva & 0xFFFF_FFFF_FFFF_FFFF, access, user, commit)
+        return None if host < 0 else Hpa(host)
+
+    def flush_tlb(self) -> None:
+        """Drop all cached translations of addresses: after page tables, regions, or page flags changed behind the processor's back."""
+        self._library.flush_tlb(self._self)
+
+    def written(self, hpa: int, size: int) -> None:
+        """Host memory was written from outside the engine: mark it dirty, and drop translated code if any lies there."""
+        first, last = hpa >> PAGE_SHIFT, (hpa + max(size, 1) - 1) >> PAGE_SHIFT
+        flags = self.memory.page_flags
+        if first == last:
+            old = int(flags[first])
+            flags[first] = old | PageFlag.DIRTY
+            executed = old & PageFlag.EXECUTED
+        else:
+            executed = (flags[first : last + 1] & PageFlag.EXECUTED).any()
+            flags[first : last + 1] |= PageFlag.DIRTY
+        if executed:
+            self._library.flush_translations(self._self)
+
+    def watch_page(self, hpa: int, watched: bool) -> None:
+        """Refuse (or allow again) all guest writes to one host page."""
+        page = hpa >> PAGE_SHIFT
+        flags = self.memory.page_flags
+        flags[page] = int(flags[page]) | PageFlag.WATCHED if watched else int(flags[page]) & ~PageFlag.WATCHED
+        self.flush_tlb()
+
+    def take_dirty_pages(self) -> list[int]:
+        """Host pages written since the last call, in order; starts a new log."""
+        import numpy as np  # noqa: PLC0415 - loaded with the first machine
+
+        flags = self.memory.page_flags
+        pages = [int(page) for page in np.flatnonzero(flags & PageFlag.DIRTY)]
+        if pages:
+            flags &= 0xFF & ~PageFlag.DIRTY
+            self.flush_tlb()
+        return pages
+
+    def scratch(self, index: int) -> memoryview:
+        """A page outside the guest's reach, for `override`."""
+        at = (_SCRATCH_PAGE + index) * PAGE_SIZE
+        return self._hidden[at : at + PAGE_SIZE]
+
+    def override(self, pages: Iterable[int]) -> None:
+        """Serve the given linear page numbers from the scratch pages 0, 1 …; an empty list ends it."""
+        count = 0
+        for count, page in enumerate(pages, 1):  # noqa: B007 - the last count is used
+            if count > MAX_OVERRIDES:
+                raise EngineError(f"one instruction touches more than {MAX_OVERRIDES} device pages")
+            self._record.overrides[count - 1].page = page
+            self._record.overrides[count - 1].host_page = (_HIDDEN_BASE >> PAGE_SHIFT) + _SCRATCH_PAGE + count - 1
+        self._record.override_count = count
+        self.flush_tlb()
+
+    def allow_implicit(self, first: int = 1, last: int = 0) -> None:
+        """Let code at CPL 3 read [`first`, `last`] with supervisor privilege, as segment loads do; no arguments: forbid it again."""
+        self._record.implicit_first, self._record.implicit_last = first, last
+        self.flush_tlb()
+
+    # ---------------------------------------------------------------------------------------- snapshots and statistics
+
+    def save_image(self) -> bytes:
+        """The settled state image; the same for the same state on any host."""
+        return bytes(self.state.image)
+
+    def restore_image(self, image: bytes) -> None:
+        """Put a saved state image back, with no address translation or code left over from before."""
+        if len(image) != self.platform.state.size:
+            raise EngineError(f"a state image of {len(image)} bytes: {self.platform.state.size} are needed")
+        self.state.image[:] = image
+        self.drop_translations()
+
+    def drop_translations(self) -> None:
+        """Forget all translated code and all address translations."""
+        self.memory.page_flags[:] &= 0xFF & ~PageFlag.EXECUTED
+        self._library.flush_translations(self._self)
+        self.flush_tlb()
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Counters of the native side. They depend on the host and are for tuning only: no result may contain them."""
+        names = ("fills", "cache_misses", "entries", "native_exits", "modified_blocks")
+        return {name: int(getattr(self._record, name)) for name in names}
+
+
+_EVENTS: Final = tuple(NativeEvent)
+_CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine_status")
+_REFUSAL, _FAULT_ADDRESS, _FAULT_GPA = word("refusal"), word("fault_address"), word("fault_gpa")
+_FAULT_ACCESS, _FAULT_ERROR, _FAULT_LEVEL = word("fault_access"), word("fault_error"), word("fault_level")
+_IO_PORT, _IO_SIZE, _IO_IS_OUT, _IO_VALUE = word("io_port"), word("io_size"), word("io_is_out"), word("io_value")
+_SYSTEM_CALL = word("system_call")

@@ -1,0 +1,112 @@
+"""What is due when: the deadlines of the devices, in virtual time.
+
+A device registers each of its events once, by name, with the handler to call; after that it schedules and cancels by the name. An event
+is pending at most once, so scheduling again moves it. The names and times are the whole state, which is why a snapshot can hold it: the
+handlers come back when the devices of the restored board register them.
+
+The order is total: the earlier deadline first, and among equal deadlines the event registered first. A PC has a handful of events, so a
+dictionary that is searched when the earliest one changes is quicker here than a heap, and `next_deadline`, which the processor asks for
+at every entry, is a field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simvirt.errors import MonitorError, SnapshotError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class EventQueue:
+    """The pending events of one PC or VM.
+
+    >>> queue = EventQueue()
+    >>> queue.register("tick", lambda: print("tick"))
+    >>> queue.schedule("tick", 500)
+    >>> queue.next_deadline()
+    500
+    >>> queue.run_due(499)
+    >>> queue.run_due(500)
+    tick
+    >>> queue.next_deadline() is None
+    True
+    """
+
+    __slots__ = ("_earliest", "_handlers", "_pending")
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Callable[[], None]] = {}
+        self._pending: dict[str, int] = {}
+        self._earliest: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every registered event, in the order of registration."""
+        return tuple(self._handlers)
+
+    def pending(self, name: str) -> int | None:
+        """When this event is due, in nanoseconds; None when it is not scheduled."""
+        return self._pending.get(name)
+
+    def register(self, name: str, handler: Callable[[], None]) -> None:
+        """Make an event known. Its handler runs when it is due, and may schedule it again.
+
+        Raises:
+            MonitorError: the name is taken.
+        """
+        if name in self._handlers:
+            raise MonitorError(f"event '{name}' is registered already: every event needs a name of its own")
+        self._handlers[name] = handler
+
+    def schedule(self, name: str, when_ns: int) -> None:
+        """Let the event be due at `when_ns`, and no more at the time it had before. A time that has passed is due at once.
+
+        Raises:
+            MonitorError: no such event is registered.
+        """
+        if name not in self._handlers:
+            raise MonitorError(f"event '{name}' is not registered: register it with its handler before scheduling it")
+        self._pending[name] = when_ns
+        self._earliest = min(self._pending.values())
+
+    def cancel(self, name: str) -> None:
+        """Let the event be due no more. One that is not scheduled stays so."""
+        if self._pending.pop(name, None) is not None:
+            self._earliest = min(self._pending.values(), default=None)
+
+    def next_deadline(self) -> int | None:
+        """The earliest deadline in nanoseconds; None when nothing is scheduled."""
+        return self._earliest
+
+    def run_due(self, now_ns: int) -> None:
+        """Run, in order, every event whose deadline is `now_ns` or earlier, those that handlers schedule meanwhile included."""
+        while self._earliest is not None and self._earliest <= now_ns:
+            name = next(name for name in self._handlers if self._pending.get(name) == self._earliest)
+            self.cancel(name)
+            self._handlers[name]()
+
+    def clear(self) -> None:
+        """Cancel everything; registrations stay."""
+        self._pending.clear()
+        self._earliest = None
+
+    def save(self) -> dict[str, int]:
+        """The deadlines by event, in the order of registration."""
+        return {name: self._pending[name] for name in self._handlers if name in self._pending}
+
+    def restore(self, deadlines: Mapping[str, int]) -> None:
+        """Replace everything scheduled by these deadlines.
+
+        Raises:
+            SnapshotError: an event that nothing here has registered; the queue is then as it was.
+        """
+        unknown = sorted(set(deadlines) - set(self._handlers))
+        if unknown:
+            raise SnapshotError(
+                f"the snapshot schedules {', '.join(unknown)}, which no device of this machine has registered: "
+                "restore it into a machine with the same devices"
+            )
+        self._pending = dict(deadlines)
+        self._earliest = min(self._pending.values(), default=None)

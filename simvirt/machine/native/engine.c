@@ -1,0 +1,683 @@
+/* The native side of the CPU engine: what must run inside Unicorn's callbacks, and nothing else.
+ *
+ *   fill_hook       the memory-management unit: walks the guest's page tables and then the second dimension (the regions of the
+ *                   physical address space), sets accessed and dirty flags, grants execute on demand, or refuses with a verdict
+ *   block_hook      the instruction counter: stops in front of the block that would pass the limit
+ *   interrupt_hook  SVM exits: exceptions, software interrupts and intercepted instructions, precise and uncommitted
+ *   in_hook ...     I/O instructions and system calls, which Unicorn does not intercept
+ *   simvirt_run     runs up to an exact instruction and returns one event
+ *
+ * All of them share one `struct simvirt`, whose words Python sees as a view (machine/native/layout.py mirrors it by name, and
+ * simvirt_layout() lets the self-test compare the two). Offsets into Unicorn's own structures come in from Python
+ * (machine/platforms.py), where they are verified at start. docs/decisions/0001 tells why this is C.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdbool.h>
+#include <string.h>
+
+typedef uint64_t u64;
+typedef uint32_t u32;
+typedef uint16_t u16;
+typedef uint8_t u8;
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE 4096ULL
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+
+enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, BLOCK_CACHE = 1 << 14, CODE_PAGES = 1 << 12, MAX_CPUID = 64 };
+enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
+enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
+enum { GRANT_READ = 1, GRANT_WRITE = 2, GRANT_EXECUTE = 4 };              /* UC_PROT_* */
+enum { PAGE_EXECUTED = 1, PAGE_DIRTY = 2, PAGE_WATCHED = 4 };             /* flags of a host page */
+enum { UC_OK = 0, UC_ERR_EXCEPTION = 21 };
+
+enum refusal {
+    REFUSED_NOTHING = 0, REFUSED_PAGE_FAULT = 1, REFUSED_HOLE = 2, REFUSED_MMIO = 3, REFUSED_ROM_WRITE = 4,
+    REFUSED_WATCHED_WRITE = 5, REFUSED_EXECUTED_ALIAS = 6, REFUSED_SUPERVISOR_AT_CPL3 = 7,
+};
+enum event {
+    EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
+    EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7,
+};
+
+/* A translated block of Unicorn 2.1.4 (exec/exec-all.h), as far as it is read here. */
+struct block {
+    u64 pc, cs_base;
+    u32 flags;
+    u16 size, icount;
+    u32 cflags, trace;
+    u64 code, code_size;              /* the block's search data stands behind its code */
+};
+#define CF_COUNT_MASK 0x7fffU
+#define CF_INVALID 0x40000U
+#define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
+#define HF_INHIBIT_IRQ (1U << 3)
+#define EFLAGS_TF (1U << 8)
+#define HF_CS64 (1U << 15)
+
+struct region { u64 first_page, last_page, host_page, kind; };
+struct override { u64 page, host_page; };
+struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
+struct cached_block { u64 pc, key, generation; struct block *block; };
+struct code_page { u64 page, host_page; };
+struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, dirty, user_page, level; };
+
+struct simvirt {
+    /* the engine, filled in by Python */
+    u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read;
+    u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
+        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept;
+    u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_uc_bad_address;
+    u64 tlb_window[3];
+    /* physical memory */
+    u64 ram, ram_pages, page_flags, a20_mask, region_count;
+    struct region regions[MAX_REGIONS];
+    u64 override_count;
+    struct override overrides[MAX_OVERRIDES];
+    u64 implicit_first, implicit_last;  /* linear range that one instruction at CPL 3 may read as supervisor; empty when first > last */
+    u64 max_physical_bits;
+    /* time */
+    u64 count, limit, slice, stepping, window_wanted;
+    u64 tsc_base, tsc_native, cpuid_native;
+    u64 cpuid_count;
+    struct cpuid_entry cpuid[MAX_CPUID];
+    /* the event that simvirt_run returns */
+    u64 event, code, instruction_length, engine_status;
+    u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level;
+    u64 io_port, io_size, io_is_out, io_value, system_call;
+    u8 bytes[16];
+    u64 byte_count;
+    /* statistics */
+    u64 fills, cache_misses, entries, native_exits, modified_blocks;
+    /* private */
+    struct block *current;
+    u64 current_start, requested, stopping, generation;
+    u64 saved_registers[16], saved_dr[8], io_pending;
+    struct cached_block cache[BLOCK_CACHE];
+    struct code_page code_pages[CODE_PAGES];
+};
+
+#define ENV32(s, off) (*(u32 *)((s)->env + (off)))
+#define ENV64(s, off) (*(u64 *)((s)->env + (off)))
+#define CPL(s) (ENV32(s, (s)->off_env_hflags) & 3)
+
+typedef int (*emu_start_fn)(void *, u64, u64, u64, size_t);
+typedef int (*emu_stop_fn)(void *);
+typedef int (*ctl_fn)(void *, u32, ...);
+typedef int (*reg_read_fn)(void *, int, void *);
+
+#define UC_CTL_IO_WRITE 1U
+#define UC_CTL_IO_READ_WRITE 3U
+#define UC_CTL(type, args, io) ((u32)(type) | ((u32)(args) << 26) | ((u32)(io) << 30))
+#define UC_CTL_TB_REQUEST_CACHE 8U
+#define UC_CTL_TB_FLUSH 10U
+#define UC_CTL_TLB_FLUSH 11U
+#define UC_X86_REG_EFLAGS 25
+
+static void flush_tlb(struct simvirt *s) { ((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TLB_FLUSH, 0, UC_CTL_IO_WRITE)); }
+
+static void flush_translations(struct simvirt *s) {
+    ((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_FLUSH, 0, UC_CTL_IO_WRITE));
+    s->generation++;
+    s->current = NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------ physical memory */
+
+static const struct region *region_of(const struct simvirt *s, u64 page) {
+    for (u64 i = 0; i < s->region_count; i++)
+        if (page >= s->regions[i].first_page && page <= s->regions[i].last_page) return &s->regions[i];
+    return NULL;
+}
+
+/* Host pointer to guest-physical memory, NULL where there is none. */
+static u8 *physical(const struct simvirt *s, u64 gpa, int for_write) {
+    gpa &= s->a20_mask;
+    const struct region *r = region_of(s, gpa >> PAGE_SHIFT);
+    if (!r || r->kind > (for_write ? REGION_RAM : REGION_ROM)) return NULL;
+    return (u8 *)s->ram + ((r->host_page + (gpa >> PAGE_SHIFT) - r->first_page) << PAGE_SHIFT) + (gpa & ~PAGE_MASK);
+}
+
+static u64 read_entry(const struct simvirt *s, u64 gpa, int size) {
+    const u8 *p = physical(s, gpa, 0);
+    u64 v = ~0ULL;                                                        /* a hole reads as ones */
+    if (p) { v = 0; memcpy(&v, p, (size_t)size); }
+    return size == 4 ? (u32)v : v;
+}
+
+static void set_entry_flags(struct simvirt *s, u64 gpa, u8 flags) {
+    u8 *p = physical(s, gpa, 1);
+    if (!p || (*p & flags) == flags) return;
+    *p |= flags;
+    ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] |= PAGE_DIRTY;
+}
+
+/* ------------------------------------------------------------------------------------------------ page walk
+ * SDM Vol. 3A 4.3 to 4.7. Returns 1 with the translation, or 0 with the error code of the page fault. `commit` sets accessed and
+ * dirty flags. Entries wider than the mode's are handled by one table of formats. */
+
+#define PTE_P 1ULL
+#define PTE_W 2ULL
+#define PTE_U 4ULL
+#define PTE_A 0x20
+#define PTE_D 0x40
+#define PTE_PS 0x80ULL
+#define PTE_NX (1ULL << 63)
+#define CR0_PG (1ULL << 31)
+#define CR0_WP (1ULL << 16)
+#define CR4_PSE (1ULL << 4)
+#define CR4_PAE (1ULL << 5)
+#define CR4_SMEP (1ULL << 20)
+#define CR4_SMAP (1ULL << 21)
+#define EFER_LMA (1ULL << 10)
+#define EFER_NXE (1ULL << 11)
+#define EFLAGS_AC (1ULL << 18)
+
+static int page_walk(struct simvirt *s, u64 va, int access, int user, int implicit, int commit, struct walk *w) {
+    const u64 cr0 = ENV64(s, s->off_env_cr), cr3 = ENV64(s, s->off_env_cr + 24), cr4 = ENV64(s, s->off_env_cr + 32);
+    const u64 efer = ENV64(s, s->off_env_efer);
+    const int write = access == ACCESS_WRITE, fetch = access == ACCESS_FETCH;
+    w->writable = w->executable = w->dirty = 1;
+    w->user_page = 1;
+    w->error = w->gpa_of_fault = 0;
+    w->level = 0;
+    if (!(cr0 & CR0_PG)) {
+        w->gpa = va & 0xffffffffULL;
+        return 1;
+    }
+    const int pae = (cr4 & CR4_PAE) != 0, lma = (efer & EFER_LMA) != 0, nxe = pae && (efer & EFER_NXE);
+    const int size = pae ? 8 : 4, index_bits = pae ? 9 : 10, levels = !pae ? 2 : lma ? 4 : 3;
+    const u64 physical_mask = (1ULL << s->max_physical_bits) - 1;
+    u64 error = (write ? 2 : 0) | (user ? 4 : 0) | (fetch && (nxe || (cr4 & CR4_SMEP)) ? 16 : 0);
+    u64 table = !pae ? cr3 & 0xfffff000ULL : lma ? cr3 & physical_mask & PAGE_MASK : cr3 & 0xffffffe0ULL;
+    u64 entry = 0, at = 0, address[4], rights_and = PTE_W | PTE_U, nx = 0;
+    int level = levels, shift = 0;
+    if (!lma) va &= 0xffffffffULL;
+    for (; level >= 1; level--) {
+        shift = PAGE_SHIFT + (level - 1) * index_bits;
+        at = table + ((va >> shift) & ((1ULL << index_bits) - 1)) * (u64)size;
+        address[level - 1] = at;
+        entry = read_entry(s, at, size);
+        w->gpa_of_fault = at;
+        w->level = level;
+        if (!(entry & PTE_P)) goto fault;
+        int large = (entry & PTE_PS) && (level == 2 ? (pae || (cr4 & CR4_PSE)) : level == 3 && lma);
+        u64 reserved = 0;
+        if (pae) {
+            reserved = ~physical_mask & 0x000fffffffffffffULL;
+            if (!nxe) reserved |= PTE_NX;
+            if (!lma) reserved |= 0x7ff0000000000000ULL;
+            if (levels == 3 && level == 3) reserved |= 0x1e6ULL | PTE_NX;
+            if (level == 4) reserved |= PTE_PS;
+            if (large) reserved |= ((1ULL << shift) - 1) & ~0x1fffULL;
+        } else if (large) {
+            reserved = 1ULL << 21;
+        }
+        if (entry & reserved) { error |= 9; goto fault; }
+        if (!(levels == 3 && level == 3)) {                               /* the PDPTEs of PAE paging carry no rights */
+            rights_and &= entry;
+            if (nxe) nx |= entry & PTE_NX;
+        }
+        if (large || level == 1) break;
+        table = pae ? entry & physical_mask & PAGE_MASK & ~PTE_NX : entry & 0xfffff000ULL;
+    }
+    const u64 page_mask = (1ULL << shift) - 1;
+    if (pae) w->gpa = (entry & physical_mask & ~PTE_NX & ~page_mask & PAGE_MASK) | (va & page_mask);
+    else if (level == 2) w->gpa = (entry & 0xffc00000ULL) | ((entry & 0x1fe000ULL) << 19) | (va & page_mask);
+    else w->gpa = (entry & 0xfffff000ULL) | (va & page_mask);
+    w->user_page = (rights_and & PTE_U) != 0;
+    w->executable = !nx && !(w->user_page && !user && (cr4 & CR4_SMEP));
+    w->writable = (rights_and & PTE_W) || (!user && !(cr0 & CR0_WP));
+    error |= 1;
+    if (user && !w->user_page) goto fault;
+    if (fetch && !w->executable) goto fault;
+    if (write && !w->writable) goto fault;
+    if (!user && !fetch && w->user_page && (cr4 & CR4_SMAP) &&
+        (implicit || !(ENV64(s, s->off_env_eflags) & EFLAGS_AC))) goto fault;
+    if (commit) {
+        for (int l = levels; l > level; l--)
+            if (!(levels == 3 && l == 3)) set_entry_flags(s, address[l - 1], PTE_A);
+        set_entry_flags(s, at, (u8)(write ? PTE_A | PTE_D : PTE_A));
+        entry = read_entry(s, at, size);
+    }
+    w->dirty = (entry & PTE_D) != 0;
+    w->error = error;
+    return 1;
+fault:
+    w->error = error;
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------ the fill callback */
+
+struct tlb_entry { u64 paddr; u32 perms; };
+
+static bool refuse(struct simvirt *s, enum refusal why, u64 va, int access, const struct walk *w) {
+    s->refusal = why;
+    s->fault_address = va;
+    s->fault_access = (u64)access;
+    s->fault_gpa = why == REFUSED_PAGE_FAULT ? w->gpa_of_fault : w->gpa;
+    s->fault_error = w->error;
+    s->fault_level = (u64)w->level;
+    return false;
+}
+
+static void note_code_page(struct simvirt *s, u64 page, u64 host_page) {
+    struct code_page *c = &s->code_pages[page & (CODE_PAGES - 1)];
+    if (c->page == page && c->host_page == host_page) return;
+    c->page = page;
+    c->host_page = host_page;
+    s->generation++;
+}
+
+bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, void *data) {
+    struct simvirt *s = data;
+    (void)uc;
+    s->fills++;
+    for (int i = 0; i < 3; i++)                                           /* the engine resizes its TLB by the host's clock: never */
+        if (s->tlb_window[i]) *(int64_t *)(s->env - s->tlb_window[i]) = 1LL << 62;
+    for (u64 i = 0; i < s->override_count; i++)
+        if (s->overrides[i].page == va >> PAGE_SHIFT && access != ACCESS_FETCH) {
+            entry->paddr = s->overrides[i].host_page << PAGE_SHIFT;
+            entry->perms = GRANT_READ | GRANT_WRITE;
+            return true;
+        }
+    const int user = CPL(s) == 3;
+    int implicit = 0;
+    struct walk w;
+    if (!page_walk(s, va, access, user, 0, 1, &w)) {
+        /* At CPL 3 descriptor tables and the TSS are read with supervisor privilege; the engine does not say so. */
+        implicit = user && access != ACCESS_FETCH && (w.error & 1) && !(w.error & 8) && !w.user_page;
+        if (!implicit) return refuse(s, REFUSED_PAGE_FAULT, va, access, &w);
+        if (va + PAGE_SIZE - 1 < s->implicit_first || va > s->implicit_last || !page_walk(s, va, access, 0, 1, 1, &w))
+            return refuse(s, REFUSED_SUPERVISOR_AT_CPL3, va, access, &w);
+    }
+    w.gpa &= s->a20_mask;
+    const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
+    if (!r || r->kind == REGION_HOLE) return refuse(s, REFUSED_HOLE, va, access, &w);
+    if (r->kind == REGION_MMIO) return refuse(s, REFUSED_MMIO, va, access, &w);
+    if (r->kind == REGION_ROM && access == ACCESS_WRITE) return refuse(s, REFUSED_ROM_WRITE, va, access, &w);
+    const u64 host_page = r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page;
+    u8 *flags = (u8 *)s->page_flags + host_page;
+    if (access == ACCESS_WRITE && (*flags & PAGE_WATCHED)) return refuse(s, REFUSED_WATCHED_WRITE, va, access, &w);
+    if (access == ACCESS_WRITE && (*flags & PAGE_EXECUTED) && !w.executable)
+        return refuse(s, REFUSED_EXECUTED_ALIAS, va, access, &w);
+    if (access == ACCESS_FETCH) {
+        if (!(*flags & PAGE_EXECUTED)) {
+            *flags |= PAGE_EXECUTED;
+            flush_tlb(s);                 /* entries granted without execute write past the engine's check for modified code */
+        }
+        note_code_page(s, va >> PAGE_SHIFT, host_page);
+    }
+    if (access == ACCESS_WRITE) *flags |= PAGE_DIRTY;
+    u32 grant = GRANT_READ;
+    if ((*flags & PAGE_EXECUTED) && w.executable) grant |= GRANT_EXECUTE;
+    if (w.writable && w.dirty && r->kind == REGION_RAM && (*flags & PAGE_DIRTY) && !(*flags & PAGE_WATCHED) &&
+        (!(*flags & PAGE_EXECUTED) || w.executable))
+        grant |= GRANT_WRITE;
+    entry->paddr = host_page << PAGE_SHIFT;
+    entry->perms = grant;
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------ the counter */
+
+static struct block *jump_cache_entry(struct simvirt *s, u64 pc, u64 **slot) {
+    const u64 t = pc ^ (pc >> 6);
+    *slot = (u64 *)(s->cpu + s->off_cpu_jump_cache) + (((t >> 6) & 0xfc0) | (t & 63));
+    return (struct block *)**slot;
+}
+
+static int is_block(const struct simvirt *s, const struct block *b, u64 pc, u32 size) {
+    return b && b->pc == pc && b->size == size && !(b->cflags & CF_INVALID) &&
+           !((b->flags ^ ENV32(s, s->off_env_hflags)) & HF_CODE_SIZE_MASK);
+}
+
+/* The translated block that is about to run: the engine's own record of it, so that its count can never be stale. */
+static struct block *find_block(struct simvirt *s, u64 pc, u32 size) {
+    u64 *slot;
+    struct block *b = jump_cache_entry(s, pc, &slot);
+    if (is_block(s, b, pc, size)) return b;
+    struct cached_block *c = &s->cache[((pc ^ size) * 0x9E3779B97F4A7C15ULL) >> 50];
+    if (c->pc == pc && c->key == size && c->generation == s->generation && is_block(s, c->block, pc, size)) return c->block;
+    s->cache_misses++;
+    struct { u64 pc; u16 icount, size; } out;
+    if (((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_REQUEST_CACHE, 2, UC_CTL_IO_READ_WRITE), pc, &out) != UC_OK) return NULL;
+    b = (struct block *)*slot;
+    if (!is_block(s, b, pc, size)) return NULL;
+    *c = (struct cached_block){pc, size, s->generation, b};
+    return b;
+}
+
+static int64_t sleb128(const u8 **p) {
+    int64_t v = 0;
+    int shift = 0;
+    u8 byte;
+    do {
+        byte = *(*p)++;
+        v |= (int64_t)(byte & 0x7f) << shift;
+        shift += 7;
+    } while (byte & 0x80);
+    if (shift < 64 && (byte & 0x40)) v |= -(1LL << shift);
+    return v;
+}
+
+/* How many instructions of the block lie before linear address pc; -1 when no instruction starts there. The block's end counts as
+ * one past its last. Each record of the search data holds differences of pc, cc_op and host address. */
+static int index_in_block(const struct block *b, u64 pc, u64 *length) {
+    const u8 *p = (const u8 *)(b->code + b->code_size);
+    u64 at = b->pc;
+    int found = -1;
+    for (int i = 0; i < b->icount; i++) {
+        at += (u64)sleb128(&p);
+        sleb128(&p);
+        sleb128(&p);
+        if (found >= 0) { *length = at - pc; return found; }
+        if (at == pc) found = i;
+    }
+    if (found >= 0) { *length = b->pc + b->size - pc; return found; }
+    *length = 0;
+    return pc == b->pc + b->size ? b->icount : -1;
+}
+
+static u64 linear_pc(const struct simvirt *s) {
+    const u64 eip = ENV64(s, s->off_env_eip);
+    if (ENV32(s, s->off_env_hflags) & HF_CS64) return eip;
+    return (eip + ENV64(s, s->off_env_segs + 24 + 8)) & 0xffffffffULL;
+}
+
+static void stop(struct simvirt *s) {
+    s->stopping = 1;
+    ((emu_stop_fn)s->emu_stop)((void *)s->uc);
+}
+
+void simvirt_block_hook(void *uc, u64 pc, u32 size, void *data) {
+    struct simvirt *s = data;
+    (void)uc;
+    if (s->stopping) return;
+    struct block *b = find_block(s, pc, size);
+    if (!b) {
+        s->event = EVENT_ENGINE_ERROR;
+        s->engine_status = 1000;
+        stop(s);
+        return;
+    }
+    if (b->cflags & CF_COUNT_MASK) {
+        /* A block of limited length runs either because simvirt_run asked for it or because the block before it overwrote its own
+         * code and was cut off there. Nothing else may find it, so it leaves the jump cache. */
+        u64 *slot;
+        if (jump_cache_entry(s, pc, &slot) == b) *slot = 0;
+        if (!s->requested && s->current) {
+            u64 length;
+            int index = index_in_block(s->current, pc, &length);
+            if (index >= 0) s->count = s->current_start + (u64)index;
+            s->modified_blocks++;
+        }
+    }
+    s->requested = 0;
+    const u64 n = s->count + b->icount;
+    if (n > s->limit || s->count >= s->slice) {
+        s->event = n > s->limit ? EVENT_LIMIT : EVENT_SLICE;
+        stop(s);
+        return;
+    }
+    s->current = b;
+    s->current_start = s->count;
+    s->count = n;
+}
+
+/* The instruction at pc has not been executed: what is counted ends in front of it. */
+static void uncount_from(struct simvirt *s, u64 pc) {
+    s->instruction_length = 0;
+    if (!s->current) return;
+    int index = index_in_block(s->current, pc, &s->instruction_length);
+    if (index >= 0) s->count = s->current_start + (u64)index;
+    s->current = NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------ exits */
+
+enum { SVM_EXCEPTION = 0x40, SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72 };
+#define CPU_INTERRUPT_VIRQ 0x100U
+#define CR4_TSD (1ULL << 2)
+
+static int cpuid_native(struct simvirt *s) {
+    const u64 leaf = (u32)ENV64(s, 0), subleaf = (u32)ENV64(s, 8);
+    for (u64 i = 0; i < s->cpuid_count; i++) {
+        const struct cpuid_entry *e = &s->cpuid[i];
+        if (e->leaf != leaf || !(e->any_subleaf || e->subleaf == subleaf)) continue;
+        ENV64(s, 0) = e->eax, ENV64(s, 24) = e->ebx, ENV64(s, 8) = e->ecx, ENV64(s, 16) = e->edx;
+        return 1;
+    }
+    return 0;
+}
+
+static int handled_natively(struct simvirt *s, u32 code) {
+    if (ENV64(s, s->off_env_eflags) & EFLAGS_TF || !s->instruction_length) return 0;
+    if (code == SVM_CPUID && s->cpuid_native) {
+        if (!cpuid_native(s)) return 0;
+    } else if (code == SVM_RDTSC && s->tsc_native && s->instruction_length == 2) {      /* RDTSCP has three bytes */
+        if ((ENV64(s, s->off_env_cr + 32) & CR4_TSD) && CPL(s)) return 0;
+        const u64 tsc = s->count + s->tsc_base;
+        ENV64(s, 0) = (u32)tsc, ENV64(s, 16) = tsc >> 32;
+    } else {
+        return 0;
+    }
+    ENV64(s, s->off_env_eip) += s->instruction_length;
+    ENV32(s, s->off_env_hflags) &= ~HF_INHIBIT_IRQ;
+    s->count++;
+    s->native_exits++;
+    return 1;
+}
+
+void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
+    struct simvirt *s = data;
+    (void)uc;
+    const u32 code = number - 0x100;
+    if (s->io_pending) {                   /* the debug exception that in_hook or out_hook provoked */
+        const u64 after = ENV64(s, s->off_env_eip);
+        memcpy((void *)s->env, s->saved_registers, sizeof s->saved_registers);
+        memcpy((void *)(s->env + s->off_env_dr), s->saved_dr, sizeof s->saved_dr);
+        s->io_pending = 0;
+        const u64 base = linear_pc(s) - after;
+        struct block *b = s->current;
+        u64 at = 0, length = 0;
+        if (b) {                           /* find the instruction that ends here */
+            const u8 *p = (const u8 *)(b->code + b->code_size);
+            u64 pc = b->pc, end = base + after;
+            for (int i = 0; i < b->icount; i++) {
+                pc += (u64)sleb128(&p);
+                sleb128(&p);
+                sleb128(&p);
+                if (pc < end) at = pc;
+            }
+        }
+        uncount_from(s, at);
+        length = s->instruction_length;
+        ENV64(s, s->off_env_eip) = after - length;
+        s->event = EVENT_IO;
+        stop(s);
+        return;
+    }
+    if (code == SVM_VINTR) {
+        *(u32 *)(s->cpu + s->off_cpu_interrupt_request) &= ~CPU_INTERRUPT_VIRQ;
+    } else {
+        const u64 pc = linear_pc(s);
+        /* a trap's EIP stands behind its instruction, which has been executed: the debug exception of a single step */
+        if (code == SVM_EXCEPTION + 1 && s->current) {
+            u64 length;
+            int index = index_in_block(s->current, pc, &length);
+            if (index >= 0) s->count = s->current_start + (u64)index;
+            s->current = NULL;
+            s->instruction_length = 0;
+        } else {
+            uncount_from(s, pc);
+        }
+        if (handled_natively(s, code)) return;
+    }
+    s->event = EVENT_SVM_EXIT;
+    s->code = number;
+    stop(s);
+}
+
+static void io_exit(struct simvirt *s, u32 port, int size, int is_out, u32 value) {
+    memcpy(s->saved_registers, (void *)s->env, sizeof s->saved_registers);
+    memcpy(s->saved_dr, (void *)(s->env + s->off_env_dr), sizeof s->saved_dr);
+    s->io_port = port, s->io_size = (u64)size, s->io_is_out = (u64)is_out, s->io_value = value;
+    s->io_pending = 1;
+    u64 *dr = (u64 *)(s->env + s->off_env_dr);
+    dr[0] = port;
+    dr[7] = 0x400 | 2 | (2U << 16);        /* G0, R/W0 = I/O, LEN0 = 1: the break comes right behind the instruction */
+}
+
+u32 simvirt_in_hook(void *uc, u32 port, int size, void *data) {
+    (void)uc;
+    io_exit(data, port, size, 0, 0);
+    return 0;
+}
+
+void simvirt_out_hook(void *uc, u32 port, int size, u32 value, void *data) {
+    (void)uc;
+    io_exit(data, port, size, 1, value);
+}
+
+static void system_call(struct simvirt *s, u64 which) {
+    s->system_call = which;
+    s->event = EVENT_SYSTEM_CALL;
+    uncount_from(s, linear_pc(s));
+    stop(s);
+}
+
+void simvirt_syscall_hook(void *uc, void *data) { (void)uc; system_call(data, 1); }
+void simvirt_sysenter_hook(void *uc, void *data) { (void)uc; system_call(data, 2); }
+
+bool simvirt_invalid_hook(void *uc, void *data) {                          /* never reached while #UD is intercepted */
+    struct simvirt *s = data;
+    (void)uc;
+    s->event = EVENT_SVM_EXIT;
+    s->code = 0x100 + SVM_EXCEPTION + 6;
+    uncount_from(s, linear_pc(s));
+    stop(s);
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------ running */
+
+static void fetch_bytes(struct simvirt *s) {
+    const int user = CPL(s) == 3;
+    const u64 pc = linear_pc(s);
+    struct walk w;
+    u64 n = 0;
+    while (n < 15) {
+        u64 va = pc + n, room = PAGE_SIZE - (va & ~PAGE_MASK);
+        if (!page_walk(s, va, ACCESS_FETCH, user, 0, 0, &w)) break;
+        const u8 *p = physical(s, w.gpa, 0);
+        if (!p) break;
+        if (room > 15 - n) room = 15 - n;
+        memcpy(s->bytes + n, p, room);
+        n += room;
+    }
+    s->byte_count = n;
+}
+
+/* Arithmetic flags leave the engine's lazy form, so that a state image means the same to everybody. */
+static void settle_flags(struct simvirt *s) {
+    u64 flags = 0;
+    ((reg_read_fn)s->reg_read)((void *)s->uc, UC_X86_REG_EFLAGS, &flags);
+    ENV64(s, s->off_env_cc_src) = flags & 0x8d5;
+    ENV64(s, s->off_env_cc_src - 8) = 0;
+    ENV64(s, s->off_env_cc_src + 8) = 0;
+    ENV32(s, s->off_env_cc_op) = 1;
+}
+
+/* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
+int simvirt_run(struct simvirt *s) {
+    u64 step = 0;
+    u32 *pending = (u32 *)(s->cpu + s->off_cpu_interrupt_request), *next = (u32 *)(s->cpu + s->off_cpu_cflags_next);
+    for (int idle = 0; idle < 64; idle++) {
+        const u64 before = s->count;
+        if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
+        s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = NULL, s->io_pending = 0;
+        s->instruction_length = 0;
+        if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
+        s->requested = step;
+        *next = step ? (u32)step : ~0U;
+        s->entries++;
+        const int status = ((emu_start_fn)s->emu_start)((void *)s->uc, ENV64(s, s->off_env_eip), 0, 0, 0);
+        *next = ~0U;
+        const int stepped = step == 1;
+        step = 0;
+        s->engine_status = (u64)status;
+        if (status == UC_ERR_EXCEPTION && s->refusal) {
+            s->fault_address = (s->fault_address & PAGE_MASK) | (*(u64 *)(s->uc + s->off_uc_bad_address) & ~PAGE_MASK);
+            const u64 pc = linear_pc(s);
+            if (s->fault_access == ACCESS_FETCH) {
+                /* The translator reads ahead: unless the instruction at EIP itself needs the page, run up to it first. */
+                if (!stepped && (pc & PAGE_MASK) != (s->fault_address & PAGE_MASK)) { step = 1; idle = 0; continue; }
+                s->fault_address = (pc & PAGE_MASK) == (s->fault_address & PAGE_MASK) ? pc : s->fault_address & PAGE_MASK;
+                s->current = NULL;
+            } else {
+                uncount_from(s, pc);
+            }
+            if (s->refusal == REFUSED_EXECUTED_ALIAS) {
+                struct walk w;
+                if (page_walk(s, s->fault_address, ACCESS_READ, 0, 0, 0, &w)) {
+                    const u8 *p = physical(s, w.gpa, 1);
+                    if (p) ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] &= (u8)~PAGE_EXECUTED;
+                }
+                flush_translations(s);
+                flush_tlb(s);
+                continue;
+            }
+            s->event = EVENT_REFUSED_FILL;
+            break;
+        }
+        if (status != UC_OK) { s->event = EVENT_ENGINE_ERROR; break; }
+        if (s->event == EVENT_LIMIT && s->count < s->limit) {
+            step = s->limit - s->count;
+            if (step > 512) step = 0;      /* a block holds at most 512 instructions: this limit was not reached */
+            idle = s->count > before ? 0 : idle;
+            continue;
+        }
+        if (s->event != EVENT_NONE) break;
+        if (s->count > before) idle = 0;   /* the engine left without a reason of ours, its code buffer full: go on */
+    }
+    if (s->event == EVENT_NONE) s->event = EVENT_ENGINE_ERROR, s->engine_status = 1001;
+    *pending &= ~CPU_INTERRUPT_VIRQ;
+    settle_flags(s);
+    fetch_bytes(s);
+    return (int)s->event;
+}
+
+/* Translates without side effects (commit = 0) or as an access of the processor would (commit = 1). Returns the offset in host memory,
+ * or minus the refusal, with the verdict in the record. */
+int64_t simvirt_translate(struct simvirt *s, u64 va, int access, int user, int commit) {
+    struct walk w;
+    if (!page_walk(s, va, access, user, 1, commit, &w)) { refuse(s, REFUSED_PAGE_FAULT, va, access, &w); return -REFUSED_PAGE_FAULT; }
+    w.gpa &= s->a20_mask;
+    s->fault_gpa = w.gpa;
+    const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
+    if (!r || r->kind == REGION_HOLE) { refuse(s, REFUSED_HOLE, va, access, &w); return -REFUSED_HOLE; }
+    if (r->kind == REGION_MMIO) { refuse(s, REFUSED_MMIO, va, access, &w); return -REFUSED_MMIO; }
+    if (r->kind == REGION_ROM && access == ACCESS_WRITE) { refuse(s, REFUSED_ROM_WRITE, va, access, &w); return -REFUSED_ROM_WRITE; }
+    const u64 host = ((r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page) << PAGE_SHIFT) + (w.gpa & ~PAGE_MASK);
+    if (commit && access == ACCESS_WRITE) ((u8 *)s->page_flags)[host >> PAGE_SHIFT] |= PAGE_DIRTY;
+    return (int64_t)host;
+}
+
+void simvirt_flush_tlb(struct simvirt *s) { flush_tlb(s); }
+void simvirt_flush_translations(struct simvirt *s) { flush_translations(s); }
+
+/* Offsets of the record's members, so that Python's view of it can be checked. */
+#define MEMBERS(X) \
+    X(uc) X(off_env_eip) X(off_cpu_interrupt_request) X(tlb_window) X(ram) X(regions) X(override_count) X(overrides) \
+    X(implicit_first) X(max_physical_bits) X(count) X(tsc_base) X(cpuid_count) X(cpuid) X(event) X(refusal) X(io_port) X(bytes) \
+    X(byte_count) X(fills) X(current)
+u64 simvirt_layout(u64 *out) {
+    u64 n = 0;
+#define OFFSET(member) out[n++] = offsetof(struct simvirt, member);
+    MEMBERS(OFFSET)
+    out[n++] = sizeof(struct simvirt);
+    return n;
+}

@@ -1,0 +1,123 @@
+"""The record that the native callbacks share with Python: engine.c's ``struct simvirt``, member by member.
+
+All members that Python touches are 64-bit words, so that a view of words serves; `simvirt_layout` in the library reports the C
+compiler's offsets, and the engine compares them at start.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+from typing import Final
+
+MAX_REGIONS: Final = 32
+MAX_OVERRIDES: Final = 4
+MAX_CPUID: Final = 64
+_BLOCK_CACHE: Final = 1 << 14
+_CODE_PAGES: Final = 1 << 12
+
+
+class NativeEvent(IntEnum):
+    """Why `simvirt_run` returned."""
+
+    NONE = 0
+    LIMIT = 1
+    SLICE = 2
+    SVM_EXIT = 3
+    REFUSED_FILL = 4
+    IO = 5
+    SYSTEM_CALL = 6
+    ENGINE_ERROR = 7
+
+
+class Refusal(IntEnum):
+    """The verdict on a refused fill of the engine's TLB."""
+
+    NOTHING = 0
+    PAGE_FAULT = 1
+    HOLE = 2
+    MMIO = 3
+    ROM_WRITE = 4
+    WATCHED_WRITE = 5
+    EXECUTED_ALIAS = 6
+    SUPERVISOR_AT_CPL3 = 7
+
+
+class Access(IntEnum):
+    """The kind of a memory access (Unicorn's numbers)."""
+
+    READ = 16
+    WRITE = 17
+    FETCH = 18
+
+
+class PageFlag(IntEnum):
+    """Flags of a host page."""
+
+    EXECUTED = 1
+    DIRTY = 2
+    WATCHED = 4
+
+
+class RegionWords(ctypes.Structure):
+    """One region of the physical address space."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("first_page", "last_page", "host_page", "kind")]
+
+
+class OverrideWords(ctypes.Structure):
+    """One linear page that is served from a given host page for a moment."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("page", "host_page")]
+
+
+class CpuidWords(ctypes.Structure):
+    """One leaf of CPUID that is answered natively."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("leaf", "subleaf", "any_subleaf", "eax", "ebx", "ecx", "edx")]
+
+
+def _words(text: str) -> list[tuple[str, type[ctypes.c_uint64]]]:
+    return [(name, ctypes.c_uint64) for name in text.split()]
+
+
+class SharedRecord(ctypes.Structure):
+    """``struct simvirt`` of engine.c."""
+
+    _fields_ = [
+        *_words("uc cpu env emu_start emu_stop ctl reg_read"),
+        *_words("off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"),
+        *_words("off_env_efer off_env_error_code off_env_dr off_env_intercept"),
+        *_words("off_cpu_interrupt_request off_cpu_cflags_next off_cpu_jump_cache off_uc_bad_address"),
+        ("tlb_window", ctypes.c_uint64 * 3),
+        *_words("ram ram_pages page_flags a20_mask region_count"),
+        ("regions", RegionWords * MAX_REGIONS),
+        *_words("override_count"),
+        ("overrides", OverrideWords * MAX_OVERRIDES),
+        *_words("implicit_first implicit_last max_physical_bits"),
+        *_words("count limit slice stepping window_wanted tsc_base tsc_native cpuid_native cpuid_count"),
+        ("cpuid", CpuidWords * MAX_CPUID),
+        *_words("event code instruction_length engine_status"),
+        *_words("refusal fault_address fault_gpa fault_access fault_error fault_level"),
+        *_words("io_port io_size io_is_out io_value system_call"),
+        ("bytes", ctypes.c_uint8 * 16),
+        *_words("byte_count fills cache_misses entries native_exits modified_blocks"),
+        *_words("current current_start requested stopping generation"),
+        ("saved_registers", ctypes.c_uint64 * 16),
+        ("saved_dr", ctypes.c_uint64 * 8),
+        *_words("io_pending"),
+        ("cache", ctypes.c_uint64 * (4 * _BLOCK_CACHE)),
+        ("code_pages", ctypes.c_uint64 * (2 * _CODE_PAGES)),
+    ]
+
+
+CHECKED_MEMBERS: Final = (
+    "uc off_env_eip off_cpu_interrupt_request tlb_window ram regions override_count overrides implicit_first max_physical_bits count "
+    "tsc_base cpuid_count cpuid event refusal io_port bytes byte_count fills current"
+).split()
+"""The members whose offsets `simvirt_layout` reports, in its order; the record's size follows."""
+
+
+def word(member: str) -> int:
+    """Index of a member in a view of 64-bit words."""
+    return int(getattr(SharedRecord, member).offset) // 8
