@@ -1,0 +1,116 @@
+"""What kind of image a file is: by its content, and where the content says nothing, by its name."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Final
+
+from simvirt.errors import ImageError
+from simvirt.guests.elf import elf_image, is_elf
+from simvirt.guests.flat import flat_image
+from simvirt.guests.image import GuestImage
+from simvirt.guests.multiboot import check_requests, find_header, multiboot_flat_image
+
+FLAT_SUFFIXES: Final = frozenset({".bin", ".flat", ".img"})
+LARGEST_FILE: Final = 1 << 30
+"""More than this is no guest for a PC of this kind, and would have to be read into the host's memory first."""
+
+_FOREIGN: Final[tuple[tuple[bytes, str], ...]] = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"%PDF-", "a PDF document"),
+    (b"\x1f\x8b\x08", "a gzip archive"),
+    (b"\xfd7zXZ\0", "an xz archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"!<arch>\n", "a library of object files"),
+    (b"\xfe\xed\xfa\xce", "a Mach-O program"),
+    (b"\xfe\xed\xfa\xcf", "a Mach-O program"),
+    (b"\xce\xfa\xed\xfe", "a Mach-O program"),
+    (b"\xcf\xfa\xed\xfe", "a Mach-O program"),
+    (b"QFI\xfb", "a qcow2 disk image"),
+    (b"\0asm", "a WebAssembly module"),
+    (b"SQLite format 3\0", "an SQLite database"),
+)
+_DOS_MAGIC: Final = b"MZ"
+_PE_POINTER: Final = 0x3C
+_NO_IMAGE: Final = "give a multiboot or ELF file for the 386, or name a flat binary something.bin"
+
+
+def recognise(source: Path | str | bytes, name: str | None = None) -> GuestImage:
+    """The guest image in a file, or in bytes.
+
+    ELF files and files with a multiboot header are known by their content; so is much that is no guest. What remains is a flat binary,
+    except that a file which is text from end to end is taken for one only when its name says so (``.bin``, ``.flat``, ``.img``).
+    Bytes without a file have no name that could say anything: they are a flat binary if they are nothing else.
+
+    :param name: what to call the guest in messages and reports; by default the file's name.
+    :raises ImageError: the file cannot be read, is broken, or is no guest image.
+    """
+    if isinstance(source, bytes):
+        return _recognise_bytes(source, name or "<bytes>", None)
+    path = Path(source)
+    data = _read(path)
+    label = name or path.name
+    if path.suffix.lower() not in FLAT_SUFFIXES and not is_elf(data) and find_header(data) is None and _is_text(data):
+        raise ImageError(str(path), "a text file, not a guest image", f"build it first if it is the guest's source; {_NO_IMAGE}")
+    return _recognise_bytes(data, str(path), path, label)
+
+
+def _recognise_bytes(data: bytes, subject: str, path: Path | None, label: str | None = None) -> GuestImage:
+    """``subject`` is what errors speak of (the path that the user gave), ``label`` what the image is called."""
+    from dataclasses import replace
+
+    if not data:
+        raise ImageError(subject, "the file is empty", "a guest image has at least one instruction")
+    header = find_header(data)
+    if header is not None:
+        check_requests(header, subject)
+    if is_elf(data):
+        image = elf_image(data, subject, path, multiboot=header is not None)
+    elif header is not None:
+        image = multiboot_flat_image(data, header, subject, path)
+    elif (foreign := _foreign(data)) is not None:
+        raise ImageError(subject, f"{foreign}, not a guest image", _NO_IMAGE)
+    else:
+        image = flat_image(data, subject, path)
+    return replace(image, name=label or subject)
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; pipes and devices may never end, so they are refused."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(str(path), "a directory, not a guest image", "name the image file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(str(path), "not a regular file", "copy the image into a file first")
+        if status.st_size > LARGEST_FILE:
+            raise ImageError(str(path), f"too large for a guest image ({status.st_size} bytes)", f"the most is {LARGEST_FILE} bytes")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(str(path), "no such file", "check the path; `simvirt list guests` shows the guests that need none") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ImageError(str(path), f"cannot be read ({reason})", "check the path and its permissions") from None
+
+
+def _foreign(data: bytes) -> str | None:
+    """What the file is, if it is something well known that is no guest."""
+    if data.startswith(_DOS_MAGIC) and len(data) >= _PE_POINTER + 4:
+        pointer = int.from_bytes(data[_PE_POINTER : _PE_POINTER + 4], "little")
+        if data[pointer : pointer + 4] == b"PE\0\0":
+            return "a Windows program"
+    return next((what for magic, what in _FOREIGN if data.startswith(magic)), None)
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether the whole is UTF-8 without control characters but white space."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    return all(character.isprintable() or character in "\t\n\r\f" for character in text)

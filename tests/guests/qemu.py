@@ -1,0 +1,39 @@
+"""QEMU as the independent PC: it boots the same images, so what it prints is what a guest must print."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+EMULATOR = "qemu-system-i386"
+CPU = "pentium3"
+
+
+@dataclass(frozen=True, slots=True)
+class QemuRun:
+    """How a run ended: the process's exit status (None if it was stopped by the time limit) and what came out of COM1."""
+
+    status: int | None
+    console: str
+
+    @property
+    def guest_status(self) -> int | None:
+        """The value written to the debug-exit port: QEMU exits with twice that, plus one; None if the guest did not write any."""
+        return self.status >> 1 if self.status is not None and self.status & 1 else None
+
+
+def is_installed() -> bool:
+    return shutil.which(EMULATOR) is not None
+
+
+def run(image: Path, cpu: str = CPU, seconds: float = 60) -> QemuRun:
+    """Boots a multiboot image; a triple fault ends QEMU with status 0 (-no-reboot)."""
+    command = [EMULATOR, "-kernel", str(image), "-cpu", cpu, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot",
+               "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-nic", "none"]  # fmt: skip
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as stopped:
+        return QemuRun(None, (stopped.stdout or b"").decode("ascii", "backslashreplace"))
+    return QemuRun(done.returncode, done.stdout.decode("ascii", "backslashreplace"))
