@@ -1,13 +1,14 @@
 """The port bus: who answers which I/O port, and what happens when nobody does.
 
-The 64 Ki ports are an address space of their own, reached by IN and OUT in widths of 8, 16 and 32 bits (SDM Vol. 1 §19.3 "I/O Address
-Space"). Most devices of a PC are eight bits wide. As on the ISA bus, an access that is wider than the device is cut in halves until the
-device can take the pieces, lower port first: a word read of port 0x40 becomes a byte read of 0x40 and one of 0x41. A device that is
-wider says so when it claims its ports, per width; two devices may even share a port in different widths, as the PCI configuration
-address (a doubleword at 0xCF8) and the reset control register (a byte at 0xCF9) do.
+The 64 Ki ports are an address space of their own, reached by IN and OUT in widths of 8, 16 and 32 bits (SDM Vol. 1
+§19.3 "I/O Address Space"). Most devices of a PC are eight bits wide. As on the ISA bus, an access that is wider than
+the device is cut in halves until the device can take the pieces, lower port first: a word read of port 0x40 becomes a
+byte read of 0x40 and one of 0x41. A device that is wider says so when it claims its ports, per width; two devices may
+even share a port in different widths, as the PCI configuration address (a doubleword at 0xCF8) and the reset control
+register (a byte at 0xCF9) do.
 
-Where nobody answers, the data lines float high: a read gives all ones, a write is lost. Each such access is counted in `unclaimed`, so
-that a report can say which hardware a guest looked for and did not find.
+Where nobody answers, the data lines float high: a read gives all ones, a write is lost. Each such access is counted
+in `unclaimed`, so that a report can say which hardware a guest looked for and did not find.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class IoDirection(Enum):
 
 
 class PortDevice(Protocol):
-    """What the bus needs of a device. `offset` counts the device's own ports from zero, in the order in which it claimed them."""
+    """What the bus needs of a device; `offset` counts the ports that the device claimed, in that order, from zero."""
 
     def read(self, offset: int, size: AccessSize, /) -> int:
         """Answer an IN of a width that the device claimed; the value has no bit above that width."""
@@ -87,7 +88,8 @@ class PortBus:
     __slots__ = ("_log", "_readers", "_writers", "unlisted")
 
     def __init__(self) -> None:
-        # By width, then by the access's first port. Bound methods and offsets are looked up once here, not at every access.
+        # By width, then by the access's first port. Bound methods and offsets are looked up once here, not at every
+        # access.
         self._readers: dict[int, dict[int, tuple[Callable[[int, AccessSize], int], int]]] = {1: {}, 2: {}, 4: {}}
         self._writers: dict[int, dict[int, tuple[Callable[[int, AccessSize, int], None], int]]] = {1: {}, 2: {}, 4: {}}
         self._log: dict[tuple[Port, int, IoDirection], list[int]] = {}
@@ -100,7 +102,8 @@ class PortBus:
         A wide access must lie inside one of the ranges to reach the device whole.
 
         Raises:
-            MonitorError: a port is outside 0 to 0xFFFF, or another device answers it in the same width. Nothing is claimed then.
+            MonitorError: a port is outside 0 to 0xFFFF, or another device answers it in the same width. Nothing is
+                claimed then.
         """
         entries: dict[tuple[AccessSize, int], int] = {}
         first_offset = 0

@@ -1,12 +1,12 @@
 """Virtual time: what a guest's instructions and its sleep amount to, in nanoseconds.
 
-The PC is a 1 GHz machine that retires one instruction a cycle, so a retired instruction is one nanosecond; and while the processor
-sleeps in HLT, time is skipped to the next event instead of being lived through::
+The PC is a 1 GHz machine that retires one instruction a cycle, so a retired instruction is one nanosecond; and while
+the processor sleeps in HLT, time is skipped to the next event instead of being lived through::
 
     now = instructions retired + nanoseconds skipped
 
-Nothing of the host's time enters, so a run is the same on every host, and a deadline in nanoseconds is also an instruction count at
-which the processor can be stopped exactly.
+Nothing of the host's time enters, so a run is the same on every host, and a deadline in nanoseconds is also an
+instruction count at which the processor can be stopped exactly.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What is due when: the deadlines of the devices, in virtual time.
 
-A device registers each of its events once, by name, with the handler to call; after that it schedules and cancels by the name. An event
-is pending at most once, so scheduling again moves it. The names and times are the whole state, which is why a snapshot can hold it: the
-handlers come back when the devices of the restored board register them.
+A device registers each of its events once, by name, with the handler to call; after that it schedules and cancels by
+the name. An event is pending at most once, so scheduling again moves it. The names and times are the whole state,
+which is why a snapshot can hold it: the handlers come back when the devices of the restored board register them.
 
-The order is total: the earlier deadline first, and among equal deadlines the event registered first. A PC has a handful of events, so a
-dictionary that is searched when the earliest one changes is quicker here than a heap, and `next_deadline`, which the processor asks for
-at every entry, is a field.
+The order is total: the earlier deadline first, and among equal deadlines the event registered first. A PC has a
+handful of events, so a dictionary that is searched when the earliest one changes is quicker here than a heap, and
+`next_deadline`, which the processor asks for at every entry, is a field.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EventQueue:
         self._handlers[name] = handler
 
     def schedule(self, name: str, when_ns: int) -> None:
-        """Let the event be due at `when_ns`, and no more at the time it had before. A time that has passed is due at once.
+        """Let the event be due at `when_ns` instead of any time it had before. A time that has passed is due at once.
 
         Raises:
             MonitorError: no such event is registered.
@@ -81,7 +81,7 @@ class EventQueue:
         return self._earliest
 
     def run_due(self, now_ns: int) -> None:
-        """Run, in order, every event whose deadline is `now_ns` or earlier, those that handlers schedule meanwhile included."""
+        """Run, in order, every event due at `now_ns` or earlier, those that handlers schedule meanwhile included."""
         while self._earliest is not None and self._earliest <= now_ns:
             name = next(name for name in self._handlers if self._pending.get(name) == self._earliest)
             self.cancel(name)

@@ -1,12 +1,13 @@
 """The devices of the PC, one module each, written from their data sheets.
 
-A device is a small class with mutable state. It knows the pins that it is wired to (an interrupt line, a clock, a console) and nothing
-of who drives it: the same class serves the bare PC and every VM. The board (`simvirt.machine.board`) wires the devices together.
+A device is a small class with mutable state. It knows the pins that it is wired to (an interrupt line, a clock, a
+console) and nothing of who drives it: the same class serves the bare PC and every VM. The board
+(`simvirt.machine.board`) wires the devices together.
 
 =================  ==========================================  =====================
 module             chip                                        ports
 =================  ==========================================  =====================
-`pic`              two 8259A interrupt controllers             0x20-0x21, 0xA0-0xA1
+`pic`, `pic_chip`  two 8259A interrupt controllers             0x20-0x21, 0xA0-0xA1
 `pit`, `counter`   8254 interval timer and one counter of it   0x40-0x43
 `port_b`           system control port B                       0x61
 `debug_exit`       ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
@@ -16,15 +17,13 @@ module             chip                                        ports
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 from simvirt.machine.bus import PortDevice
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    InterruptLine: TypeAlias = Callable[[bool], None]
-    """A wire to an interrupt controller's input: call it with the new level. Levels that do not change may be told again."""
+InterruptLine: TypeAlias = Callable[[bool], None]
+"""A wire to an interrupt controller's input: call it with the level. Only changes count."""
 
 S = TypeVar("S")
 
@@ -32,7 +31,8 @@ S = TypeVar("S")
 class Device(PortDevice, Protocol[S]):
     """A device that the board can hold: ports, reset, and a state that a snapshot can hold.
 
-    `S` is a frozen dataclass of integers, booleans, bytes, strings, None, and tuples, dictionaries or dataclasses of such.
+    `S` is a frozen dataclass of integers, booleans, bytes, strings, None, and tuples, dictionaries or dataclasses of
+    such.
     """
 
     state_type: ClassVar[type]
@@ -47,5 +47,5 @@ class Device(PortDevice, Protocol[S]):
         ...
 
     def restore(self, state: S, /) -> None:
-        """Take up a saved state, silently: no line is driven and no event scheduled, for their state is restored with them."""
+        """Take up a saved state, silently: lines and events are not touched, for theirs is restored with them."""
         ...

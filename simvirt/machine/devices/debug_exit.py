@@ -1,8 +1,8 @@
 """The debug-exit port: a guest ends its run by writing to it.
 
-It answers as QEMU's isa-debug-exit device with iobase 0xF4 and iosize 4 does, so that one guest image ends in both places: whatever is
-written to one of its four ports, in any width, is the guest's exit status (QEMU's own exit status is then twice that plus one). Reads
-give zero.
+It answers as QEMU's isa-debug-exit device with iobase 0xF4 and iosize 4 does, so that one guest image ends in both
+places: whatever is written to one of its four ports, in any width, is the guest's exit status (QEMU's own exit status
+is then twice that plus one). Reads give zero.
 """
 
 from __future__ import annotations

@@ -1,0 +1,292 @@
+"""The board: the devices of one PC or one VM, wired together.
+
+The board knows no processor. It is given one number, the count of instructions retired, and offers in return what a
+processor's pins see: ports to read and write, the INTR pin and its acknowledge cycle, and the moment until which
+nothing will happen by itself. Whoever drives it, the bare PC or a VMM, keeps one promise: it runs the processor no
+further than `next_deadline()` and then calls `run_due()`.
+
+Which devices there are is the table `DEVICES`. A new device is one module and one row (docs/how-to/add-a-device.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from simvirt.errors import MonitorError, SnapshotError
+from simvirt.machine.bus import BusState, PortBus
+from simvirt.machine.clock import Clock, GuestClock
+from simvirt.machine.devices.debug_exit import DebugExit
+from simvirt.machine.devices.pic import Irq, PicPair
+from simvirt.machine.devices.pit import Pit8254
+from simvirt.machine.devices.port_b import PortB
+from simvirt.machine.devices.uart import Uart16550
+from simvirt.machine.event_queue import EventQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from simvirt.machine.bus import AccessSize
+    from simvirt.machine.devices import Device, InterruptLine
+    from simvirt.x86.addresses import Port
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a device can be connected to while it is built."""
+
+    clock: Clock
+    events: EventQueue
+    pic: PicPair
+    """The interrupt controllers; a device that drives one line takes `line` instead."""
+    line: InterruptLine
+    """The interrupt line of the row's `irq`; leads nowhere when the row names none."""
+    console: Callable[[int], None]
+    """Takes a byte of console output."""
+    exit: Callable[[int], None]
+    """Ends the run with a status."""
+    built: Sequence[Device[Any]]
+    """The devices of the rows above."""
+
+    def peer(self, kind: type[D]) -> D:
+        """The device of this class from a row above.
+
+        Raises:
+            MonitorError: no row above has one.
+        """
+        for device in self.built:
+            if isinstance(device, kind):
+                return device
+        raise MonitorError(
+            f"a device needs a {kind.__name__}, and no row above its own in the table of devices has one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """One row of the table: a device, how it is built, and where it sits."""
+
+    name: str
+    """Its key in a snapshot."""
+    build: Callable[[Wiring], Device[Any]]
+    ports: tuple[range, ...]
+    irq: Irq | None = None
+    widths: tuple[AccessSize, ...] = (1,)
+
+
+DEVICES: Final[tuple[DeviceRow, ...]] = (
+    DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2))),
+    DeviceRow("pit", lambda wiring: Pit8254(wiring.clock, wiring.events, wiring.line), (range(0x40, 0x44),), Irq.TIMER),
+    DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254)), (range(0x61, 0x62),)),
+    DeviceRow("com1", lambda wiring: Uart16550(wiring.line, wiring.console), (range(0x3F8, 0x400),), Irq.COM1),
+    DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),
+)
+"""The devices of the PC."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardState:
+    """Everything that a board knows, as a value that msgspec can encode."""
+
+    skipped_ns: int
+    events: dict[str, int]
+    devices: dict[str, Any]
+    """By the name of the row. Decoded from a file, a state is still a plain mapping; `Board.restore` checks it."""
+    bus: BusState
+    console: bytes
+    exit_status: int | None
+
+
+class Board:
+    """The devices of one PC or VM.
+
+    `retired` gives the number of guest instructions retired. `on_intr` is told when the INTR pin changes,
+    `on_console` every byte of console output after it has been added to `console`.
+
+    >>> from simvirt.x86.addresses import Port
+    >>> board = Board(retired=lambda: 0)
+    >>> for byte in b"hi":
+    ...     board.write_port(Port(0x3F8), 1, byte)
+    >>> board.console
+    bytearray(b'hi')
+    >>> board.write_port(Port(0xF4), 1, 7)
+    >>> board.exit_status
+    7
+    """
+
+    __slots__ = ("_event_irq", "bus", "clock", "console", "devices", "events", "exit_status", "on_console", "pic")
+
+    def __init__(
+        self,
+        retired: Callable[[], int],
+        devices: Sequence[DeviceRow] = DEVICES,
+        on_intr: Callable[[bool], None] = lambda _level: None,
+        on_console: Callable[[int], None] | None = None,
+    ) -> None:
+        self.clock = GuestClock(retired)
+        self.events = EventQueue()
+        self.bus = PortBus()
+        self.pic = PicPair(on_intr)
+        self.devices: dict[str, Device[Any]] = {}
+        """The devices by the names of their rows."""
+        self.console = bytearray()
+        """What the guest has sent to its console since power-on."""
+        self.exit_status: int | None = None
+        """What the guest wrote to the debug-exit port first; None while it runs."""
+        self.on_console = on_console
+        self._event_irq: dict[str, Irq | None] = {}
+        for row in devices:
+            self._add(row)
+
+    def read_port(self, port: Port, size: AccessSize) -> int:
+        """IN: what the devices answer; all ones where there is none."""
+        return self.bus.read(port, size)
+
+    def write_port(self, port: Port, size: AccessSize, value: int) -> None:
+        """OUT: hand the value to the devices."""
+        self.bus.write(port, size, value)
+
+    def interrupt_pending(self) -> bool:
+        """The level of the INTR pin."""
+        return self.pic.master.int_output
+
+    def acknowledge(self) -> int:
+        """The INTA cycle: the vector of the interrupt to deliver. It is in service from then on."""
+        return self.pic.acknowledge()
+
+    def next_deadline(self) -> int | None:
+        """The virtual time in nanoseconds until which no device does anything by itself; None when none ever will."""
+        return self.events.next_deadline()
+
+    def run_due(self) -> None:
+        """Let the devices do what is due by now."""
+        self.events.run_due(self.clock.now())
+
+    def can_wake(self) -> bool:
+        """Whether, while the processor sleeps, an event that is pending can raise INTR.
+
+        Exact while the processor does nothing: then neither the masks nor what is in service can change, so an
+        interrupt line that is blocked now stays blocked.
+        """
+        irqs = (self._event_irq[name] for name in self.events.save())
+        return self.interrupt_pending() or any(irq is not None and self.pic.can_deliver(irq) for irq in irqs)
+
+    def awaits_input(self) -> bool:
+        """Whether console input, were there any, would raise INTR: a guest that sleeps may be waiting for it."""
+        uart = self._uart()
+        return uart is not None and uart.input_interrupts() and self.pic.can_deliver(Irq.COM1)
+
+    def sleep(self) -> bool:
+        """HLT with interrupts enabled: skip time from event to event until INTR is high.
+
+        False when that can never be: the guest has halted for good, unless `awaits_input()`. Time then stands where
+        it stood.
+        """
+        while not self.interrupt_pending():
+            deadline = self.events.next_deadline()
+            if deadline is None or not self.can_wake():
+                return False
+            self.clock.skip_to(deadline)
+            self.run_due()
+        return True
+
+    def input(self, data: bytes) -> None:
+        """Console input, to be received by the serial port.
+
+        Raises:
+            MonitorError: this board has no serial port.
+        """
+        uart = self._uart()
+        if uart is None:
+            raise MonitorError(
+                "this board has no serial port to receive console input: add one to its table of devices"
+            )
+        uart.receive(data)
+
+    def reset(self) -> None:
+        """The reset line: devices return to power-on, nothing is scheduled. Time and console output stand."""
+        self.events.clear()
+        for device in self.devices.values():
+            device.reset()
+        self.exit_status = None
+
+    def save(self) -> BoardState:
+        """Everything that this board knows, as a value."""
+        return BoardState(
+            skipped_ns=self.clock.save(),
+            events=self.events.save(),
+            devices={name: device.save() for name, device in self.devices.items()},
+            bus=self.bus.save(),
+            console=bytes(self.console),
+            exit_status=self.exit_status,
+        )
+
+    def restore(self, state: BoardState) -> None:
+        """Take up a saved state. No callback is called: ask `interrupt_pending()` afterwards.
+
+        Raises:
+            SnapshotError: it is the state of a board with other devices, or damaged. The board is then as it was.
+        """
+        if state.devices.keys() != self.devices.keys():
+            raise SnapshotError(
+                f"the snapshot is of a board with the devices {', '.join(state.devices)}, this one has "
+                f"{', '.join(self.devices)}: restore it into a machine with the same devices"
+            )
+        states = {name: self._checked(name, state.devices[name]) for name in self.devices}
+        self.events.restore(state.events)
+        self.clock.restore(state.skipped_ns)
+        self.bus.restore(state.bus)
+        for name, device in self.devices.items():
+            device.restore(states[name])
+        self.console[:] = state.console
+        self.exit_status = state.exit_status
+
+    def _add(self, row: DeviceRow) -> None:
+        if row.name in self.devices:
+            raise MonitorError(f"two devices are called '{row.name}': every row of the table needs a name of its own")
+        wiring = Wiring(
+            clock=self.clock,
+            events=self.events,
+            pic=self.pic,
+            line=_unconnected if row.irq is None else self.pic.line(row.irq),
+            console=self._put_console,
+            exit=self._end,
+            built=tuple(self.devices.values()),
+        )
+        device = row.build(wiring)
+        self.bus.claim(device, *row.ports, widths=row.widths)
+        self.devices[row.name] = device
+        # What a device registers while it is built can, when it is due, raise that device's interrupt and no other.
+        for event in self.events.names:
+            self._event_irq.setdefault(event, row.irq)
+
+    def _checked(self, name: str, state: object) -> object:
+        kind = self.devices[name].state_type
+        if isinstance(state, kind):
+            return state
+        try:
+            return msgspec.convert(state, kind)
+        except msgspec.ValidationError as error:
+            raise SnapshotError(
+                f"the snapshot's state of '{name}' is damaged or of another version: {error}"
+            ) from error
+
+    def _uart(self) -> Uart16550 | None:
+        return next((device for device in self.devices.values() if isinstance(device, Uart16550)), None)
+
+    def _put_console(self, byte: int) -> None:
+        self.console.append(byte)
+        if self.on_console is not None:
+            self.on_console(byte)
+
+    def _end(self, status: int) -> None:
+        if self.exit_status is None:
+            self.exit_status = status
+
+
+def _unconnected(_level: bool) -> None:
+    """A wire that leads nowhere."""
