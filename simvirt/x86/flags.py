@@ -78,7 +78,9 @@ class Cr0(IntFlag):
     """What LMSW may load (PE can be set by it, not cleared; SDM Vol. 2A "LMSW")."""
 
 
-CR0_DEFINED: Final = int(Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG)
+CR0_DEFINED: Final = int(
+    Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG
+)
 CR0_RESERVED_LOW: Final = 0xFFFF_FFFF & ~CR0_DEFINED
 """Reserved bits 31:0: ignored when written. Any of bits 63:32 is #GP(0) (SDM Vol. 2B "MOV—Move to/from Control Registers")."""
 CR0_AT_RESET: Final = int(Cr0.CD | Cr0.NW | Cr0.ET)

@@ -34,7 +34,11 @@ class GeneralRegister(IntEnum):
     def name_at(self, width: int, *, high_byte: bool = False) -> str:
         """Name of the window of `width` bits; `high_byte` is bits 15:8, which only the first four registers have.
 
-        >>> GeneralRegister.RAX.name_at(32), GeneralRegister.RAX.name_at(8, high_byte=True), GeneralRegister.R9.name_at(16)
+        >>> (
+        ...     GeneralRegister.RAX.name_at(32),
+        ...     GeneralRegister.RAX.name_at(8, high_byte=True),
+        ...     GeneralRegister.R9.name_at(16),
+        ... )
         ('eax', 'ah', 'r9w')
 
         Raises:

@@ -323,7 +323,14 @@ class GateDescriptor:
         elif kind >= SystemDescriptorType.CALL_GATE_32:
             offset |= high & 0xFFFF_0000
         is_call = kind in (SystemDescriptorType.CALL_GATE_16, SystemDescriptorType.CALL_GATE_32)
-        return cls(kind, Selector(low >> 16 & 0xFFFF), offset, Ring(high >> 13 & 3), bool(high & 1 << 15), high & 0x1F if is_call else 0)
+        return cls(
+            kind,
+            Selector(low >> 16 & 0xFFFF),
+            offset,
+            Ring(high >> 13 & 3),
+            bool(high & 1 << 15),
+            high & 0x1F if is_call else 0,
+        )
 
     @classmethod
     def decode_long(cls, low: int, high: int, upper: int) -> GateDescriptor | None:
@@ -349,7 +356,14 @@ class GateDescriptor:
     def encode(self) -> bytes:
         """The eight bytes of the gate outside IA-32e mode."""
         low = self.offset & 0xFFFF | self.selector << 16
-        high = self.parameter_count | self.ist | self.kind << 8 | self.dpl << 13 | self.present << 15 | self.offset & 0xFFFF_0000
+        high = (
+            self.parameter_count
+            | self.ist
+            | self.kind << 8
+            | self.dpl << 13
+            | self.present << 15
+            | self.offset & 0xFFFF_0000
+        )
         return (low | high << 32).to_bytes(8, "little")
 
     def encode_long(self) -> bytes:

@@ -143,9 +143,21 @@ class ControlWord:
 CONTROL_WORDS: Final[dict[type[IntFlag], ControlWord]] = {
     word.flags: word
     for word in (
-        ControlWord("Pin-based VM-execution controls", PinControls, 0x0000_0016, "SDM Vol. 3C §25.6.1, Vol. 3D Appendix A.3.1"),
-        ControlWord("Primary processor-based VM-execution controls", PrimaryControls, 0x0401_E172, "SDM Vol. 3C §25.6.2, Vol. 3D Appendix A.3.2"),
-        ControlWord("Secondary processor-based VM-execution controls", SecondaryControls, 0, "SDM Vol. 3C §25.6.2, Vol. 3D Appendix A.3.3"),
+        ControlWord(
+            "Pin-based VM-execution controls", PinControls, 0x0000_0016, "SDM Vol. 3C §25.6.1, Vol. 3D Appendix A.3.1"
+        ),
+        ControlWord(
+            "Primary processor-based VM-execution controls",
+            PrimaryControls,
+            0x0401_E172,
+            "SDM Vol. 3C §25.6.2, Vol. 3D Appendix A.3.2",
+        ),
+        ControlWord(
+            "Secondary processor-based VM-execution controls",
+            SecondaryControls,
+            0,
+            "SDM Vol. 3C §25.6.2, Vol. 3D Appendix A.3.3",
+        ),
         ControlWord("VM-exit controls", ExitControls, 0x0003_6DFF, "SDM Vol. 3C §25.7.1, Vol. 3D Appendix A.4"),
         ControlWord("VM-entry controls", EntryControls, 0x0000_11FF, "SDM Vol. 3C §25.8.1, Vol. 3D Appendix A.5"),
     )

@@ -50,13 +50,19 @@ class InterruptionInformation:
 
     def encode(self) -> int:
         """The 32-bit field."""
-        return self.vector | self.type << 8 | self.deliver_error_code << 11 | self.nmi_unblocking << 12 | self.valid << 31
+        return (
+            self.vector | self.type << 8 | self.deliver_error_code << 11 | self.nmi_unblocking << 12 | self.valid << 31
+        )
 
     @classmethod
     def decode(cls, value: int) -> InterruptionInformation:
         """Take the field apart; reserved bits are dropped."""
         return cls(
-            value & 0xFF, InterruptionType(value >> 8 & 7), bool(value & 1 << 11), bool(value & 1 << 12), bool(value & 1 << 31)
+            value & 0xFF,
+            InterruptionType(value >> 8 & 7),
+            bool(value & 1 << 11),
+            bool(value & 1 << 12),
+            bool(value & 1 << 31),
         )
 
 

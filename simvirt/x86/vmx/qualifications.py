@@ -28,7 +28,13 @@ class DebugQualification:
 
     def encode(self) -> int:
         """The qualification."""
-        return self.breakpoints | self.bus_lock << 11 | self.debug_register_access << 13 | self.single_step << 14 | self.rtm << 16
+        return (
+            self.breakpoints
+            | self.bus_lock << 11
+            | self.debug_register_access << 13
+            | self.single_step << 14
+            | self.rtm << 16
+        )
 
     @classmethod
     def decode(cls, value: int) -> DebugQualification:
@@ -151,7 +157,9 @@ class IoInstruction:
 
     def encode(self) -> int:
         """The qualification."""
-        return self.size - 1 | self.is_in << 3 | self.string << 4 | self.rep << 5 | self.immediate << 6 | self.port << 16
+        return (
+            self.size - 1 | self.is_in << 3 | self.string << 4 | self.rep << 5 | self.immediate << 6 | self.port << 16
+        )
 
     @classmethod
     def decode(cls, value: int) -> IoInstruction:
