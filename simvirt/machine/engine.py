@@ -217,7 +217,7 @@ class Engine:
         self._add_hooks(handle)
         self._run = self._library.run
         self._count, self._limit, self._slice = word("count"), word("limit"), word("slice")
-        self._window = word("window_wanted")
+        self._window, self._tsc_base = word("window_wanted"), word("tsc_base")
         self.address_space = AddressSpace([])
         self.set_address_space(AddressSpace([Region(Gpa(0), memory.size, RegionKind.RAM, Hpa(0), "RAM")]))
         self._arm()
@@ -348,6 +348,7 @@ class Engine:
 
     def intercept(self, intercepts: Intercepts) -> None:
         """Choose what the engine hands over from now on."""
+        self.intercepts = intercepts
         state, o = self.state, self.platform.state
         mask = 0
         for code in intercepts.instructions | ALWAYS_INTERCEPTED:
@@ -374,6 +375,15 @@ class Engine:
         """RDTSC returns the instruction count plus `base`, natively; None makes RDTSC an event."""
         self._record.tsc_native = base is not None
         self._record.tsc_base = (base or 0) & (1 << 64) - 1
+
+    @property
+    def tsc_base(self) -> int:
+        """What RDTSC adds to the instruction count while it is answered natively."""
+        return self._words[self._tsc_base]
+
+    @tsc_base.setter
+    def tsc_base(self, value: int) -> None:
+        self._words[self._tsc_base] = value
 
     # ---------------------------------------------------------------------------------------- running
 
@@ -459,8 +469,8 @@ class Engine:
             flags[first] = old | PageFlag.DIRTY
             executed = old & PageFlag.EXECUTED
         else:
-            executed = (flags[first : last + 1] & PageFlag.EXECUTED).any()
-            flags[first : last + 1] |= PageFlag.DIRTY
+            executed = (flags[first : last + 1] & int(PageFlag.EXECUTED)).any()
+            flags[first : last + 1] |= int(PageFlag.DIRTY)
         if executed:
             self._library.flush_translations(self._self)
 
@@ -476,9 +486,9 @@ class Engine:
         import numpy as np  # noqa: PLC0415 - loaded with the first machine
 
         flags = self.memory.page_flags
-        pages = [int(page) for page in np.flatnonzero(flags & PageFlag.DIRTY)]
+        pages = [int(page) for page in np.flatnonzero(flags & int(PageFlag.DIRTY))]
         if pages:
-            flags &= 0xFF & ~PageFlag.DIRTY
+            flags &= 0xFF & ~int(PageFlag.DIRTY)
             self.flush_tlb()
         return pages
 
@@ -518,7 +528,7 @@ class Engine:
 
     def drop_translations(self) -> None:
         """Forget all translated code and all address translations."""
-        self.memory.page_flags[:] &= 0xFF & ~PageFlag.EXECUTED
+        self.memory.page_flags[:] &= 0xFF & ~int(PageFlag.EXECUTED)
         self._library.flush_translations(self._self)
         self.flush_tlb()
 

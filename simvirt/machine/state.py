@@ -233,12 +233,15 @@ class ProcessorState:
         protected = bool(cr0 & _CR0_PE)
         virtual_8086 = bool(eflags & _VM)
         level = 0 if not protected else 3 if virtual_8086 else old & 3 if cpl is None else cpl
-        new = _ALWAYS | level | old & (_INHIBIT_IRQ | _SMAP)
+        new = _ALWAYS | level | old & _INHIBIT_IRQ
         new |= (cr0 >> 1 & 7) << _MP_SHIFT
         if protected:
             new |= _PE
-        if self.cr4 & int(Cr4.OSFXSR):
+        cr4 = self.cr4
+        if cr4 & int(Cr4.OSFXSR):
             new |= _OSFXSR
+        if cr4 & int(Cr4.SMAP):
+            new |= _SMAP
         long_mode = self.long_mode
         if long_mode:
             new |= _LMA
@@ -356,6 +359,15 @@ class ProcessorState:
     @efer.setter
     def efer(self, value: int) -> None:
         self._q[self._o.efer // 8] = value
+
+    @property
+    def floating_point(self) -> bytes:
+        """The part of the image that holds the x87, MMX and SSE registers, for comparison."""
+        return bytes(self.image[self._o.efer + 8 : self._o.sysenter_cs])
+
+    @floating_point.setter
+    def floating_point(self, value: bytes) -> None:
+        self.image[self._o.efer + 8 : self._o.sysenter_cs] = value
 
     def debug_register(self, number: int) -> int:
         return self._q[self._o.dr // 8 + number]

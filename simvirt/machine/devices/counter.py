@@ -268,7 +268,7 @@ class Counter:
         """A whole count has been written to CR."""
         if self._bcd:
             raw = (raw >> 12) * 1000 + (raw >> 8 & 15) * 100 + (raw >> 4 & 15) * 10 + (raw & 15)
-        self._reload = raw or self._modulus
+        self._reload = raw % self._modulus or self._modulus
         self._null_count = True
         if self._mode in _TRIGGERED:
             return  # armed; the next trigger loads it

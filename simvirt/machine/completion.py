@@ -1,0 +1,432 @@
+"""What the hardware does with each event: the rest of the processor around the engine.
+
+`complete` is the bare processor's answer to an event of `Cpu.run`: deliver the exception, ask the bus, load the register. The bare PC
+calls it for everything, VMX non-root mode for what its controls do not turn into VM exits. It is a table over the event union; each
+entry reads like the instruction's page in SDM Vol. 2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from simvirt.errors import EngineError
+from simvirt.machine import device_access
+from simvirt.machine.events import (
+    ControlRegisterAccess,
+    ControlRegisterOperation,
+    Cpuid,
+    DebugRegisterAccess,
+    DescriptorTableAccess,
+    DescriptorTableRegister,
+    EngineFault,
+    Event,
+    ExceptionRaised,
+    FlagsAccess,
+    Halt,
+    Interrupted,
+    InterruptWindow,
+    InvalidateCaches,
+    InvalidatePage,
+    LimitReached,
+    MsrAccess,
+    Pause,
+    PhysicalAccess,
+    PortAccess,
+    ReadPerformanceCounter,
+    ReadTimeStampCounter,
+    SoftwareInterrupt,
+    SystemCall,
+    WatchedWrite,
+)
+from simvirt.machine.faults import ProcessorFault, general_protection
+from simvirt.machine.interrupts import Interruption, Source
+from simvirt.machine.msrs import read_msr, write_msr
+from simvirt.machine.port_permission import io_allowed
+from simvirt.machine.segment_loading import load_task_register
+from simvirt.machine.system_calls import syscall, sysenter
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import Cr0, Cr4, Efer, Eflags, iopl
+from simvirt.x86.registers import GeneralRegister, SegmentRegister
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.memory import Region
+    from simvirt.x86.addresses import Gpa, Port
+    from simvirt.x86.cpuid import CpuModel
+
+
+class Bus(Protocol):
+    """What lies outside the processor: ports, device memory, time, and the model that CPUID tells of."""
+
+    cpu_model: CpuModel
+
+    def read_port(self, port: Port, size: int) -> int: ...
+
+    def write_port(self, port: Port, size: int, value: int) -> None: ...
+
+    def read_memory(self, gpa: Gpa, size: int) -> int: ...
+
+    def write_memory(self, gpa: Gpa, size: int, value: int) -> None: ...
+
+    def time_stamp(self) -> int: ...
+
+    def region(self, gpa: Gpa) -> Region | None: ...
+
+
+def complete(cpu: Cpu, bus: Bus, event: Event) -> None:
+    """Do what the processor does about `event`; exceptions are delivered to the guest.
+
+    :raises Shutdown: a triple fault.
+    :raises EngineError: the engine failed.
+    """
+    met: Event | None = event
+    while met is not None:
+        try:
+            met = _COMPLETIONS[type(met)](cpu, bus, met)
+        except ProcessorFault as fault:
+            cpu.raise_fault(fault)
+            return
+
+
+# -------------------------------------------------------------------------------------------- exceptions and interrupts
+
+
+def _nothing(_cpu: Cpu, _bus: Bus, _event: Event) -> None:
+    """The run simply ended here."""
+
+
+def _exception(cpu: Cpu, _bus: Bus, event: ExceptionRaised) -> None:
+    cpu.raise_exception(event.vector, event.error_code, event.cr2)
+
+
+def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
+    """INT n, INT3, INTO: a trap, so its handler returns behind it. A fault on the way stands on the instruction."""
+    state = cpu.state
+    if state.virtual_8086_mode and iopl(state.system_flags) < 3 and event.length == 2:
+        raise general_protection(0)
+    after = state.rip + event.length
+    cpu.deliver(Interruption(event.vector, Source.SOFTWARE, after if state.code_64 else after & 0xFFFFFFFF))
+    cpu.engine.count += 1
+
+
+def _engine_fault(cpu: Cpu, _bus: Bus, event: EngineFault) -> None:
+    raise EngineError(f"the engine stopped with status {event.status} at {cpu.state.rip:#x}: this is a bug in simvirt, please report it")
+
+
+# -------------------------------------------------------------------------------------------- input, output, devices
+
+
+def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
+    """IN, OUT, INS, OUTS (SDM Vol. 1 §19.5 "Protected-Mode I/O")."""
+    if not io_allowed(cpu, event.port, event.size):
+        raise general_protection(0)
+    if event.is_out:
+        bus.write_port(event.port, event.size, event.value)
+        value = event.value
+    else:
+        value = bus.read_port(event.port, event.size)
+    finish_port_access(cpu, event, value)
+
+
+def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
+    """The rest of an I/O instruction once its port has been served: `value` arrives, string registers move, RIP advances."""
+    state = cpu.state
+    if not event.is_string:
+        if not event.is_out:
+            state.set_register(GeneralRegister.RAX, event.size, value)
+        cpu.advance(event.length)
+        return
+    size = event.address_size
+    index = GeneralRegister.RSI if event.is_out else GeneralRegister.RDI
+    offset = state.register(index, size)
+    if not event.is_out:
+        address = offset + (0 if state.code_64 else state.segment_base(SegmentRegister.ES))
+        cpu.memory.write_integer(address, event.size, value, user=state.cpl == 3)
+    step = -event.size if state.eflags & int(Eflags.DF) else event.size
+    state.set_register(index, size, offset + step)
+    if not event.is_repeated:
+        cpu.advance(event.length)
+        return
+    remaining = state.register(GeneralRegister.RCX, size) - 1
+    state.set_register(GeneralRegister.RCX, size, remaining)
+    # The engine tests the count once more after the last iteration, unless it steps or a shadow is in force: count as it does.
+    last = remaining == 0 and (state.interrupt_shadow or bool(state.system_flags & int(Eflags.TF)))
+    if last:
+        cpu.advance(event.length)
+    else:
+        cpu.retire()
+
+
+def _physical(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
+    return device_access.complete(cpu, bus, event)
+
+
+def _watched_write(cpu: Cpu, _bus: Bus, event: WatchedWrite) -> None:
+    raise EngineError(f"a write to {event.gva:#x} was watched and nobody took it: this is a bug in simvirt")
+
+
+def _halt(cpu: Cpu, _bus: Bus, event: Halt) -> None:
+    """HLT: the processor sleeps; whoever runs it sees the event and waits for an interrupt."""
+    cpu.advance(event.length)
+
+
+# -------------------------------------------------------------------------------------------- identification and time
+
+
+def _cpuid(cpu: Cpu, bus: Bus, event: Cpuid) -> None:
+    state = cpu.state
+    leaf, subleaf = state.register(GeneralRegister.RAX, 4), state.register(GeneralRegister.RCX, 4)
+    values = bus.cpu_model.cpuid(leaf, subleaf)
+    for register, value in zip(
+        (GeneralRegister.RAX, GeneralRegister.RBX, GeneralRegister.RCX, GeneralRegister.RDX), values, strict=True
+    ):
+        state[register] = value
+    cpu.advance(event.length)
+
+
+def _time_stamp(cpu: Cpu, bus: Bus, event: ReadTimeStampCounter) -> None:
+    """RDTSC, RDTSCP: at CPL above 0 only while CR4.TSD is 0."""
+    state = cpu.state
+    if event.is_rdtscp and not bus.cpu_model.has_rdtscp:
+        raise ProcessorFault(Vector.UD)
+    if state.cr4 & int(Cr4.TSD) and state.cpl and state.protected_mode:
+        raise general_protection(0)
+    write_time_stamp(cpu, bus.time_stamp(), event)
+
+
+def write_time_stamp(cpu: Cpu, value: int, event: ReadTimeStampCounter) -> None:
+    """Leave `value` in EDX:EAX, for RDTSCP IA32_TSC_AUX in ECX, and go on behind the instruction."""
+    state = cpu.state
+    state[GeneralRegister.RAX] = value & 0xFFFFFFFF
+    state[GeneralRegister.RDX] = value >> 32 & 0xFFFFFFFF
+    if event.is_rdtscp:
+        state[GeneralRegister.RCX] = state.doubleword(cpu.engine.platform.state.tsc_aux)
+    cpu.advance(event.length)
+
+
+def _performance_counter(cpu: Cpu, _bus: Bus, _event: ReadPerformanceCounter) -> None:
+    """RDPMC: this processor has no performance counters, so any number in ECX is one too many."""
+    raise general_protection(0)
+
+
+def _msr(cpu: Cpu, bus: Bus, event: MsrAccess) -> None:
+    state = cpu.state
+    number = state.register(GeneralRegister.RCX, 4)
+    if event.is_write:
+        value = state.register(GeneralRegister.RDX, 4) << 32 | state.register(GeneralRegister.RAX, 4)
+        write_msr(cpu, bus, number, value)
+    else:
+        value = read_msr(cpu, bus, number)
+        state[GeneralRegister.RAX] = value & 0xFFFFFFFF
+        state[GeneralRegister.RDX] = value >> 32
+    cpu.advance(event.length)
+
+
+# -------------------------------------------------------------------------------------------- control and debug registers
+
+_CR0_WRITABLE: Final = int(Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG)
+_MSW: Final = 0xF
+
+
+def _control_register(cpu: Cpu, _bus: Bus, event: ControlRegisterAccess) -> None:
+    state = cpu.state
+    operation = event.operation
+    if operation is ControlRegisterOperation.MOV_TO_CR:
+        write_control_register(cpu, event.number, state[event.register])
+    elif operation is ControlRegisterOperation.MOV_FROM_CR:
+        value = state.control_register(event.number) if event.number != 8 else 0
+        state[event.register] = value
+    elif operation is ControlRegisterOperation.CLTS:
+        write_control_register(cpu, 0, state.cr0 & ~int(Cr0.TS))
+    else:
+        finish_machine_status_word(cpu, event, state.cr0)
+        return
+    cpu.advance(event.length)
+
+
+def machine_status_word_operand(cpu: Cpu, event: ControlRegisterAccess) -> int:
+    """The 16 bits that LMSW would load.
+
+    :raises ProcessorFault: #PF on its memory operand.
+    """
+    operand = cpu.memory_operand()
+    if operand is None:
+        return cpu.state.register(event.register, 2)
+    return cpu.memory.read_integer(operand[0], 2, user=cpu.state.cpl == 3)
+
+
+def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int) -> None:
+    """LMSW onto, or SMSW of, the CR0 that the program is to see."""
+    state = cpu.state
+    if event.operation is ControlRegisterOperation.LMSW:
+        value = machine_status_word_operand(cpu, event)
+        write_control_register(cpu, 0, cr0 & ~(_MSW & ~int(Cr0.PE)) | value & _MSW)
+    else:
+        from simvirt.x86.prefixes import split_prefixes  # noqa: PLC0415 - rare: SMSW is intercepted for experiments only
+
+        operand = cpu.memory_operand()
+        if operand is None:
+            prefixes, _ = split_prefixes(cpu.engine.code_bytes, state.bits)
+            state.set_register(event.register, prefixes.operand_size(state.bits), cr0)
+        else:
+            cpu.memory.write_integer(operand[0], 2, cr0, user=state.cpl == 3)
+    cpu.advance(event.length)
+
+
+def write_control_register(cpu: Cpu, number: int, value: int) -> None:
+    """MOV to CR0, CR2, CR3, CR4 or CR8 with the processor's checks (SDM Vol. 2B "MOV—Move to/from Control Registers").
+
+    :raises ProcessorFault: #GP(0).
+    """
+    state = cpu.state
+    if not state.code_64:
+        value &= 0xFFFFFFFF
+    if number == 0:
+        _write_cr0(cpu, value)
+    elif number == 4:
+        if value & ~cr4_supported() or (state.long_mode and not value & int(Cr4.PAE)):
+            raise general_protection(0)
+        state.set_control_register(4, value)
+        state.refresh()
+        cpu.engine.flush_tlb()
+    elif number == 3:
+        state.set_control_register(3, value)
+        cpu.engine.flush_tlb()
+    elif number == 2:
+        state.set_control_register(2, value)
+    elif value >> 4:  # CR8: a task priority of four bits; there is no local APIC behind it
+        raise general_protection(0)
+
+
+def _write_cr0(cpu: Cpu, value: int) -> None:
+    state = cpu.state
+    if value >> 32 or (value & int(Cr0.PG) and not value & int(Cr0.PE)) or (value & int(Cr0.NW) and not value & int(Cr0.CD)):
+        raise general_protection(0)
+    old = state.cr0
+    value = value & _CR0_WRITABLE | int(Cr0.ET)
+    efer = state.efer
+    if efer & int(Efer.LME):
+        paging, was = value & int(Cr0.PG), old & int(Cr0.PG)
+        if paging and not was:
+            if not state.cr4 & int(Cr4.PAE) or state.segment(SegmentRegister.CS).long:
+                raise general_protection(0)
+            efer |= int(Efer.LMA)
+        elif was and not paging:
+            if state.code_64:
+                raise general_protection(0)
+            efer &= ~int(Efer.LMA)
+        state.efer = efer
+    state.set_control_register(0, value)
+    state.refresh()
+    cpu.engine.flush_tlb()
+
+
+_CR4_SUPPORTED: Final = int(
+    Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.UMIP | Cr4.FSGSBASE
+    | Cr4.SMEP | Cr4.SMAP
+)  # fmt: skip
+
+
+def cr4_supported() -> int:
+    """The bits of CR4 that this processor has; setting another is #GP(0)."""
+    return _CR4_SUPPORTED
+
+
+def _debug_register(cpu: Cpu, _bus: Bus, event: DebugRegisterAccess) -> None:
+    """MOV to and from DR0 to DR7; DR4 and DR5 are DR6 and DR7 unless CR4.DE is set."""
+    state = cpu.state
+    number = event.number
+    if number in (4, 5):
+        if state.cr4 & int(Cr4.DE):
+            raise ProcessorFault(Vector.UD)
+        number += 2
+    if event.is_write:
+        value = state[event.register] if state.code_64 else state.register(event.register, 4)
+        if number >= 6 and value >> 32:
+            raise general_protection(0)
+        if number == 6:
+            value = value & ~0x1000 | 0xFFFF0FF0
+        elif number == 7:
+            value = value & ~0xD800 | 0x400
+        cpu.set_debug_register(number, value)
+    else:
+        state[event.register] = state.debug_register(number)
+    cpu.advance(event.length)
+
+
+# -------------------------------------------------------------------------------------------- descriptor tables, caches
+
+
+def _descriptor_table(cpu: Cpu, _bus: Bus, event: DescriptorTableAccess) -> Event | None:
+    """LTR, and SGDT, SIDT, SLDT, STR while CR4.UMIP forbids them; the others run in the engine."""
+    state = cpu.state
+    if not event.is_write:
+        if state.cr4 & int(Cr4.UMIP) and state.cpl:
+            raise general_protection(0)
+        return cpu.run_natively()
+    if event.register is DescriptorTableRegister.TR:
+        operand = cpu.memory_operand()
+        if operand is None:
+            selector = state.register(cpu.engine.code_bytes[event.length - 1] & 7, 2)
+        else:
+            selector = cpu.memory.read_integer(operand[0], 2)
+        load_task_register(state, cpu.memory, selector)
+        cpu.advance(event.length)
+        return None
+    return cpu.run_natively()
+
+
+def _invalidate_page(cpu: Cpu, _bus: Bus, event: InvalidatePage) -> None:
+    """INVLPG: the engine keeps large pages as small ones, so all translations go."""
+    cpu.engine.flush_tlb()
+    cpu.advance(event.length)
+
+
+def _invalidate_caches(cpu: Cpu, _bus: Bus, event: InvalidateCaches) -> None:
+    """INVD, WBINVD: there are no caches to see."""
+    cpu.advance(event.length)
+
+
+def _flags(cpu: Cpu, _bus: Bus, _event: FlagsAccess) -> Event | None:
+    return cpu.run_natively()
+
+
+def _pause(cpu: Cpu, _bus: Bus, event: Pause) -> None:
+    cpu.advance(event.length)
+
+
+def _system_call(cpu: Cpu, bus: Bus, event: SystemCall) -> None:
+    if event.is_sysenter:
+        sysenter(cpu)
+    else:
+        syscall(cpu, event.length, supported=bus.cpu_model.has_syscall)
+
+
+# Each entry takes the event of its own type, which the table's common type cannot say, and may return another one that the
+# instruction met on its way.
+_COMPLETIONS: Final[dict[type, Callable[..., Event | None]]] = {
+    LimitReached: _nothing,
+    Interrupted: _nothing,
+    InterruptWindow: _nothing,
+    EngineFault: _engine_fault,
+    ExceptionRaised: _exception,
+    SoftwareInterrupt: _software_interrupt,
+    PortAccess: _port,
+    PhysicalAccess: _physical,
+    WatchedWrite: _watched_write,
+    Halt: _halt,
+    Cpuid: _cpuid,
+    ReadTimeStampCounter: _time_stamp,
+    ReadPerformanceCounter: _performance_counter,
+    MsrAccess: _msr,
+    ControlRegisterAccess: _control_register,
+    DebugRegisterAccess: _debug_register,
+    DescriptorTableAccess: _descriptor_table,
+    InvalidatePage: _invalidate_page,
+    InvalidateCaches: _invalidate_caches,
+    FlagsAccess: _flags,
+    Pause: _pause,
+    SystemCall: _system_call,
+}

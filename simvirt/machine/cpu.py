@@ -1,0 +1,438 @@
+"""The CPU of the simulated PC: runs until something happens that a processor alone does not settle.
+
+`Cpu.run` returns an `Event` of the closed union in `machine.events`. What becomes of it is decided above: the bare PC has the hardware
+complete it (`machine.completion`), a VMM emulates it, root mode turns it into a VM exit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import MonitorError
+from simvirt.machine import interrupts
+from simvirt.machine.engine import Engine, Intercepts, SvmExit, Verdict
+from simvirt.machine.events import (
+    ControlRegisterAccess,
+    ControlRegisterOperation,
+    Cpuid,
+    DebugRegisterAccess,
+    DescriptorTableAccess,
+    DescriptorTableRegister,
+    EngineFault,
+    Event,
+    ExceptionRaised,
+    FlagsAccess,
+    Halt,
+    Interrupted,
+    InterruptWindow,
+    InvalidateCaches,
+    InvalidatePage,
+    LimitReached,
+    MsrAccess,
+    Pause,
+    PhysicalAccess,
+    PhysicalTarget,
+    PortAccess,
+    ReadPerformanceCounter,
+    ReadTimeStampCounter,
+    SoftwareInterrupt,
+    SoftwareInterruptKind,
+    SystemCall,
+    WatchedWrite,
+)
+from simvirt.machine.faults import FaultRecord, ProcessorFault
+from simvirt.machine.interrupts import Interruption, Source
+from simvirt.machine.linear_memory import LinearMemory
+from simvirt.machine.native.layout import NativeEvent, Refusal
+from simvirt.x86.addresses import Port
+from simvirt.x86.decode import decode
+from simvirt.x86.exceptions import Escalation, Vector, escalate
+from simvirt.x86.flags import Dr6, Eflags
+from simvirt.x86.operations import Operation
+from simvirt.x86.prefixes import Prefixes, split_prefixes
+from simvirt.x86.registers import GeneralRegister, SegmentRegister
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.machine.memory import HostMemory
+    from simvirt.x86.instruction import Instruction, MemoryOperand
+
+_FAULT_CHAIN_LENGTH: Final = 16
+_TF: Final = int(Eflags.TF)
+_IF: Final = int(Eflags.IF)
+
+
+class Shutdown(Exception):  # noqa: N818 - a state of the processor, not an error of this program
+    """The processor has met an exception while delivering a double fault: the triple fault."""
+
+
+class Cpu:
+    """One processor.
+
+    :ivar engine: what executes the instructions.
+    :ivar state: the architectural state, live.
+    :ivar memory: linear memory, as the processor's own accesses see it.
+    :ivar fault_chain: the exceptions delivered last, the newest at the end.
+    """
+
+    def __init__(self, memory: HostMemory) -> None:
+        self.engine = Engine(memory)
+        self.state = self.engine.state
+        self.memory = LinearMemory(self.engine)
+        self.fault_chain: deque[FaultRecord] = deque(maxlen=_FAULT_CHAIN_LENGTH)
+        self._stop_requested = False
+
+    # ---------------------------------------------------------------------------------------- running
+
+    @property
+    def count(self) -> int:
+        """Instructions retired. A repeated string instruction counts one for each iteration and one for the test that ends it."""
+        return self.engine.count
+
+    @count.setter
+    def count(self, value: int) -> None:
+        self.engine.count = value
+
+    def request_stop(self) -> None:
+        """Make the current or the next run return `Interrupted` soon. May be called from a signal handler."""
+        self._stop_requested = True
+
+    def run(self, limit: int, *, window: bool = False) -> Event:
+        """Run until an event, or until exactly `limit` instructions are retired in all.
+
+        `window` asks for an `InterruptWindow` as soon as an interrupt can be taken.
+        """
+        engine = self.engine
+        while True:
+            if self._stop_requested:
+                self._stop_requested = False
+                return Interrupted()
+            native = engine.run(limit, window=window)
+            if native is NativeEvent.SVM_EXIT:
+                handler = _SVM_EVENTS.get(engine.svm_exit)
+                if handler is None:
+                    raise MonitorError(f"the engine reported SVM exit {engine.svm_exit:#x}, which nothing asked for")
+                return handler(self)
+            if native is NativeEvent.LIMIT:
+                return _LIMIT_REACHED
+            if native is NativeEvent.IO:
+                return self._port_access()
+            if native is NativeEvent.REFUSED_FILL:
+                event = self._refused_fill(engine.verdict)
+                if event is not None:
+                    return event
+            elif native is NativeEvent.SYSTEM_CALL:
+                return SystemCall(engine.system_call_is_sysenter, engine.instruction_length)
+            elif native is not NativeEvent.SLICE:
+                return EngineFault(engine.status)
+
+    def run_natively(self) -> Event | None:
+        """Run the instruction at RIP alone, with no intercepts but those that every instruction has.
+
+        :return: None when it is done, or the event that it met.
+        """
+        wanted = self.engine.intercepts
+        self.engine.intercept(Intercepts(cr_writes=0, dr_writes=0))
+        try:
+            event = self.run(self.engine.count + 1)
+        finally:
+            self.engine.intercept(wanted)
+        return None if isinstance(event, LimitReached) else event
+
+    def set_debug_register(self, number: int, value: int) -> None:
+        """Write a debug register, and arm its breakpoints."""
+        self.state.set_debug_register(number, value)
+
+    def _refused_fill(self, verdict: Verdict) -> Event | None:
+        refusal = verdict.refusal
+        if refusal is Refusal.PAGE_FAULT:
+            return ExceptionRaised(Vector.PF, verdict.error_code, verdict.gva)
+        if refusal is Refusal.SUPERVISOR_AT_CPL3:
+            return self._supervisor_access_at_cpl3(verdict)
+        length = self.engine.instruction_length
+        if refusal is Refusal.WATCHED_WRITE:
+            return WatchedWrite(verdict.gpa, verdict.gva, length)
+        target = _TARGETS[refusal]
+        return PhysicalAccess(target, verdict.gpa, verdict.gva, verdict.access, length)
+
+    def _supervisor_access_at_cpl3(self, verdict: Verdict) -> Event | None:
+        """User code touched a supervisor page: its own doing, or the processor reading a descriptor or the TSS on its behalf?
+
+        Only the descriptor tables and the TSS are read so, and only by instructions that load or check segments. The engine cannot tell
+        the two apart, so such an instruction runs alone with these ranges allowed, if its own operand does not lie in the page.
+        """
+        page = verdict.gva & ~0xFFF
+        if self.instruction().operation in _READS_DESCRIPTORS and not self._operand_touches(page):
+            for first, last in self._implicit_ranges():
+                if first <= page + 0xFFF and last >= page:
+                    self.engine.allow_implicit(max(first, page), min(last, page + 0xFFF))
+                    native = self.engine.run(self.engine.count + 1)
+                    self.engine.allow_implicit()
+                    if native is NativeEvent.LIMIT or native is NativeEvent.SLICE:
+                        return None
+                    if native is NativeEvent.SVM_EXIT:
+                        handler = _SVM_EVENTS.get(self.engine.svm_exit)
+                        return handler(self) if handler else EngineFault(self.engine.status)
+                    if native is NativeEvent.REFUSED_FILL and self.engine.verdict.refusal is Refusal.PAGE_FAULT:
+                        again = self.engine.verdict
+                        return ExceptionRaised(Vector.PF, again.error_code, again.gva)
+                    return EngineFault(self.engine.status)
+        return ExceptionRaised(Vector.PF, verdict.error_code, verdict.gva)
+
+    def _implicit_ranges(self) -> list[tuple[int, int]]:
+        state = self.state
+        gdtr, ldtr, tr = state.gdtr, state.ldtr, state.tr
+        return [(t.base, t.base + t.limit) for t in (gdtr, ldtr, tr) if t.limit]
+
+    def _operand_touches(self, page: int) -> bool:
+        operand = self.memory_operand()
+        return operand is not None and operand[0] <= page + 0xFFF and operand[0] + operand[1] > page
+
+    def instruction(self) -> Instruction:
+        """The instruction that the last event stands on, decoded."""
+        return decode(self.engine.code_bytes, self.state.rip, self.state.bits)
+
+    def linear_address(self, operand: MemoryOperand) -> int:
+        """Linear address of a memory operand, by the registers as they are now."""
+        state = self.state
+        address = operand.effective_address(state.__getitem__)
+        if state.code_64:
+            base = state.segment_base(operand.segment) if operand.segment >= SegmentRegister.FS else 0
+            return (address + base) & (1 << 64) - 1
+        return (address + state.segment_base(operand.segment)) & 0xFFFFFFFF
+
+    def memory_operand(self) -> tuple[int, int] | None:
+        """Linear address and size of the explicit memory operand of the instruction at RIP, if it has one."""
+        operand = self.instruction().memory
+        return None if operand is None else (self.linear_address(operand), operand.size)
+
+    # ---------------------------------------------------------------------------------------- events of the engine
+
+    def _length(self) -> int:
+        return self.engine.instruction_length
+
+    def _opcode(self) -> tuple[Prefixes, bytes]:
+        return split_prefixes(self.engine.code_bytes, self.state.bits)
+
+    def _exception(self) -> Event:
+        vector = Vector(self.engine.svm_exit - SvmExit.EXCEPTION)
+        return ExceptionRaised(vector, self.state.error_code & 0xFFFF if vector.has_error_code else None)
+
+    def _software_interrupt(self) -> Event:
+        _, code = self._opcode()
+        if code[0] == 0xCD:
+            return SoftwareInterrupt(code[1], SoftwareInterruptKind.INT_N, self._length())
+        if code[0] == 0xCC:
+            return SoftwareInterrupt(3, SoftwareInterruptKind.INT3, self._length())
+        return SoftwareInterrupt(4, SoftwareInterruptKind.INTO, self._length())
+
+    def _port_access(self) -> PortAccess:
+        port, size, is_out, value = self.engine.io
+        prefixes, code = self._opcode()
+        is_string = code[0] in (0x6C, 0x6D, 0x6E, 0x6F)
+        return PortAccess(
+            Port(port), size, is_out, value, self._length(), is_string, is_string and prefixes.repeated, prefixes.address_size(self.state.bits)
+        )
+
+    def _time_stamp_counter(self) -> Event:
+        _, code = self._opcode()
+        return ReadTimeStampCounter(code[:3] == b"\x0f\x01\xf9", self._length())
+
+    def _msr(self) -> Event:
+        _, code = self._opcode()
+        return MsrAccess(code[1] == 0x30, self._length())
+
+    def _cr(self) -> Event:
+        prefixes, code = self._opcode()
+        length = self._length()
+        if code[1] == 0x06:
+            return ControlRegisterAccess(ControlRegisterOperation.CLTS, 0, GeneralRegister.RAX, length)
+        if code[1] == 0x01:
+            operation = ControlRegisterOperation.LMSW if code[2] >> 3 & 7 == 6 else ControlRegisterOperation.SMSW
+            return ControlRegisterAccess(operation, 0, GeneralRegister(code[2] & 7 | prefixes.rex_b << 3), length)
+        number = code[2] >> 3 & 7 | prefixes.rex_r << 3
+        if prefixes.lock and number == 0:  # AMD's alternative encoding of CR8
+            number = 8
+        register = GeneralRegister(code[2] & 7 | prefixes.rex_b << 3)
+        operation = ControlRegisterOperation.MOV_TO_CR if code[1] == 0x22 else ControlRegisterOperation.MOV_FROM_CR
+        return ControlRegisterAccess(operation, number, register, length)
+
+    def _dr(self) -> Event:
+        prefixes, code = self._opcode()
+        register = GeneralRegister(code[2] & 7 | prefixes.rex_b << 3)
+        return DebugRegisterAccess(code[1] == 0x23, code[2] >> 3 & 7, register, self._length())
+
+    def _descriptor_table(self) -> Event:
+        code = SvmExit(self.engine.svm_exit)
+        register, is_write = _DESCRIPTOR_TABLE_EXITS[code]
+        return DescriptorTableAccess(register, is_write, self._length())
+
+    def _cache_invalidation(self) -> Event:
+        _, code = self._opcode()
+        return InvalidateCaches(code[1] == 0x09, self._length())
+
+    def _undefined(self) -> Event:
+        """Instructions of AMD's SVM and others that the processor of this PC does not have."""
+        return ExceptionRaised(Vector.UD)
+
+    # ---------------------------------------------------------------------------------------- after an instruction
+
+    def advance(self, length: int) -> None:
+        """The instruction at RIP is complete: step over it, count it, end an interrupt shadow, and trap if TF asks for it."""
+        state = self.state
+        rip = state.rip + length
+        state.rip = rip if state.code_64 else rip & 0xFFFFFFFF
+        self.retire()
+
+    def retire(self) -> None:
+        """As `advance`, for an instruction that has set RIP itself."""
+        state = self.state
+        state.interrupt_shadow = False
+        self.engine.count += 1
+        if state.system_flags & _TF:
+            state.set_debug_register(6, state.debug_register(6) | int(Dr6.BS))
+            self.raise_exception(Vector.DB)
+
+    @property
+    def interruptible(self) -> bool:
+        """Can a maskable interrupt be taken now?"""
+        return bool(self.state.system_flags & _IF) and not self.state.interrupt_shadow
+
+    # ---------------------------------------------------------------------------------------- delivery
+
+    def raise_exception(self, vector: Vector, error_code: int | None = None, cr2: int | None = None) -> None:
+        """Deliver an exception through the IDT, RIP being what its handler returns to.
+
+        :raises Shutdown: a triple fault.
+        """
+        self.deliver(Interruption(vector, Source.EXCEPTION, self.state.rip, error_code), cr2)
+
+    def raise_fault(self, fault: ProcessorFault) -> None:
+        """Deliver an exception that the processor's own work met."""
+        self.raise_exception(fault.vector, fault.error_code, fault.cr2)
+
+    def deliver_external_interrupt(self, vector: int) -> None:
+        """Take a maskable interrupt.
+
+        :raises Shutdown: a triple fault.
+        """
+        self.deliver(Interruption(vector, Source.EXTERNAL, self.state.rip))
+
+    def deliver(self, what: Interruption, cr2: int | None = None) -> None:
+        """Deliver `what`; exceptions on the way escalate by the table of SDM Vol. 3A §6.15.
+
+        :raises Shutdown: a triple fault.
+        """
+        state = self.state
+        while True:
+            if what.source is Source.EXCEPTION:
+                self.fault_chain.append(
+                    FaultRecord(
+                        self.count, what.vector, what.error_code, cr2, state.selector(SegmentRegister.CS), state.rip, int(state.cpl)
+                    )
+                )
+            if cr2 is not None:
+                state.set_control_register(2, cr2)
+            try:
+                if not state.protected_mode and what.error_code is not None:
+                    what = Interruption(what.vector, what.source, what.return_rip)
+                interrupts.deliver(state, self.memory, what)
+            except ProcessorFault as fault:
+                first = what.vector if what.source is Source.EXCEPTION else None
+                outcome = escalate(first, fault.vector)
+                if outcome is Escalation.SHUTDOWN:
+                    self.fault_chain.append(
+                        FaultRecord(
+                            self.count, fault.vector, fault.error_code, fault.cr2, state.selector(SegmentRegister.CS), state.rip, int(state.cpl)
+                        )
+                    )
+                    raise Shutdown from None
+                if outcome is Escalation.DOUBLE_FAULT:
+                    if fault.cr2 is not None:
+                        state.set_control_register(2, fault.cr2)
+                    what, cr2 = Interruption(Vector.DF, Source.EXCEPTION, state.rip, 0), None
+                else:
+                    what, cr2 = Interruption(fault.vector, Source.EXCEPTION, state.rip, fault.error_code), fault.cr2
+            else:
+                return
+
+    # ---------------------------------------------------------------------------------------- configuration
+
+    def intercept(self, intercepts: Intercepts) -> None:
+        """Choose which instructions are handed over before they take effect."""
+        self.engine.intercept(intercepts)
+
+
+_LIMIT_REACHED: Final = LimitReached()
+_TARGETS: Final = {
+    Refusal.HOLE: PhysicalTarget.HOLE,
+    Refusal.MMIO: PhysicalTarget.MMIO,
+    Refusal.ROM_WRITE: PhysicalTarget.ROM,
+}
+_DESCRIPTOR_TABLE_EXITS: Final = {
+    SvmExit.GDTR_READ: (DescriptorTableRegister.GDTR, False),
+    SvmExit.IDTR_READ: (DescriptorTableRegister.IDTR, False),
+    SvmExit.LDTR_READ: (DescriptorTableRegister.LDTR, False),
+    SvmExit.TR_READ: (DescriptorTableRegister.TR, False),
+    SvmExit.GDTR_WRITE: (DescriptorTableRegister.GDTR, True),
+    SvmExit.IDTR_WRITE: (DescriptorTableRegister.IDTR, True),
+    SvmExit.LDTR_WRITE: (DescriptorTableRegister.LDTR, True),
+    SvmExit.TR_WRITE: (DescriptorTableRegister.TR, True),
+}
+_READS_DESCRIPTORS: Final = frozenset(
+    {
+        Operation.LAR,
+        Operation.LSL,
+        Operation.VERR,
+        Operation.VERW,
+        Operation.MOV_TO_SEGMENT,
+        Operation.POP_SEGMENT,
+        Operation.LOAD_FAR_POINTER,
+        Operation.CALL_FAR,
+        Operation.JMP_FAR,
+        Operation.RET_FAR,
+        Operation.IRET,
+    }
+)
+"""The instructions that read descriptor tables (and a TSS) with supervisor privilege at any CPL (SDM Vol. 3A §4.6.1)."""
+_CONTROL_REGISTERS: Final = (0, 2, 3, 4, 8)
+
+
+def _svm_events() -> dict[int, Callable[[Cpu], Event]]:
+    table: dict[int, Callable[[Cpu], Event]] = {
+        SvmExit.VINTR: lambda _: InterruptWindow(),
+        SvmExit.SWINT: Cpu._software_interrupt,
+        SvmExit.HLT: lambda cpu: Halt(cpu._length()),
+        SvmExit.CPUID: lambda cpu: Cpuid(cpu._length()),
+        SvmExit.RDTSC: Cpu._time_stamp_counter,
+        SvmExit.RDTSCP: Cpu._time_stamp_counter,
+        SvmExit.RDPMC: lambda cpu: ReadPerformanceCounter(cpu._length()),
+        SvmExit.MSR: Cpu._msr,
+        SvmExit.INVLPG: lambda cpu: InvalidatePage(cpu._length()),
+        SvmExit.INVD: Cpu._cache_invalidation,
+        SvmExit.WBINVD: Cpu._cache_invalidation,
+        SvmExit.PUSHF: lambda cpu: FlagsAccess("pushf", cpu._length()),
+        SvmExit.POPF: lambda cpu: FlagsAccess("popf", cpu._length()),
+        SvmExit.IRET: lambda cpu: FlagsAccess("iret", cpu._length()),
+        SvmExit.PAUSE: lambda cpu: Pause(cpu._length()),
+    }
+    table |= dict.fromkeys(_DESCRIPTOR_TABLE_EXITS, Cpu._descriptor_table)
+    for number in _CONTROL_REGISTERS:
+        table[SvmExit.CR_READ + number] = Cpu._cr
+        table[SvmExit.CR_WRITE + number] = Cpu._cr
+    for number in range(8):
+        table[SvmExit.DR_READ + number] = Cpu._dr
+        table[SvmExit.DR_WRITE + number] = Cpu._dr
+    for vector in range(32):
+        table[SvmExit.EXCEPTION + vector] = Cpu._exception
+    undefined = (
+        SvmExit.RSM, SvmExit.INVLPGA, SvmExit.VMRUN, SvmExit.VMMCALL, SvmExit.VMLOAD, SvmExit.VMSAVE, SvmExit.STGI, SvmExit.CLGI,
+        SvmExit.SKINIT, SvmExit.MONITOR, SvmExit.MWAIT,
+    )  # fmt: skip
+    table |= dict.fromkeys(undefined, Cpu._undefined)
+    return table
+
+
+_SVM_EVENTS: Final = _svm_events()

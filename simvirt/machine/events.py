@@ -1,0 +1,260 @@
+"""What `Cpu.run` returns: a closed union of small records, one for each thing that a processor does not settle by itself.
+
+Every event stands *before* its instruction's effects: RIP is on the instruction, nothing has changed. `Cpu.complete` then does what the
+bare processor does; a VMM does something else instead. A test checks that every dispatcher covers the whole union.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from simvirt.machine.native.layout import Access
+from simvirt.x86.addresses import Gpa, Gva, Port
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.registers import GeneralRegister
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """Exactly the wanted number of instructions has been retired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The host asked for the run to stop (Ctrl-C)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptWindow:
+    """The guest can take an interrupt now: IF is 1 and no shadow is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFault:
+    """The engine itself failed: a bug, not a guest's deed."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionRaised:
+    """An exception; RIP is where the manual says that it is reported."""
+
+    vector: Vector
+    error_code: int | None = None
+    cr2: Gva | None = None
+    """The linear address of a page fault."""
+
+
+class SoftwareInterruptKind(Enum):
+    """Which instruction it was: their gate checks differ in real-address and virtual-8086 mode and in VMX's view of them."""
+
+    INT_N = "INT n"
+    INT3 = "INT3"
+    INTO = "INTO"
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareInterrupt:
+    """INT n, INT3 or INTO."""
+
+    vector: int
+    kind: SoftwareInterruptKind
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortAccess:
+    """IN, OUT, INS or OUTS, one element; no permission has been checked."""
+
+    port: Port
+    size: int
+    is_out: bool
+    value: int
+    """What OUT and OUTS write; 0 for IN and INS."""
+    length: int
+    is_string: bool = False
+    is_repeated: bool = False
+    address_size: int = 4
+
+
+class PhysicalTarget(Enum):
+    """What lies at a guest-physical address that is not plain memory."""
+
+    MMIO = "device"
+    HOLE = "hole"
+    ROM = "ROM"
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalAccess:
+    """An access to device memory or to nothing, or a write to ROM."""
+
+    target: PhysicalTarget
+    gpa: Gpa
+    gva: Gva
+    access: Access
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedWrite:
+    """A write to a page that somebody watches (`Engine.watch_page`)."""
+
+    gpa: Gpa
+    gva: Gva
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """HLT."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cpuid:
+    """CPUID."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTimeStampCounter:
+    """RDTSC, or RDTSCP."""
+
+    is_rdtscp: bool
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPerformanceCounter:
+    """RDPMC."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class MsrAccess:
+    """RDMSR or WRMSR at CPL 0; ECX names the register."""
+
+    is_write: bool
+    length: int
+
+
+class ControlRegisterOperation(Enum):
+    """The instructions that reach control registers (SDM Vol. 3C Table 28-3 "access type")."""
+
+    MOV_TO_CR = 0
+    MOV_FROM_CR = 1
+    CLTS = 2
+    LMSW = 3
+    SMSW = 4
+    """Not an access type of VMX, where SMSW never exits."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRegisterAccess:
+    """An access to a control register that is intercepted."""
+
+    operation: ControlRegisterOperation
+    number: int
+    register: GeneralRegister
+    """The general register of MOV."""
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class DebugRegisterAccess:
+    """MOV to or from a debug register."""
+
+    is_write: bool
+    number: int
+    register: GeneralRegister
+    length: int
+
+
+class DescriptorTableRegister(Enum):
+    """The registers that LGDT and its kin load and store."""
+
+    GDTR = "GDTR"
+    IDTR = "IDTR"
+    LDTR = "LDTR"
+    TR = "TR"
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorTableAccess:
+    """LGDT, SGDT, LIDT, SIDT, LLDT, SLDT, LTR or STR."""
+
+    register: DescriptorTableRegister
+    is_write: bool
+    """Is the register loaded?"""
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidatePage:
+    """INVLPG."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidateCaches:
+    """INVD or WBINVD."""
+
+    is_wbinvd: bool
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlagsAccess:
+    """PUSHF, POPF or IRET, where they are intercepted: no Intel processor can, and the analyzer wants to."""
+
+    mnemonic: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """PAUSE, where it is intercepted."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCall:
+    """SYSCALL or SYSENTER."""
+
+    is_sysenter: bool
+    length: int
+
+
+Event: TypeAlias = (
+    LimitReached
+    | Interrupted
+    | InterruptWindow
+    | EngineFault
+    | ExceptionRaised
+    | SoftwareInterrupt
+    | PortAccess
+    | PhysicalAccess
+    | WatchedWrite
+    | Halt
+    | Cpuid
+    | ReadTimeStampCounter
+    | ReadPerformanceCounter
+    | MsrAccess
+    | ControlRegisterAccess
+    | DebugRegisterAccess
+    | DescriptorTableAccess
+    | InvalidatePage
+    | InvalidateCaches
+    | FlagsAccess
+    | Pause
+    | SystemCall
+)

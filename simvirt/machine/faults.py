@@ -1,0 +1,56 @@
+"""An exception of the simulated processor, while its handling is still under way inside simvirt.
+
+`ProcessorFault` is how the code that does the processor's work (delivery of interrupts, loading of segments, system calls) reports that
+the manual says ``#GP(selector)`` at this point. It never leaves the machine layer: the CPU turns it into a delivery, a double fault or a
+shutdown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simvirt.x86.exceptions import SelectorErrorCode, Vector
+
+
+class ProcessorFault(Exception):  # noqa: N818 - it is the processor's fault, not an error of this program
+    """`vector` with its error code, and for a page fault the linear address that CR2 will hold."""
+
+    def __init__(self, vector: Vector, error_code: int | None = None, cr2: int | None = None) -> None:
+        self.vector = vector
+        self.error_code = error_code
+        self.cr2 = cr2
+        super().__init__(f"{vector.mnemonic}({error_code})")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRecord:
+    """One exception that the processor began to deliver: a link of the chain that a post-mortem prints."""
+
+    instruction: int
+    """Instructions retired before it."""
+    vector: int
+    error_code: int | None
+    cr2: int | None
+    selector: int
+    rip: int
+    cpl: int
+
+
+def general_protection(selector: int = 0, *, external: bool = False) -> ProcessorFault:
+    """#GP with a selector's error code; 0 for none."""
+    return ProcessorFault(Vector.GP, SelectorErrorCode.for_selector(selector, external=external).encode())
+
+
+def not_present(selector: int, *, external: bool = False) -> ProcessorFault:
+    """#NP(selector)."""
+    return ProcessorFault(Vector.NP, SelectorErrorCode.for_selector(selector, external=external).encode())
+
+
+def invalid_tss(selector: int, *, external: bool = False) -> ProcessorFault:
+    """#TS(selector)."""
+    return ProcessorFault(Vector.TS, SelectorErrorCode.for_selector(selector, external=external).encode())
+
+
+def stack_fault(selector: int = 0, *, external: bool = False) -> ProcessorFault:
+    """#SS(selector)."""
+    return ProcessorFault(Vector.SS, SelectorErrorCode.for_selector(selector, external=external).encode())

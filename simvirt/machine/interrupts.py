@@ -1,0 +1,255 @@
+"""Delivery of interrupts and exceptions: through the IVT of real-address mode, the IDT of protected mode and that of IA-32e mode.
+
+It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A) and SDM Vol. 3A §6.12 and §6.14. Nothing of the processor's state
+changes before every check has passed and every stack write has been translated, so a fault in here leaves the state as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from simvirt.machine.faults import ProcessorFault, general_protection, invalid_tss, not_present, stack_fault
+from simvirt.machine.segment_loading import accessed, mark_accessed, read_descriptor
+from simvirt.machine.state import Segment
+from simvirt.x86.exceptions import SelectorErrorCode, Vector
+from simvirt.x86.flags import Eflags
+from simvirt.x86.registers import SegmentRegister
+from simvirt.x86.segments import Descriptor, GateDescriptor, Selector
+from simvirt.x86.tss import Tss64, inner_stack_offsets
+
+if TYPE_CHECKING:
+    from simvirt.machine.linear_memory import LinearMemory
+    from simvirt.machine.state import ProcessorState
+
+
+class Source(Enum):
+    """Where an interrupt or exception comes from; gate checks and the EXT bit of error codes depend on it."""
+
+    EXTERNAL = "external interrupt"
+    EXCEPTION = "exception"
+    SOFTWARE = "INT n, INT3 or INTO"
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """What is to be delivered, and the RIP that its handler shall return to."""
+
+    vector: int
+    source: Source
+    return_rip: int
+    error_code: int | None = None
+
+    @property
+    def external(self) -> bool:
+        """EXT of the error codes that its own delivery may cause (SDM Vol. 3A §6.13): it did not come from an instruction INT."""
+        return self.source is not Source.SOFTWARE
+
+
+_CLEARED_BY_REAL_MODE: Final = int(Eflags.IF | Eflags.TF | Eflags.AC)
+_CLEARED_BY_GATE: Final = int(Eflags.TF | Eflags.NT | Eflags.RF | Eflags.VM)
+_IF: Final = int(Eflags.IF)
+_RF: Final = int(Eflags.RF)
+_DATA_SEGMENTS: Final = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
+
+
+def deliver(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
+    """Enter the handler of `what`.
+
+    :raises ProcessorFault: the delivery itself meets an exception; the state is as before.
+    """
+    if not state.protected_mode:
+        _deliver_in_real_mode(state, memory, what)
+    elif state.long_mode:
+        _deliver_in_long_mode(state, memory, what)
+    else:
+        _deliver_in_protected_mode(state, memory, what)
+    state.interrupt_shadow = False
+
+
+def _deliver_in_real_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
+    """SDM Vol. 3B §21.1.4 "Interrupt and Exception Handling" in real-address mode: FLAGS, CS and IP are pushed, no error code."""
+    table = state.idtr
+    if what.vector * 4 + 3 > table.limit:
+        raise ProcessorFault(Vector.GP)
+    target = memory.read_integer(table.base + what.vector * 4, 4)
+    eflags = state.eflags
+    stack = state.segment(SegmentRegister.SS)
+    mask = 0xFFFFFFFF if stack.default_size else 0xFFFF
+    sp = state.rsp
+    frame = (eflags, state.selector(SegmentRegister.CS), what.return_rip)
+    for value in frame:
+        sp = state.rsp & ~mask | (sp - 2) & mask
+        memory.write_integer(stack.base + (sp & mask), 2, value)
+    state.rsp = sp
+    selector = target >> 16
+    code = state.segment(SegmentRegister.CS)
+    state.set_segment(SegmentRegister.CS, Segment(selector, selector << 4, code.limit, code.flags))
+    state.rip = target & 0xFFFF
+    state.eflags = eflags & ~_CLEARED_BY_REAL_MODE
+    state.refresh()
+
+
+def _check_gate(state: ProcessorState, gate: GateDescriptor | None, what: Interruption) -> GateDescriptor:
+    """The checks on the IDT entry that both protected modes share."""
+    code = SelectorErrorCode.for_vector(what.vector, external=what.external).encode()
+    if gate is None or not (gate.is_interrupt_gate or gate.is_trap_gate):
+        raise ProcessorFault(Vector.GP, code)
+    if what.source is Source.SOFTWARE and gate.dpl < state.cpl:
+        raise ProcessorFault(Vector.GP, code)
+    if not gate.present:
+        raise ProcessorFault(Vector.NP, code)
+    return gate
+
+
+def _handler_segment(state: ProcessorState, memory: LinearMemory, selector: int, what: Interruption) -> Descriptor:
+    """The code segment that a gate names, checked."""
+    if Selector(selector).is_null:
+        raise general_protection(0, external=what.external)
+    code = read_descriptor(state, memory, selector, external=what.external)
+    if not code.is_code or code.dpl > state.cpl:
+        raise general_protection(selector, external=what.external)
+    if not code.present:
+        raise not_present(selector, external=what.external)
+    return code
+
+
+def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
+    table = state.idtr
+    if what.vector * 8 + 7 > table.limit:
+        raise ProcessorFault(Vector.GP, SelectorErrorCode.for_vector(what.vector, external=what.external).encode())
+    gate = _check_gate(state, GateDescriptor.from_bytes(memory.read(table.base + what.vector * 8, 8)), what)
+    code = _handler_segment(state, memory, gate.selector, what)
+    cpl = state.cpl
+    eflags = state.eflags
+    virtual_8086 = bool(eflags & int(Eflags.VM))
+    inner = not code.conforming and code.dpl < cpl
+    if virtual_8086 and (not inner or code.dpl != 0):
+        raise general_protection(gate.selector, external=what.external)
+    size = gate.width // 8
+    saved_flags = eflags | (_RF if what.source is Source.EXCEPTION and what.vector != Vector.DB else 0)
+    frame = [saved_flags, state.selector(SegmentRegister.CS), what.return_rip]
+    new_cpl = int(cpl)
+    new_stack: Segment | None = None
+    if inner:
+        new_cpl = int(code.dpl)
+        stack_selector, sp = _inner_stack(state, memory, new_cpl, what)
+        stack_descriptor = _check_inner_stack(state, memory, stack_selector, new_cpl, what)
+        new_stack = accessed(Segment.from_descriptor(stack_selector, stack_descriptor))
+        stack, old_sp = new_stack, state.rsp & 0xFFFFFFFF
+        frame = [state.selector(SegmentRegister.SS), old_sp, *frame]
+        if virtual_8086:
+            frame = [*(state.selector(register) for register in _DATA_SEGMENTS), *frame]
+    else:
+        stack, sp = state.segment(SegmentRegister.SS), state.rsp & 0xFFFFFFFF
+    if what.error_code is not None:
+        frame.append(what.error_code)
+    mask = 0xFFFFFFFF if stack.default_size else 0xFFFF
+    bottom = sp - size * len(frame) & mask
+    if not _fits(stack, bottom, size * len(frame)):
+        raise stack_fault(stack.selector if inner else 0, external=what.external)
+    data = b"".join((value & (1 << 8 * size) - 1).to_bytes(size, "little") for value in reversed(frame))
+    memory.write(stack.base + bottom & 0xFFFFFFFF, data)
+    mark_accessed(state, memory, gate.selector, code)
+    if new_stack is not None:
+        mark_accessed(state, memory, new_stack.selector, stack_descriptor)
+        state.set_segment(SegmentRegister.SS, new_stack)
+        if virtual_8086:
+            for register in _DATA_SEGMENTS:
+                state.set_segment(register, Segment(0, 0, 0, 0))
+    state.rsp = bottom if stack.default_size else sp & ~0xFFFF | bottom
+    _enter(state, gate, accessed(Segment.from_descriptor(gate.selector.with_rpl(new_cpl), code)), eflags, new_cpl)
+
+
+def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
+    table = state.idtr
+    if what.vector * 16 + 15 > table.limit:
+        raise ProcessorFault(Vector.GP, SelectorErrorCode.for_vector(what.vector, external=what.external).encode())
+    gate = _check_gate(state, GateDescriptor.from_bytes(memory.read(table.base + what.vector * 16, 16)), what)
+    code = _handler_segment(state, memory, gate.selector, what)
+    if not code.long or code.default_size:
+        raise general_protection(gate.selector, external=what.external)
+    cpl = state.cpl
+    inner = not code.conforming and code.dpl < cpl
+    new_cpl = int(code.dpl) if inner else int(cpl)
+    if gate.ist:
+        sp = _long_stack(state, memory, Tss64.IST1 + 8 * (gate.ist - 1), what)
+    elif inner:
+        sp = _long_stack(state, memory, Tss64.RSP0 + 8 * new_cpl, what)
+    else:
+        sp = state.rsp
+    eflags = state.eflags
+    saved_flags = eflags | (_RF if what.source is Source.EXCEPTION and what.vector != Vector.DB else 0)
+    frame = [state.selector(SegmentRegister.SS), state.rsp, saved_flags, state.selector(SegmentRegister.CS), what.return_rip]
+    if what.error_code is not None:
+        frame.append(what.error_code)
+    bottom = (sp & ~0xF) - 8 * len(frame) & (1 << 64) - 1
+    if not _canonical(bottom):
+        raise stack_fault(0, external=what.external)
+    memory.write(bottom, b"".join(value.to_bytes(8, "little") for value in reversed(frame)))
+    mark_accessed(state, memory, gate.selector, code)
+    if inner:
+        state.set_segment(SegmentRegister.SS, Segment(new_cpl, 0, 0, 0))
+    state.rsp = bottom
+    _enter(state, gate, accessed(Segment.from_descriptor(gate.selector.with_rpl(new_cpl), code)), eflags, new_cpl)
+
+
+def _enter(state: ProcessorState, gate: GateDescriptor, code: Segment, eflags: int, cpl: int) -> None:
+    """Commit: code segment, instruction pointer and flags of the handler."""
+    state.set_segment(SegmentRegister.CS, code)
+    state.rip = gate.offset
+    state.eflags = eflags & ~_CLEARED_BY_GATE & ~(_IF if gate.is_interrupt_gate else 0)
+    state.refresh(cpl=cpl)
+
+
+def _canonical(address: int) -> bool:
+    return address < 1 << 47 or address >= (1 << 64) - (1 << 47)
+
+
+def _fits(stack: Segment, bottom: int, size: int) -> bool:
+    """Do `size` bytes from `bottom` lie inside the stack segment? (SDM Vol. 3A §5.3)"""
+    last = bottom + size - 1
+    if stack.flags >> 8 & 0xC == 0x4:  # expand-down data
+        return bottom > stack.limit and last <= (0xFFFFFFFF if stack.default_size else 0xFFFF)
+    return last <= stack.limit
+
+
+def _inner_stack(state: ProcessorState, memory: LinearMemory, cpl: int, what: Interruption) -> tuple[int, int]:
+    """SS and ESP for ring `cpl` from the TSS (SDM Vol. 3A §6.12.1)."""
+    task = state.tr
+    is_32_bit = task.flags >> 8 & 0xF in (9, 11)
+    pointer_at, selector_at = inner_stack_offsets(cpl, is_32_bit=is_32_bit)
+    if selector_at + 1 > task.limit:
+        raise invalid_tss(task.selector, external=what.external)
+    sp = memory.read_integer(task.base + pointer_at, 4 if is_32_bit else 2)
+    return memory.read_integer(task.base + selector_at, 2), sp
+
+
+def _check_inner_stack(state: ProcessorState, memory: LinearMemory, selector: int, cpl: int, what: Interruption) -> Descriptor:
+    """The stack segment of an inner ring: writable data with RPL and DPL equal to the new CPL."""
+    named = Selector(selector)
+    if named.is_null:
+        raise invalid_tss(0, external=what.external)
+    try:
+        stack = read_descriptor(state, memory, selector, external=what.external)
+    except ProcessorFault as fault:
+        if fault.vector is Vector.GP:
+            raise invalid_tss(selector, external=what.external) from None
+        raise
+    if named.rpl != cpl or stack.dpl != cpl or not stack.writable:
+        raise invalid_tss(selector, external=what.external)
+    if not stack.present:
+        raise stack_fault(selector, external=what.external)
+    return stack
+
+
+def _long_stack(state: ProcessorState, memory: LinearMemory, offset: int, what: Interruption) -> int:
+    """A stack pointer of the 64-bit TSS (SDM Vol. 3A §6.14.5)."""
+    task = state.tr
+    if offset + 7 > task.limit:
+        raise invalid_tss(task.selector, external=what.external)
+    sp = memory.read_integer(task.base + offset, 8)
+    if not _canonical(sp):
+        raise stack_fault(0, external=what.external)
+    return sp

@@ -1,0 +1,215 @@
+"""A machine: a board of devices, a processor that runs on it, and the loop that keeps the two in step.
+
+The loop is the same whoever the processor is, the bare CPU or a VM's virtual one: let the devices do what is due, hand over an
+interrupt when one is pending and can be taken, run up to the next deadline, and no further than asked. So every strategy sees every
+timer tick and every interrupt at the same guest instruction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from simvirt.machine.board import Board, BoardState
+from simvirt.machine.cpu import Shutdown
+from simvirt.machine.engine import NEVER
+
+if TYPE_CHECKING:
+    from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.machine.memory import AddressSpace, HostMemory
+
+
+class Stop(Enum):
+    """Why a processor gave control back to the loop."""
+
+    HANDLED = "an event was handled; devices may have changed"
+    LIMIT = "the instruction limit was reached"
+    WINDOW = "an interrupt can be taken now"
+    HALTED = "HLT"
+    INTERRUPTED = "the host asked for a stop"
+
+
+class Outcome(Enum):
+    """How a run ended, for good."""
+
+    FINISHED = "finished"
+    """The guest wrote to the debug-exit port."""
+    HALTED = "halted"
+    """HLT, and nothing will ever wake the processor."""
+    WAITING_FOR_INPUT = "waiting-for-input"
+    """HLT, and only console input would wake the processor."""
+    RESET = "reset"
+    TRIPLE_FAULT = "triple-fault"
+    LIMIT = "limit"
+    """The allowed number of instructions is spent."""
+    INTERRUPTED = "interrupted"
+    MONITOR_ERROR = "monitor-error"
+
+
+class Processor(Protocol):
+    """What the loop needs of a processor, bare or virtual."""
+
+    @property
+    def count(self) -> int:
+        """Guest instructions retired."""
+        ...
+
+    @property
+    def interruptible(self) -> bool:
+        """Can a maskable interrupt be taken now?"""
+        ...
+
+    @property
+    def interrupts_enabled(self) -> bool:
+        """Is IF set, as the guest sees it?"""
+        ...
+
+    def run(self, limit: int, *, window: bool) -> Stop:
+        """Run until something happens or exactly `limit` instructions are retired."""
+        ...
+
+    def inject_interrupt(self, vector: int) -> None:
+        """Deliver a maskable interrupt."""
+        ...
+
+    def request_stop(self) -> None:
+        """Make the current or next run stop soon."""
+        ...
+
+    def guest_state(self) -> ArchitecturalState:
+        """The processor's state as the guest's machine has it."""
+        ...
+
+    def set_guest_state(self, state: ArchitecturalState) -> None:
+        """Put the processor of the guest's machine into `state`."""
+        ...
+
+    def read_physical(self, gpa: int, size: int) -> bytes:
+        """Guest-physical memory, with ones where there is none."""
+        ...
+
+    def save(self) -> Any:
+        """Everything that the processor knows, as a value that msgspec can encode."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Take up a saved state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MachineState:
+    """A whole machine at one instruction: what a snapshot holds."""
+
+    count: int
+    halted: bool
+    outcome: Outcome | None
+    processor: Any
+    board: BoardState
+    pages: dict[int, bytes]
+    """Host pages that are not zero, by number."""
+
+
+class Machine:
+    """A board and a processor in step.
+
+    :ivar outcome: how the run ended; None while it can go on.
+    """
+
+    def __init__(self, processor: Processor, board: Board, memory: HostMemory, space: AddressSpace) -> None:
+        self.processor = processor
+        self.board = board
+        self.memory = memory
+        self.space = space
+        self.halted = False
+        self.outcome: Outcome | None = None
+
+    @property
+    def count(self) -> int:
+        """Guest instructions retired."""
+        return self.processor.count
+
+    def run(self, max_instructions: int = NEVER) -> Outcome:
+        """Run to the guest's end, or until `max_instructions` are retired in all."""
+        outcome = self.run_to(max_instructions)
+        return Outcome.LIMIT if outcome is None else outcome
+
+    def step(self) -> Outcome | None:
+        """Run exactly one instruction, and whatever interrupts and exceptions are delivered before it."""
+        return self.run_to(self.processor.count + 1)
+
+    def run_to(self, instruction: int) -> Outcome | None:
+        """Run until exactly `instruction` instructions are retired, or to the end of the run, whose outcome is returned.
+
+        What is due at that instruction, an interrupt or a fault, has not been delivered yet.
+        """
+        processor, board = self.processor, self.board
+        while self.outcome is None and processor.count < instruction:
+            board.run_due()
+            pending = board.interrupt_pending()
+            try:
+                if pending and processor.interruptible:
+                    self.halted = False
+                    processor.inject_interrupt(board.acknowledge())
+                    continue
+                if self.halted:
+                    self._sleep()
+                    continue
+                deadline = board.next_deadline()
+                limit = instruction if deadline is None else min(instruction, board.clock.instruction_at(deadline))
+                stop = processor.run(limit, window=pending)
+            except Shutdown:
+                self.outcome = Outcome.TRIPLE_FAULT
+                break
+            if stop is Stop.HALTED:
+                self.halted = True
+            elif stop is Stop.INTERRUPTED:
+                self.outcome = Outcome.INTERRUPTED
+            if board.exit_status is not None:
+                self.outcome = Outcome.FINISHED
+        return self.outcome
+
+    def _sleep(self) -> None:
+        """HLT: skip to the next event that can wake the processor, or find that there is none."""
+        if self.processor.interrupts_enabled and self.board.sleep():
+            return
+        waiting = self.processor.interrupts_enabled and self.board.awaits_input()
+        self.outcome = Outcome.WAITING_FOR_INPUT if waiting else Outcome.HALTED
+
+    def request_stop(self) -> None:
+        """End the run soon, as Ctrl-C does; `resume` lets it go on."""
+        self.processor.request_stop()
+
+    def resume(self) -> None:
+        """Forget that the run was interrupted, or take up again what waited for input."""
+        if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT):
+            self.outcome = None
+
+    def save(self) -> MachineState:
+        """The whole machine as a value."""
+        import numpy as np  # noqa: PLC0415 - loaded with the first machine
+
+        pages = self.memory.array.reshape(-1, 4096)
+        used = np.flatnonzero(pages.any(axis=1))
+        return MachineState(
+            count=self.processor.count,
+            halted=self.halted,
+            outcome=self.outcome,
+            processor=self.processor.save(),
+            board=self.board.save(),
+            pages={int(page): pages[page].tobytes() for page in used},
+        )
+
+    def restore(self, state: MachineState) -> None:
+        """Become the machine that was saved.
+
+        :raises SnapshotError: it is the state of another kind of machine.
+        """
+        self.board.restore(state.board)
+        self.memory.array[:] = 0
+        for page, data in state.pages.items():
+            self.memory.view[page << 12 : (page + 1) << 12] = data
+        self.processor.restore(state.processor)
+        self.halted = state.halted
+        self.outcome = state.outcome

@@ -1,0 +1,109 @@
+"""Model-specific registers: which exist, what they accept, and where they live.
+
+An MSR that is not in the table does not exist: RDMSR and WRMSR of it are #GP(0) (SDM Vol. 2B "RDMSR", "WRMSR"; the registers: SDM
+Vol. 4 Table 2-2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from simvirt.machine.faults import general_protection
+from simvirt.machine.platforms import StateOffsets
+from simvirt.machine.state import Segment
+from simvirt.x86.flags import Efer
+from simvirt.x86.msrs import Msr
+from simvirt.x86.registers import SegmentRegister
+
+if TYPE_CHECKING:
+    from simvirt.machine.completion import Bus
+    from simvirt.machine.cpu import Cpu
+
+_O: Final = StateOffsets()
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """An MSR that is plain storage in the state image."""
+
+    offset: int
+    size: int = 8
+    writable: int = (1 << 64) - 1
+    """Bits that may be set; any other is #GP(0)."""
+    canonical: bool = False
+    """Only canonical addresses are accepted."""
+
+
+STORED: Final[dict[int, Storage]] = {
+    Msr.IA32_SYSENTER_CS: Storage(_O.sysenter_cs, 4, 0xFFFFFFFF),
+    Msr.IA32_SYSENTER_ESP: Storage(_O.sysenter_esp, canonical=True),
+    Msr.IA32_SYSENTER_EIP: Storage(_O.sysenter_eip, canonical=True),
+    Msr.IA32_STAR: Storage(_O.star),
+    Msr.IA32_LSTAR: Storage(_O.lstar, canonical=True),
+    Msr.IA32_CSTAR: Storage(_O.cstar, canonical=True),
+    Msr.IA32_FMASK: Storage(_O.fmask, writable=0xFFFFFFFF),
+    Msr.IA32_KERNEL_GS_BASE: Storage(_O.kernel_gs_base, canonical=True),
+    Msr.IA32_TSC_AUX: Storage(_O.tsc_aux, writable=0xFFFFFFFF),
+    Msr.IA32_PAT: Storage(_O.pat, writable=0x0707_0707_0707_0707),
+}
+_BASES: Final = {Msr.IA32_FS_BASE: SegmentRegister.FS, Msr.IA32_GS_BASE: SegmentRegister.GS}
+_EFER_WRITABLE: Final = int(Efer.SCE | Efer.LME | Efer.NXE)
+
+
+def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
+    """RDMSR.
+
+    :raises ProcessorFault: #GP(0), there is no such register.
+    """
+    state = cpu.state
+    if number == Msr.IA32_TSC:
+        return bus.time_stamp()
+    if number == Msr.IA32_EFER:
+        return state.efer
+    if (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys
+        return state.segment_base(register)
+    storage = STORED.get(number)
+    if storage is None:
+        raise general_protection(0)
+    return state.word(storage.offset) if storage.size == 8 else state.doubleword(storage.offset)
+
+
+def write_msr(cpu: Cpu, _bus: Bus, number: int, value: int) -> None:
+    """WRMSR.
+
+    :raises ProcessorFault: #GP(0), there is no such register, or it does not take this value.
+    """
+    state = cpu.state
+    if number == Msr.IA32_EFER:
+        _write_efer(cpu, value)
+    elif (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys
+        if not _canonical(value):
+            raise general_protection(0)
+        old = state.segment(register)
+        state.set_segment(register, Segment(old.selector, value, old.limit, old.flags))
+    elif (storage := STORED.get(number)) is not None:
+        if value & ~storage.writable or (storage.canonical and not _canonical(value)):
+            raise general_protection(0)
+        if storage.size == 8:
+            state.set_word(storage.offset, value)
+        else:
+            state.set_doubleword(storage.offset, value)
+    else:
+        raise general_protection(0)
+
+
+def _write_efer(cpu: Cpu, value: int) -> None:
+    """IA32_EFER: LMA is read-only and ignored; LME cannot change while paging is on (SDM Vol. 3A §10.8.5)."""
+    state = cpu.state
+    old = state.efer
+    if value & ~(_EFER_WRITABLE | int(Efer.LMA)):
+        raise general_protection(0)
+    if state.cr0 >> 31 and (value ^ old) & int(Efer.LME):
+        raise general_protection(0)
+    state.efer = value & _EFER_WRITABLE | old & int(Efer.LMA)
+    cpu.engine.flush_tlb()
+
+
+def _canonical(address: int) -> bool:
+    return address < 1 << 47 or address >= (1 << 64) - (1 << 47)

@@ -1,0 +1,156 @@
+"""The bare PC: the CPU with nothing between it and the board."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from simvirt.machine.architectural_state import ArchitecturalState
+from simvirt.machine.completion import complete
+from simvirt.machine.cpu import Cpu
+from simvirt.machine.engine import Intercepts
+from simvirt.machine.events import Halt, Interrupted, InterruptWindow, LimitReached
+from simvirt.machine.machine import Machine, Stop
+from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
+from simvirt.x86.addresses import Gpa, Hpa
+from simvirt.x86.cpuid import CpuModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.machine.board import Board
+    from simvirt.x86.addresses import Port
+
+
+class BoardBus:
+    """The processor's side of a board: what `machine.completion` asks of the world."""
+
+    def __init__(self, board: Board, space: AddressSpace, cpu_model: CpuModel) -> None:
+        self.cpu_model = cpu_model
+        self._space = space
+        self.read_port: Callable[[Port, int], int] = board.read_port  # type: ignore[assignment]  # sizes are 1, 2 or 4 by construction
+        self.write_port: Callable[[Port, int, int], None] = board.write_port  # type: ignore[assignment]  # likewise
+        self._clock = board.clock
+
+    def read_memory(self, gpa: Gpa, size: int) -> int:
+        """Device memory; this PC has none yet, and what nobody answers reads as ones."""
+        del gpa
+        return (1 << 8 * size) - 1
+
+    def write_memory(self, gpa: Gpa, size: int, value: int) -> None:
+        """Device memory; dropped."""
+
+    def time_stamp(self) -> int:
+        """The time-stamp counter: one tick a nanosecond of virtual time."""
+        return self._clock.now()
+
+    def time_offset(self) -> int:
+        """The time-stamp counter less the instructions retired."""
+        return self._clock.skipped
+
+    def region(self, gpa: Gpa) -> Region | None:
+        """What lies at a guest-physical address."""
+        return self._space.region(gpa)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorSnapshot:
+    """The bare CPU as a value."""
+
+    count: int
+    image: bytes
+
+
+class BareProcessor:
+    """The CPU of the PC: every event is completed by the hardware."""
+
+    def __init__(self, cpu: Cpu, bus: BoardBus) -> None:
+        self.cpu = cpu
+        self.bus = bus
+        cpu.intercept(Intercepts())
+        cpu.engine.set_cpuid(bus.cpu_model.native_leaves())
+        cpu.engine.set_native_tsc(0)
+
+    @property
+    def count(self) -> int:
+        return self.cpu.count
+
+    @property
+    def interruptible(self) -> bool:
+        return self.cpu.interruptible
+
+    @property
+    def interrupts_enabled(self) -> bool:
+        return self.cpu.state.interrupt_flag
+
+    def run(self, limit: int, *, window: bool) -> Stop:
+        """Run to one event and complete it."""
+        self.cpu.engine.tsc_base = self.bus.time_offset()
+        event = self.cpu.run(limit, window=window)
+        kind = type(event)
+        if kind is LimitReached:
+            return Stop.LIMIT
+        if kind is InterruptWindow:
+            return Stop.WINDOW
+        if kind is Interrupted:
+            return Stop.INTERRUPTED
+        complete(self.cpu, self.bus, event)
+        return Stop.HALTED if kind is Halt else Stop.HANDLED
+
+    def inject_interrupt(self, vector: int) -> None:
+        self.cpu.deliver_external_interrupt(vector)
+
+    def request_stop(self) -> None:
+        self.cpu.request_stop()
+
+    def guest_state(self) -> ArchitecturalState:
+        return ArchitecturalState.of(self.cpu.state)
+
+    def set_guest_state(self, state: ArchitecturalState) -> None:
+        state.put(self.cpu.state)
+        self.cpu.engine.flush_tlb()
+
+    def read_physical(self, gpa: int, size: int) -> bytes:
+        return read_physical(self.cpu, gpa, size)
+
+    def save(self) -> ProcessorSnapshot:
+        return ProcessorSnapshot(self.cpu.count, self.cpu.engine.save_image())
+
+    def restore(self, state: ProcessorSnapshot) -> None:
+        self.cpu.engine.restore_image(state.image)
+        self.cpu.count = state.count
+
+
+def read_physical(cpu: Cpu, gpa: int, size: int) -> bytes:
+    """Bytes of the engine's physical address space; ones where there is no memory."""
+    space, view = cpu.engine.address_space, cpu.engine.memory.view
+    parts = []
+    while size > 0:
+        length = min(size, 4096 - gpa % 4096)
+        host = space.host(Gpa(gpa))
+        parts.append(b"\xff" * length if host is None else bytes(view[host : host + length]))
+        gpa, size = gpa + length, size - length
+    return b"".join(parts)
+
+
+LOW_HOLE: Final = (0xA0000, 0x100000)
+"""Video memory and ROMs of a PC: nothing answers there yet."""
+
+
+def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
+    """The memory map of a PC with `memory_size` bytes of RAM that lie at `host`: conventional memory, a hole, extended memory."""
+    low, high = LOW_HOLE
+    regions = [Region(Gpa(0), min(low, memory_size), RegionKind.RAM, host, "conventional memory")]
+    if memory_size > high:
+        regions.append(Region(Gpa(high), memory_size - high, RegionKind.RAM, Hpa(host + high), "extended memory"))
+    return AddressSpace(regions)
+
+
+def bare_pc(board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel) -> Machine:
+    """A PC with nothing on it, its processor in the state after reset."""
+    memory = HostMemory(memory_size)
+    cpu = Cpu(memory)
+    space = pc_regions(memory_size)
+    cpu.engine.set_address_space(space)
+    board = board_for(lambda: cpu.engine.count)
+    return Machine(BareProcessor(cpu, BoardBus(board, space, cpu_model)), board, memory, space)

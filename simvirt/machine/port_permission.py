@@ -1,0 +1,41 @@
+"""May this code touch this port? IOPL and the I/O permission bitmap of the TSS (SDM Vol. 1 §19.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from simvirt.x86.flags import iopl
+from simvirt.x86.tss import Tss32
+
+if TYPE_CHECKING:
+    from simvirt.machine.cpu import Cpu
+
+_TSS_16_TYPES: Final = (1, 3)
+
+
+def io_allowed(cpu: Cpu, port: int, size: int) -> bool:
+    """True when the access may proceed: real mode, CPL at most IOPL, or all bits of the ports clear in the bitmap.
+
+    :raises ProcessorFault: #PF while the bitmap is read.
+    """
+    state = cpu.state
+    if not state.protected_mode:
+        return True
+    if not state.virtual_8086_mode and state.cpl <= iopl(state.system_flags):
+        return True
+    return bitmap_allows(cpu, port, size)
+
+
+def bitmap_allows(cpu: Cpu, port: int, size: int) -> bool:
+    """The I/O permission bitmap's answer; two bytes are read, and both must lie inside the TSS (§19.5.2).
+
+    :raises ProcessorFault: #PF while the bitmap is read.
+    """
+    task = cpu.state.tr
+    if task.flags >> 8 & 0xF in _TSS_16_TYPES or task.limit < Tss32.IO_MAP_BASE + 1:
+        return False
+    offset = cpu.memory.read_integer(task.base + Tss32.IO_MAP_BASE, 2) + port // 8
+    if offset + 1 > task.limit:
+        return False
+    bits = cpu.memory.read_integer(task.base + offset, 2) >> port % 8
+    return not bits & (1 << size) - 1
