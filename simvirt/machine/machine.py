@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from simvirt.machine.board import Board, BoardState
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.engine import NEVER
+from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.memory import AddressSpace, HostMemory
+    from simvirt.x86.addresses import Hpa
 
 
 class Stop(Enum):
@@ -85,10 +89,6 @@ class Processor(Protocol):
         """Put the processor of the guest's machine into `state`."""
         ...
 
-    def read_physical(self, gpa: int, size: int) -> bytes:
-        """Guest-physical memory, with ones where there is none."""
-        ...
-
     def save(self) -> Any:
         """Everything that the processor knows, as a value that msgspec can encode."""
         ...
@@ -117,11 +117,15 @@ class Machine:
     :ivar outcome: how the run ended; None while it can go on.
     """
 
-    def __init__(self, processor: Processor, board: Board, memory: HostMemory, space: AddressSpace) -> None:
+    def __init__(
+        self, processor: Processor, board: Board, memory: HostMemory, space: AddressSpace, written: Callable[[int, int], None]
+    ) -> None:
         self.processor = processor
         self.board = board
         self.memory = memory
         self.space = space
+        """The guest-physical address space."""
+        self._written = written
         self.halted = False
         self.outcome: Outcome | None = None
 
@@ -185,6 +189,31 @@ class Machine:
         """Forget that the run was interrupted, or take up again what waited for input."""
         if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT):
             self.outcome = None
+
+    def read_physical(self, gpa: Gpa, size: int) -> bytes:
+        """Guest-physical memory; ones where there is none."""
+        return b"".join(
+            b"\xff" * length if host is None else bytes(self.memory.view[host : host + length])
+            for host, _, length in self._pieces(gpa, size)
+        )
+
+    def write_physical(self, gpa: Gpa, data: bytes) -> None:
+        """Write guest-physical memory, as a loader or a device does; dropped where there is none."""
+        for host, offset, length in self._pieces(gpa, len(data)):
+            if host is not None:
+                self.memory.view[host : host + length] = data[offset : offset + length]
+                self._written(host, length)
+
+    def _pieces(self, gpa: Gpa, size: int) -> Iterator[tuple[Hpa | None, int, int]]:
+        """(host address, offset, length) of the parts of an access that lie in one region or outside all of them."""
+        offset = 0
+        while offset < size:
+            at = Gpa(gpa + offset)
+            region = self.space.region(at)
+            end = region.end if region is not None else (at & ~PAGE_OFFSET_MASK) + PAGE_SIZE
+            length = min(size - offset, end - at)
+            yield self.space.host(at), offset, length
+            offset += length
 
     def save(self) -> MachineState:
         """The whole machine as a value."""

@@ -110,27 +110,12 @@ class BareProcessor:
         state.put(self.cpu.state)
         self.cpu.engine.flush_tlb()
 
-    def read_physical(self, gpa: int, size: int) -> bytes:
-        return read_physical(self.cpu, gpa, size)
-
     def save(self) -> ProcessorSnapshot:
         return ProcessorSnapshot(self.cpu.count, self.cpu.engine.save_image())
 
     def restore(self, state: ProcessorSnapshot) -> None:
         self.cpu.engine.restore_image(state.image)
         self.cpu.count = state.count
-
-
-def read_physical(cpu: Cpu, gpa: int, size: int) -> bytes:
-    """Bytes of the engine's physical address space; ones where there is no memory."""
-    space, view = cpu.engine.address_space, cpu.engine.memory.view
-    parts = []
-    while size > 0:
-        length = min(size, 4096 - gpa % 4096)
-        host = space.host(Gpa(gpa))
-        parts.append(b"\xff" * length if host is None else bytes(view[host : host + length]))
-        gpa, size = gpa + length, size - length
-    return b"".join(parts)
 
 
 LOW_HOLE: Final = (0xA0000, 0x100000)
@@ -146,11 +131,11 @@ def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
     return AddressSpace(regions)
 
 
-def bare_pc(board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel) -> Machine:
-    """A PC with nothing on it, its processor in the state after reset."""
+def bare_pc(board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel) -> tuple[Machine, Cpu]:
+    """A PC with nothing on it, and its CPU."""
     memory = HostMemory(memory_size)
     cpu = Cpu(memory)
     space = pc_regions(memory_size)
     cpu.engine.set_address_space(space)
     board = board_for(lambda: cpu.engine.count)
-    return Machine(BareProcessor(cpu, BoardBus(board, space, cpu_model)), board, memory, space)
+    return Machine(BareProcessor(cpu, BoardBus(board, space, cpu_model)), board, memory, space, cpu.engine.written), cpu

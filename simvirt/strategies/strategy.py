@@ -1,0 +1,91 @@
+"""What a strategy is: a way to run a guest on the PC, with a name, abilities, and a statement of what it maps.
+
+A strategy builds a `Machine` for a guest. Everything above works with machines alone, so the same guest, the same board of devices and
+the same questions go to every strategy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from simvirt.vmm.exit_log import ExitLog
+
+if TYPE_CHECKING:
+    from simvirt.guests.image import GuestImage
+    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.machine import Machine
+    from simvirt.x86.cpuid import CpuModel
+
+
+class Ability(Enum):
+    """What a strategy can run, and how."""
+
+    REAL_MODE = "guests in real-address mode"
+    PROTECTED_MODE = "guests in 32-bit protected mode"
+    PAGING = "guests that turn paging on"
+    LONG_MODE = "guests in IA-32e mode"
+    UNMODIFIED = "guests that were not written for it"
+    DEPRIVILEGES = "the guest's kernel runs with less privilege than it believes"
+
+
+@dataclass(frozen=True, slots=True)
+class MapRule:
+    """One line of the VM map f: a component that differs by design between the bare machine and the VM's processor."""
+
+    component: str
+    mapping: str
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyInfo:
+    """What people are told about a strategy."""
+
+    name: str
+    title: str
+    summary: str
+    year: int
+    reading: str
+    abilities: frozenset[Ability]
+    aliases: tuple[str, ...] = ()
+    vm_map: tuple[MapRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """What the guest's machine is to be like.
+
+    :ivar memory_size: bytes of RAM, a multiple of 4096.
+    :ivar seed: where the PC would give randomness.
+    """
+
+    memory_size: int
+    cpu_model: CpuModel
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Virtualized:
+    """A machine with a guest loaded and ready, the physical CPU it runs on, and the log of what the VMM does."""
+
+    machine: Machine
+    cpu: Cpu
+    log: ExitLog
+
+
+class Strategy(Protocol):
+    """One way of running a guest."""
+
+    info: StrategyInfo
+
+    def obstacle(self, image: GuestImage) -> str | None:
+        """Why this guest cannot be run this way at all (then a comparison says not-applicable), or None."""
+        ...
+
+    def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
+        """A machine with `image` loaded and its first instruction next.
+
+        :raises ImageError: the image does not fit into the memory.
+        """
+        ...

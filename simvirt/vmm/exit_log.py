@@ -1,0 +1,115 @@
+"""What a VMM writes down about its interventions: counts always, full records while somebody listens.
+
+Counting costs a dictionary update; a record is built only while a listener (a trace, a debugger, the analyzer) is attached.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Intervention(Enum):
+    """What kind of thing the VMM did, in the terms of Popek and Goldberg's VMM (1974 §3)."""
+
+    EMULATED = "a sensitive instruction was emulated"
+    REFLECTED = "the guest's own exception or software interrupt was delivered to it"
+    HIDDEN = "an innocuous instruction was interrupted for the VMM's own ends; the guest does not notice"
+    EVENT = "an asynchronous event: an interrupt window, an injected interrupt, a timer of the VMM"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why control went to the VMM, by the rules of the machine."""
+
+    what: str
+    """What the guest did, as "CLI at CPL 1 with IOPL 0"."""
+    why: str
+    """The rule or control that made it an exit, as "CLI needs CPL <= IOPL"."""
+    source: str
+    """Where the manual says so, as "SDM Vol. 2A, CLI"."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """One transfer of control from the guest to the VMM."""
+
+    number: int
+    """From 1, in order."""
+    instruction: int
+    """Guest instructions retired before it."""
+    time_ns: int
+    """Virtual time."""
+    reason: Enum
+    """A member of the strategy's own enumeration; its name is what counts and traces print."""
+    intervention: Intervention
+    cs: int
+    rip: int
+    cpl: int
+    """The guest's own view of its privilege level."""
+    code: bytes
+    """Up to 15 bytes at RIP."""
+    bits: int
+    """16, 32 or 64: how to decode them."""
+    cause: Cause
+    qualification: object | None = None
+    """The exit qualification as a record of `x86.vmx`, or None."""
+
+
+class Disposition(Enum):
+    """What became of an attempt to reach what was not given."""
+
+    DENIED = "the guest received the fault that its machine would give"
+    EMULATED = "the VMM emulated it on the virtual machine's own resource"
+    ABSORBED = "reads gave ones, writes were dropped, as on a bus that nobody answers"
+    SUCCEEDED = "it reached a real resource: resource control is violated"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceAttempt:
+    """An attempt of the guest to reach a resource that was not given to it."""
+
+    instruction: int
+    resource: str
+    disposition: Disposition
+
+
+_ATTEMPTS_KEPT = 1000
+
+
+class ExitLog:
+    """The interventions of one run.
+
+    :ivar counts: by the strategy's exit reasons.
+    :ivar interventions: by kind.
+    :ivar emulated_instructions: guest instructions that the VMM completed instead of the processor.
+    :ivar attempts: attempts to reach what was not given, the first thousand of them.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[Enum] = Counter()
+        self.interventions: Counter[Intervention] = Counter()
+        self.emulated_instructions = 0
+        self.attempts: list[ResourceAttempt] = []
+        self.listener: Callable[[ExitRecord], None] | None = None
+
+    @property
+    def total(self) -> int:
+        """All interventions."""
+        return sum(self.counts.values())
+
+    def note(self, reason: Enum, intervention: Intervention) -> int:
+        """Count one exit; its number."""
+        self.counts[reason] += 1
+        self.interventions[intervention] += 1
+        return self.total
+
+    def attempt(self, attempt: ResourceAttempt) -> None:
+        """Keep an attempt to reach what was not given."""
+        if len(self.attempts) < _ATTEMPTS_KEPT:
+            self.attempts.append(attempt)
