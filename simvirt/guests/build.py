@@ -1,7 +1,7 @@
 """From source to image: C and assembly, by the ziglang package or by gcc and binutils.
 
-The runtime in ``sources/lib`` (multiboot header, descriptor tables, console, interrupts) is linked to whatever needs it: it goes in as
-an archive, so a guest that brings a ``_start`` of its own gets none of it but what it calls.
+The runtime in ``sources/lib`` (multiboot header, descriptor tables, console, interrupts) is linked to whatever needs
+it: it goes in as an archive, so a guest that brings a ``_start`` of its own gets none of it but what it calls.
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ class _Tools:
 
 
 def build(source: Path | str | Iterable[Path | str], output: Path | str, toolchain: Toolchain = Toolchain.AUTO) -> Path:
-    """Builds a multiboot ELF image from C (``.c``) and assembly (``.S``; AT&T syntax, or Intel's after ``.intel_syntax noprefix``).
+    """Builds a multiboot ELF image from C (``.c``) and assembly (``.S``).
 
-    The image does not depend on the directory that it is built in.
+    Assembly is in AT&T syntax, or in Intel's after ``.intel_syntax noprefix``. The image does not depend on the
+    directory that it is built in.
 
     :param source: a file, several files, or a directory, of which all sources are taken.
     :returns: the path of the image.
@@ -85,7 +86,19 @@ def build(source: Path | str | Iterable[Path | str], output: Path | str, toolcha
         archive = work / "libguest.a"
         _run("archiving the runtime", [*tools.archive, str(archive), *map(str, runtime)], work, work)
         image = work / "image.elf"
-        _run("linking", [*tools.link, f"{_linker_flag(tools, '-T')}{LINKER_SCRIPT}", "-o", str(image), *map(str, objects), str(archive)], work, work)
+        _run(
+            "linking",
+            [
+                *tools.link,
+                f"{_linker_flag(tools, '-T')}{LINKER_SCRIPT}",
+                "-o",
+                str(image),
+                *map(str, objects),
+                str(archive),
+            ],
+            work,
+            work,
+        )
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(image, output)
@@ -96,7 +109,9 @@ def build(source: Path | str | Iterable[Path | str], output: Path | str, toolcha
 
 def available() -> tuple[Toolchain, ...]:
     """The toolchains that are installed here, the preferred one first."""
-    return tuple(found for found, tools in ((Toolchain.ZIGLANG, _ziglang()), (Toolchain.GCC, _gcc())) if tools is not None)
+    return tuple(
+        found for found, tools in ((Toolchain.ZIGLANG, _ziglang()), (Toolchain.GCC, _gcc())) if tools is not None
+    )
 
 
 def ziglang_version() -> str | None:
@@ -160,12 +175,17 @@ def _ziglang() -> _Tools | None:
 
 
 def _gcc() -> _Tools | None:
-    """gcc and binutils, the host's own or a cross-compiler of Debian's names, that know the 386."""
+    """The gcc and binutils, the host's own or a cross-compiler of Debian's names, that know the 386."""
     for prefix in ("", "i686-linux-gnu-", "x86_64-linux-gnu-"):
         compiler, linker, archiver = (shutil.which(prefix + tool) for tool in ("gcc", "ld", "ar"))
         if not (compiler and linker and archiver):
             continue
-        probe = subprocess.run([compiler, "-m32", "-E", "-x", "c", os.devnull], capture_output=True, check=False, timeout=TIME_LIMIT_SECONDS)  # noqa: S603
+        probe = subprocess.run(
+            [compiler, "-m32", "-E", "-x", "c", os.devnull],
+            capture_output=True,
+            check=False,
+            timeout=TIME_LIMIT_SECONDS,
+        )
         if probe.returncode == 0:
             compile_flags = tuple("-g1" if flag == "-gline-tables-only" else flag for flag in _COMPILE)
             return _Tools(
@@ -193,10 +213,22 @@ def _compile(tools: _Tools, source: Path, target: Path, work: Path) -> Path:
 
 def _run(step: str, command: Sequence[str], directory: Path, scratch: Path) -> None:
     """One step; the zig compiler's caches go where they are thrown away."""
-    environment = dict(os.environ, ZIG_GLOBAL_CACHE_DIR=str(scratch / "cache"), ZIG_LOCAL_CACHE_DIR=str(scratch / "cache"), PWD=str(directory))
+    environment = dict(
+        os.environ,
+        ZIG_GLOBAL_CACHE_DIR=str(scratch / "cache"),
+        ZIG_LOCAL_CACHE_DIR=str(scratch / "cache"),
+        PWD=str(directory),
+    )
     try:
-        done = subprocess.run(  # noqa: S603 -- the command is made here
-            command, cwd=directory, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=TIME_LIMIT_SECONDS
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=TIME_LIMIT_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise BuildError(step, f"{command[0]} did not end within {TIME_LIMIT_SECONDS} s") from None

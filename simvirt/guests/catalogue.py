@@ -1,7 +1,7 @@
 """The guests that ship with simvirt: what each is for, what it is built from, and what it must print.
 
-The table is ``catalogue.toml``; the expected consoles lie in ``expected/`` and were recorded from QEMU, an implementation of the PC that
-shares nothing with this one.
+The table is ``catalogue.toml``; the expected consoles lie in ``expected/`` and were recorded from QEMU, an
+implementation of the PC that shares nothing with this one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from enum import Enum
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import ImageError, UnknownNameError
-from simvirt.guests.image import GuestImage
 from simvirt.guests.recognise import recognise
+
+if TYPE_CHECKING:
+    from simvirt.guests.image import GuestImage
 
 FOLDER: Final = Path(__file__).parent
 TABLE: Final = FOLDER / "catalogue.toml"
@@ -69,7 +71,11 @@ class CatalogueEntry:
         """
         image = recognise(self.image_path, self.name)
         if image.sha256 != self.sha256:
-            raise ImageError(str(self.image_path), "not the image that the catalogue describes (its SHA-256 differs)", "install simvirt again")
+            raise ImageError(
+                str(self.image_path),
+                "not the image that the catalogue describes (its SHA-256 differs)",
+                "install simvirt again",
+            )
         return image
 
 

@@ -1,8 +1,8 @@
 """ELF images: the program headers say what to load where, the section headers hold the names.
 
-Read here and not by a library because every field of a guest's file may be hostile: each is checked once, at the place where it is
-used, and nothing is allocated by what a header claims (System V ABI, chapter 4 "Object Files" and chapter 5 "Program Loading"; the
-Intel386 supplement for the machine number).
+Read here and not by a library because every field of a guest's file may be hostile: each is checked once, at the place
+where it is used, and nothing is allocated by what a header claims (System V ABI, chapter 4 "Object Files" and chapter 5
+"Program Loading"; the Intel386 supplement for the machine number).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from simvirt.errors import ImageError
-from simvirt.guests.image import BootProtocol, GuestImage, ImageKind, Segment
+from simvirt.guests.image import BootProtocol, GuestImage, ImageKind, Segment, refuse_overlaps
 from simvirt.guests.lines import LineTable, read_dwarf_lines
 from simvirt.guests.symbols import Symbol, SymbolTable
 from simvirt.x86.addresses import Gpa, Gva
@@ -27,9 +27,25 @@ _CLASS_32, _CLASS_64 = 1, 2
 _LITTLE_ENDIAN = 1
 _TYPE_EXECUTABLE = 2
 _MACHINE_386 = 3
-_MACHINES: Final = {2: "SPARC", 8: "MIPS", 20: "PowerPC", 21: "64-bit PowerPC", 22: "S/390", 40: "Arm", 50: "Itanium", 62: "x86-64",
-                    183: "AArch64", 243: "RISC-V", 258: "LoongArch"}  # fmt: skip
-_TYPES: Final = {0: "has no type", 1: "is an object file that was not linked", 3: "is a shared or position-independent file", 4: "is a core dump"}
+_MACHINES: Final = {
+    2: "SPARC",
+    8: "MIPS",
+    20: "PowerPC",
+    21: "64-bit PowerPC",
+    22: "S/390",
+    40: "Arm",
+    50: "Itanium",
+    62: "x86-64",
+    183: "AArch64",
+    243: "RISC-V",
+    258: "LoongArch",
+}
+_TYPES: Final = {
+    0: "has no type",
+    1: "is an object file that was not linked",
+    3: "is a shared or position-independent file",
+    4: "is a core dump",
+}
 _LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
 _EXECUTABLE, _WRITABLE = 1, 2
 _SYMBOL_TABLE_SECTION = 2
@@ -99,7 +115,9 @@ class _File:
     name: str
     header: _Header
 
-    def broken(self, reason: str, advice: str = "the file is damaged or was cut short: build or copy it again") -> ImageError:
+    def broken(
+        self, reason: str, advice: str = "the file is damaged or was cut short: build or copy it again"
+    ) -> ImageError:
         return ImageError(self.name, reason, advice)
 
 
@@ -111,15 +129,15 @@ def is_elf(data: bytes) -> bool:
 def elf_image(data: bytes, name: str, path: Path | None = None, *, multiboot: bool = False) -> GuestImage:
     """An ELF executable for the 386: its loadable segments at their physical addresses.
 
-    The entry point is a virtual address; where it lies in a segment whose physical address differs, the guest is entered at the physical
-    one, since paging is off.
+    The entry point is a virtual address; where it lies in a segment whose physical address differs, the guest is
+    entered at the physical one, since paging is off.
 
     :raises ImageError: the file is truncated or contradicts itself, is for another machine, or is no executable.
     """
     file = _File(data, name, _read_header(data, name))
     programs = _programs(file)
     segments = tuple(_segment(file, program) for program in programs)
-    _refuse_overlaps(file, segments)
+    refuse_overlaps(segments, name)
     entry = _entry(file, programs)
     if not any(entry in segment for segment in segments):
         raise file.broken(f"its entry point {entry:#x} lies in none of its segments", "check the linker script's ENTRY")
@@ -148,19 +166,27 @@ def _read_header(data: bytes, name: str) -> _Header:
         raise ImageError(
             name,
             f"a 64-bit ELF file for {machine}, but guests start in 32-bit protected mode",
-            "entering a guest in long mode is not offered: link for 32 bits (-m32, -m elf_i386) and switch to long mode in the guest",
+            "link for 32 bits (-m32, -m elf_i386) and switch to long mode in the guest: entering there is not offered",
         )
     if data[_EI_CLASS] != _CLASS_32 or data[_EI_DATA] != _LITTLE_ENDIAN:
-        raise ImageError(name, "an ELF file that is not 32-bit little-endian", "guests are built for the 386 (-m elf_i386)")
+        raise ImageError(
+            name, "an ELF file that is not 32-bit little-endian", "guests are built for the 386 (-m elf_i386)"
+        )
     if len(data) < _IDENT_SIZE + _HEADER.size:
         raise cut
     header = _Header._make(_HEADER.unpack_from(data, _IDENT_SIZE))
     if header.machine != _MACHINE_386:
         machine = _MACHINES.get(header.machine, f"machine {header.machine}")
-        raise ImageError(name, f"an ELF file for {machine}, not for the 386", "build the guest with -m32 or for the target i386")
+        raise ImageError(
+            name, f"an ELF file for {machine}, not for the 386", "build the guest with -m32 or for the target i386"
+        )
     if header.type != _TYPE_EXECUTABLE:
         kind = _TYPES.get(header.type, f"is of type {header.type}")
-        raise ImageError(name, f"an ELF file that {kind}, not an executable", "link it, statically and at fixed addresses (-static -no-pie)")
+        raise ImageError(
+            name,
+            f"an ELF file that {kind}, not an executable",
+            "link it, statically and at fixed addresses (-static -no-pie)",
+        )
     return header
 
 
@@ -168,16 +194,21 @@ def _programs(file: _File) -> list[_Program]:
     """The program headers that load something."""
     header = file.header
     if header.program_count == 0:
-        raise file.broken("an ELF file without program headers", "nothing in it says what to load: link it into an executable")
+        raise file.broken(
+            "an ELF file without program headers", "nothing in it says what to load: link it into an executable"
+        )
     if header.program_entry_size != _PROGRAM.size:
         raise file.broken(f"its program headers claim {header.program_entry_size} bytes each, not {_PROGRAM.size}")
     if header.program_offset + header.program_count * _PROGRAM.size > len(file.data):
         raise file.broken("its program headers lie behind the end of the file")
     table = [
-        _Program._make(_PROGRAM.unpack_from(file.data, header.program_offset + index * _PROGRAM.size)) for index in range(header.program_count)
+        _Program._make(_PROGRAM.unpack_from(file.data, header.program_offset + index * _PROGRAM.size))
+        for index in range(header.program_count)
     ]
     if any(program.type in (_DYNAMIC, _INTERPRETER) for program in table):
-        raise file.broken("a dynamically linked program of an operating system", "a guest is a kernel: link it with -static -nostdlib")
+        raise file.broken(
+            "a dynamically linked program of an operating system", "a guest is a kernel: link it with -static -nostdlib"
+        )
     loaded = [program for program in table if program.type == _LOAD and program.memory_size]
     if not loaded:
         raise file.broken("none of its program headers loads anything", "link code into it")
@@ -187,11 +218,18 @@ def _programs(file: _File) -> list[_Program]:
 def _segment(file: _File, program: _Program) -> Segment:
     where = f"its segment at {program.physical:#x}"
     if program.file_size > program.memory_size:
-        raise file.broken(f"{where} has more bytes in the file ({program.file_size}) than in memory ({program.memory_size})")
+        raise file.broken(
+            f"{where} has more bytes in the file ({program.file_size}) than in memory ({program.memory_size})"
+        )
     if program.offset + program.file_size > len(file.data):
-        raise file.broken(f"{where} needs bytes up to {program.offset + program.file_size}, but the file ends at {len(file.data)}")
+        raise file.broken(
+            f"{where} needs bytes up to {program.offset + program.file_size}, but the file ends at {len(file.data)}"
+        )
     if program.physical + program.memory_size > _ADDRESSES_END:
-        raise file.broken(f"{where} takes {program.memory_size} bytes and so wraps around at 4 GiB", "check the linker script's addresses")
+        raise file.broken(
+            f"{where} takes {program.memory_size} bytes and so wraps around at 4 GiB",
+            "check the linker script's addresses",
+        )
     return Segment(
         Gpa(program.physical),
         file.data[program.offset : program.offset + program.file_size],
@@ -199,15 +237,6 @@ def _segment(file: _File, program: _Program) -> Segment:
         writable=bool(program.flags & _WRITABLE),
         executable=bool(program.flags & _EXECUTABLE),
     )
-
-
-def _refuse_overlaps(file: _File, segments: tuple[Segment, ...]) -> None:
-    ordered = sorted(segments, key=lambda segment: segment.gpa)
-    for lower, upper in zip(ordered, ordered[1:], strict=False):
-        if upper.gpa < lower.end:
-            raise file.broken(
-                f"its segment at {upper.gpa:#x} overlaps the one from {lower.gpa:#x} to {lower.end:#x}", "check the linker script's addresses"
-            )
 
 
 def _entry(file: _File, programs: list[_Program]) -> Gpa:
@@ -224,7 +253,10 @@ def _sections(file: _File) -> list[_Section]:
     end = header.section_offset + header.section_count * _SECTION.size
     if header.section_offset == 0 or header.section_entry_size != _SECTION.size or end > len(file.data):
         return []
-    return [_Section._make(_SECTION.unpack_from(file.data, header.section_offset + index * _SECTION.size)) for index in range(header.section_count)]
+    return [
+        _Section._make(_SECTION.unpack_from(file.data, header.section_offset + index * _SECTION.size))
+        for index in range(header.section_count)
+    ]
 
 
 def _string(file: _File, table: _Section, offset: int) -> bytes:
@@ -244,8 +276,9 @@ def _symbols(file: _File) -> list[Symbol]:
     """Every named function, object and label that lies in a section; none where the table is broken."""
     sections = _sections(file)
     symbols: list[Symbol] = []
-    for section in sections:
-        if section.type != _SYMBOL_TABLE_SECTION or section.link >= len(sections) or section.offset + section.size > len(file.data):
+    tables = [section for section in sections if section.type == _SYMBOL_TABLE_SECTION][:1]  # the ABI allows one
+    for section in tables:
+        if section.link >= len(sections) or section.offset + section.size > len(file.data):
             continue
         for offset in range(section.offset, section.offset + section.size - _SYMBOL.size + 1, _SYMBOL.size):
             name, value, size, info, _, section_index = _SYMBOL.unpack_from(file.data, offset)

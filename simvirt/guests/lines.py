@@ -1,4 +1,4 @@
-"""Source lines for guest addresses, from the DWARF line program of an ELF image (DWARF Debugging Information Format, Version 4, §6.2)."""
+"""Source lines for guest addresses, from the line programs of an ELF image (DWARF Version 4, §6.2)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LineTable:
         self._rows: list[LineRow] | None = None
 
     def lookup(self, address: Gva) -> tuple[str, int] | None:
-        """The source file (relative to where it was built) and line of an instruction; None where the table has none."""
+        """Source file (relative to where it was built) and line of an instruction; None where the table has none."""
         if self._rows is None:
             self._rows = sorted(self._read(), key=lambda row: (row.address, row.file is not None))
         index = bisect_right(self._rows, address, key=lambda row: row.address) - 1
@@ -47,8 +47,8 @@ class LineTable:
 def read_dwarf_lines(data: bytes) -> list[LineRow]:
     """The rows of every line program of an ELF image; none where the debugging information is broken.
 
-    Reading a source line must not be what stops a run: pyelftools meets damaged input with whatever exception its parsing runs into, so
-    all of them mean that there are no lines.
+    Reading a source line must not be what stops a run: pyelftools meets damaged input with whatever exception its
+    parsing runs into, so all of them mean that there are no lines.
     """
     from io import BytesIO
 
@@ -65,20 +65,24 @@ def read_dwarf_lines(data: bytes) -> list[LineRow]:
             names = _file_names(program.header, directory.value.decode() if directory else "")
             for entry in program.get_entries():
                 if (state := entry.state) is not None:
-                    rows.append(LineRow(Gva(state.address), None if state.end_sequence else names[state.file], state.line))
+                    file = None if state.end_sequence else names[state.file]
+                    rows.append(LineRow(Gva(state.address), file, state.line))
     except Exception:  # noqa: BLE001 -- see above
         return []
     return rows
 
 
 def _file_names(header: object, compilation_directory: str) -> list[str]:
-    """The file table: up to version 4 numbered from 1, directory 0 being the compilation directory; from 5 on numbered from 0."""
+    """The file table: up to version 4 numbered from 1, with the compilation directory as directory 0; then from 0."""
     from posixpath import join, normpath
 
     version = header["version"]  # type: ignore[index]
     directories = [name.decode() for name in header["include_directory"]]  # type: ignore[index]
-    if version < 5:  # noqa: PLR2004 -- a version number
+    if version < 5:
         directories.insert(0, "")
     entries = header["file_entry"]  # type: ignore[index]
-    names = [normpath(join(compilation_directory, directories[entry["dir_index"]], entry["name"].decode())) for entry in entries]
-    return names if version >= 5 else ["", *names]  # noqa: PLR2004
+    names = [
+        normpath(join(compilation_directory, directories[entry["dir_index"]], entry["name"].decode()))
+        for entry in entries
+    ]
+    return names if version >= 5 else ["", *names]

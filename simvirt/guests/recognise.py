@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
 from simvirt.guests.elf import elf_image, is_elf
 from simvirt.guests.flat import flat_image
-from simvirt.guests.image import GuestImage
 from simvirt.guests.multiboot import check_requests, find_header, multiboot_flat_image
+
+if TYPE_CHECKING:
+    from simvirt.guests.image import GuestImage
 
 FLAT_SUFFIXES: Final = frozenset({".bin", ".flat", ".img"})
 LARGEST_FILE: Final = 1 << 30
@@ -43,9 +45,10 @@ _NO_IMAGE: Final = "give a multiboot or ELF file for the 386, or name a flat bin
 def recognise(source: Path | str | bytes, name: str | None = None) -> GuestImage:
     """The guest image in a file, or in bytes.
 
-    ELF files and files with a multiboot header are known by their content; so is much that is no guest. What remains is a flat binary,
-    except that a file which is text from end to end is taken for one only when its name says so (``.bin``, ``.flat``, ``.img``).
-    Bytes without a file have no name that could say anything: they are a flat binary if they are nothing else.
+    ELF files and files with a multiboot header are known by their content; so is much that is no guest. What remains is
+    a flat binary, except that a file which is text from end to end is taken for one only when its name says so
+    (``.bin``, ``.flat``, ``.img``). Bytes without a file have no name that could say anything: they are a flat binary
+    if they are nothing else.
 
     :param name: what to call the guest in messages and reports; by default the file's name.
     :raises ImageError: the file cannot be read, is broken, or is no guest image.
@@ -56,7 +59,9 @@ def recognise(source: Path | str | bytes, name: str | None = None) -> GuestImage
     data = _read(path)
     label = name or path.name
     if path.suffix.lower() not in FLAT_SUFFIXES and not is_elf(data) and find_header(data) is None and _is_text(data):
-        raise ImageError(str(path), "a text file, not a guest image", f"build it first if it is the guest's source; {_NO_IMAGE}")
+        raise ImageError(
+            str(path), "a text file, not a guest image", f"build it first if it is the guest's source; {_NO_IMAGE}"
+        )
     return _recognise_bytes(data, str(path), path, label)
 
 
@@ -89,10 +94,14 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(str(path), "not a regular file", "copy the image into a file first")
         if status.st_size > LARGEST_FILE:
-            raise ImageError(str(path), f"too large for a guest image ({status.st_size} bytes)", f"the most is {LARGEST_FILE} bytes")
+            raise ImageError(
+                str(path), f"too large for a guest image ({status.st_size} bytes)", f"the most is {LARGEST_FILE} bytes"
+            )
         return path.read_bytes()
     except FileNotFoundError:
-        raise ImageError(str(path), "no such file", "check the path; `simvirt list guests` shows the guests that need none") from None
+        raise ImageError(
+            str(path), "no such file", "check the path; `simvirt list guests` shows the guests that need none"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(str(path), f"cannot be read ({reason})", "check the path and its permissions") from None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simvirt.errors import UnknownNameError
 from simvirt.guests import catalogue
-from simvirt.guests.image import GuestImage
 from simvirt.guests.recognise import recognise
+
+if TYPE_CHECKING:
+    from simvirt.guests.image import GuestImage
 
 
 def resolve(name_or_path: str | Path) -> GuestImage:
     """The image that a catalogue name or a path stands for.
 
-    A catalogue name comes first; ``./hello`` is always the file. A word that is neither a name nor a file, and looks like no path, is
-    taken for a misspelt name.
+    A catalogue name comes first; ``./hello`` is always the file. A word that is neither a name nor a file, and looks
+    like no path, is taken for a misspelt name.
 
     >>> resolve("hello").name
     'hello'

@@ -6,10 +6,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from simvirt.x86.addresses import Gva
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from simvirt.x86.addresses import Gva
 
 END_OF_ADDRESSES: Final = 1 << 64
 
@@ -26,6 +26,7 @@ class Symbol:
 class SymbolTable:
     """The symbols of an image, read on the first question.
 
+    >>> from simvirt.x86.addresses import Gva
     >>> table = SymbolTable.of([Symbol(Gva(0x1000), 0x20, "main"), Symbol(Gva(0x1008), 0, "loop")])
     >>> table.lookup(Gva(0x1004)), table.lookup(Gva(0x100A)), table.lookup(Gva(0x1020))
     (('main', 4), ('loop', 2), None)
@@ -53,7 +54,7 @@ class SymbolTable:
         return len(self._sorted())
 
     def lookup(self, address: Gva) -> tuple[str, int] | None:
-        """The name that covers the address most closely, and the distance from its start; None where no name reaches."""
+        """The name that covers the address most closely, and the distance from it; None where no name reaches."""
         symbols = self._sorted()
         for index in range(bisect_right(symbols, address, key=lambda symbol: symbol.address) - 1, -1, -1):
             if address < self._ends[index]:
@@ -72,7 +73,7 @@ class SymbolTable:
 
 
 def _ends(symbols: list[Symbol]) -> list[int]:
-    """Where each symbol ends: a label without a size reaches to the end of the function around it, or else to the next function."""
+    """Where each symbol ends: a label without a size at the end of the function around it, or else at the next one."""
     ends = [symbol.address + symbol.size for symbol in symbols]
     next_sized = END_OF_ADDRESSES
     for index in range(len(symbols) - 1, -1, -1):

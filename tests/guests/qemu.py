@@ -13,14 +13,14 @@ CPU = "pentium3"
 
 @dataclass(frozen=True, slots=True)
 class QemuRun:
-    """How a run ended: the process's exit status (None if it was stopped by the time limit) and what came out of COM1."""
+    """How a run ended: the process's exit status (None if the time limit stopped it) and what came out of COM1."""
 
     status: int | None
     console: str
 
     @property
     def guest_status(self) -> int | None:
-        """The value written to the debug-exit port: QEMU exits with twice that, plus one; None if the guest did not write any."""
+        """The value written to the debug-exit port (QEMU exits with twice that, plus one); None if none was written."""
         return self.status >> 1 if self.status is not None and self.status & 1 else None
 
 
@@ -30,8 +30,17 @@ def is_installed() -> bool:
 
 def run(image: Path, cpu: str = CPU, seconds: float = 60) -> QemuRun:
     """Boots a multiboot image; a triple fault ends QEMU with status 0 (-no-reboot)."""
-    command = [EMULATOR, "-kernel", str(image), "-cpu", cpu, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot",
-               "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-nic", "none"]  # fmt: skip
+    command = [EMULATOR, "-kernel", str(image), "-cpu", cpu, "-no-reboot", "-serial", "stdio"]
+    command += [
+        "-display",
+        "none",
+        "-monitor",
+        "none",
+        "-nic",
+        "none",
+        "-device",
+        "isa-debug-exit,iobase=0xf4,iosize=4",
+    ]
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as stopped:

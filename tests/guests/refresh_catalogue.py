@@ -1,7 +1,8 @@
-"""Rebuilds catalogue guests and records what they are and what they print: ``python tests/guests/refresh_catalogue.py [NAME ...]``.
+"""Rebuilds catalogue guests and records what they are and what they print: ``python tests/guests/refresh_catalogue.py
+[NAME ...]``.
 
-Needs the ziglang package and QEMU. Look at the differences (``git diff simvirt/guests``) before committing them: an expected console that
-changed is a change of behaviour.
+Needs the ziglang package and QEMU. Look at the differences (``git diff simvirt/guests``) before committing them: an
+expected console that changed is a change of behaviour.
 """
 
 from __future__ import annotations
@@ -24,10 +25,16 @@ def refresh(entry: catalogue.CatalogueEntry) -> None:
     run = qemu.run(entry.image_path, seconds=seconds)
     catalogue.EXPECTED.joinpath(f"{entry.name}.txt").write_bytes(run.console.encode("ascii"))
     text = catalogue.TABLE.read_text(encoding="utf-8")
-    text = re.sub(rf'(name = "{entry.name}"\n(?:(?!\[\[).*\n)*?sha256 = )"[^"]*"', rf'\g<1>"{catalogue.digest(entry.image_path)}"', text)
+    text = re.sub(
+        rf'(name = "{entry.name}"\n(?:(?!\[\[).*\n)*?sha256 = )"[^"]*"',
+        rf'\g<1>"{catalogue.digest(entry.image_path)}"',
+        text,
+    )
     text = re.sub(r'^ziglang = ".*"$', f'ziglang = "{ziglang_version()}"', text, flags=re.MULTILINE)
     catalogue.TABLE.write_text(text, encoding="utf-8")
-    print(f"{entry.name}: guest status {run.guest_status} (QEMU's exit status {run.status})\n{run.console}")
+    sys.stdout.write(
+        f"{entry.name}: guest status {run.guest_status} (QEMU's exit status {run.status})\n{run.console}\n"
+    )
 
 
 def main() -> None:

@@ -7,7 +7,7 @@
 #include "guest.h"
 
 #ifndef ROUNDS
-#define ROUNDS 250000
+#define ROUNDS 120000
 #endif
 enum { PERIOD = 64, TEXT_LENGTH = 30, SIDE = 50, CHAIN = 5 };
 

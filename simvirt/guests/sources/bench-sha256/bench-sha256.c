@@ -7,7 +7,7 @@
 #include "guest.h"
 
 #ifndef ROUNDS
-#define ROUNDS 64
+#define ROUNDS 48
 #endif
 enum { BLOCK_WORDS = 16, STEPS = 64, MESSAGE_WORDS = 16384 };
 

@@ -5,7 +5,7 @@
 #include "guest.h"
 
 #ifndef ROUNDS
-#define ROUNDS 16
+#define ROUNDS 10
 #endif
 enum { LIMIT = 1000000 };
 
