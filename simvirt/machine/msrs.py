@@ -57,7 +57,7 @@ def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
     :raises ProcessorFault: #GP(0), there is no such register.
     """
     state = cpu.state
-    if number == Msr.IA32_TSC:
+    if number == Msr.IA32_TIME_STAMP_COUNTER:
         return bus.time_stamp()
     if number == Msr.IA32_EFER:
         return state.efer

@@ -170,6 +170,21 @@ class CpuModel:
         return self.has(Feature.RDTSCP)
 
     @property
+    def has_syscall(self) -> bool:
+        """SYSCALL exists, in 64-bit mode."""
+        return self.has(Feature.SYSCALL)
+
+    def native_leaves(self) -> list[tuple[int, int | None, Answer]]:
+        """The stored answers as (leaf, subleaf, or None where ECX does not matter, EAX to EDX), for a table that needs no rules.
+
+        What is not in it, `cpuid` answers.
+        """
+        return [
+            (leaf, subleaf if leaf in _LEAVES_WITH_SUBLEAVES else None, answer)
+            for (leaf, subleaf), answer in self.leaves.items()
+        ]
+
+    @property
     def has_long_mode(self) -> bool:
         """EFER.LME can be set."""
         return self.has(Feature.LM)
@@ -228,7 +243,7 @@ def _model(
 _F = Feature
 _PENTIUM: Final = frozenset({_F.FPU, _F.DE, _F.PSE, _F.TSC, _F.MSR, _F.CX8})
 _PENTIUM_4: Final = _PENTIUM | {
-    _F.PAE, _F.SEP, _F.PGE, _F.CMOV, _F.PAT, _F.CLFSH, _F.MMX, _F.FXSR, _F.SSE, _F.SSE2, _F.SSE3, _F.CX16, _F.SYSCALL, _F.NX, _F.LM,
+    _F.PAE, _F.SEP, _F.PGE, _F.CMOV, _F.PAT, _F.PSE36, _F.CLFSH, _F.MMX, _F.FXSR, _F.SSE, _F.SSE2, _F.SSE3, _F.CX16, _F.SYSCALL, _F.NX, _F.LM,
 }  # fmt: skip
 _CORE_2: Final = _PENTIUM_4 | {_F.SSSE3, _F.LAHF64}
 _X86_64: Final = _CORE_2 | {
