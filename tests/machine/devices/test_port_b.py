@@ -1,0 +1,54 @@
+"""System control port B (IBM PC/AT Technical Reference; Intel 82371AB data sheet, NMISC)."""
+
+from __future__ import annotations
+
+from simvirt.machine.clock import GuestClock
+from simvirt.machine.devices.pit import Pit8254, pulse_time
+from simvirt.machine.devices.port_b import REFRESH_PULSES, PortB
+from simvirt.machine.event_queue import EventQueue
+
+
+def bench() -> tuple[GuestClock, Pit8254, PortB]:
+    clock = GuestClock(lambda: 0)
+    pit = Pit8254(clock, EventQueue(), lambda _level: None)
+    return clock, pit, PortB(clock, pit)
+
+
+def test_four_bits_can_be_written() -> None:
+    _, pit, port = bench()
+    port.write(0, 1, 0xFE)
+    assert port.read(0, 1) & 0xCF == 0x0E
+    pit.write(3, 1, 0xB0)  # mode 0: OUT 2 low
+    assert port.read(0, 1) == 0x0E
+
+
+def test_the_refresh_bit_toggles_every_eighteen_pulses() -> None:
+    clock, _, port = bench()
+    seen = []
+    for periods in range(6):
+        clock.skip_to(pulse_time(periods * REFRESH_PULSES))
+        first = port.read(0, 1) & 0x10
+        clock.skip_to(pulse_time((periods + 1) * REFRESH_PULSES) - 1)
+        assert port.read(0, 1) & 0x10 == first
+        seen.append(first >> 4)
+    assert seen == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_delay_by_counter_2_as_kernels_calibrate_with_it() -> None:
+    clock, pit, port = bench()
+    port.write(0, 1, 0x01)
+    pit.write(3, 1, 0xB0)
+    pit.write(2, 1, 0xA9)
+    pit.write(2, 1, 0x04)  # 1193 pulses: a millisecond
+    clock.skip_to(pulse_time(1193))
+    assert not port.read(0, 1) & 0x20
+    clock.skip_to(pulse_time(1194))
+    assert port.read(0, 1) & 0x20
+
+
+def test_reset_closes_the_gate() -> None:
+    _, pit, port = bench()
+    port.write(0, 1, 0x0F)
+    port.reset()
+    pit.write(3, 1, 0xB0)
+    assert port.read(0, 1) == 0
