@@ -1,8 +1,9 @@
 """CPUID: the features it tells of, and the processors that the simulated PC can be.
 
-A model claims what its namesake had *and* this PC can do, nothing else: no APIC, no machine check, no VME, no MONITOR, no AVX, no RDRAND,
-and no hypervisor bit. The converse does not hold: the engine decodes the same instructions under every model, so an SSE4 instruction
-runs on the "pentium" too. CPUID is what a guest asks, and it is answered the same on every host (SDM Vol. 2A "CPUID—CPU Identification").
+A model claims what its namesake had *and* this PC can do, nothing else: no APIC, no machine check, no VME, no
+MONITOR, no AVX, no RDRAND, and no hypervisor bit. The converse does not hold: the engine decodes the same
+instructions under every model, so an SSE4 instruction runs on the "pentium" too. CPUID is what a guest asks, and it
+is answered the same on every host (SDM Vol. 2A "CPUID—CPU Identification").
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class CpuModel:
         return self.has(Feature.SYSCALL)
 
     def native_leaves(self) -> list[tuple[int, int | None, Answer]]:
-        """The stored answers as (leaf, subleaf, or None where ECX does not matter, EAX to EDX), for a table that needs no rules.
+        """The stored answers as (leaf, subleaf or None where ECX does not matter, EAX to EDX): a table without rules.
 
         What is not in it, `cpuid` answers.
         """
@@ -211,7 +212,7 @@ def _model(
     features: Iterable[Feature],
     physical_bits: int = 0,
 ) -> CpuModel:
-    """A model from its signature (leaf 1 EAX), highest basic leaf and features; with `physical_bits` it has extended leaves."""
+    """A model from its signature (leaf 1 EAX), highest basic leaf and features; with `physical_bits`, extended ones."""
     words: dict[int, list[int]] = {}
     for feature in features:
         words.setdefault(feature.leaf, [0, 0, 0, 0])[feature.register.value] |= 1 << feature.bit
@@ -243,12 +244,13 @@ def _model(
 _F = Feature
 _PENTIUM: Final = frozenset({_F.FPU, _F.DE, _F.PSE, _F.TSC, _F.MSR, _F.CX8})
 _PENTIUM_4: Final = _PENTIUM | {
-    _F.PAE, _F.SEP, _F.PGE, _F.CMOV, _F.PAT, _F.PSE36, _F.CLFSH, _F.MMX, _F.FXSR, _F.SSE, _F.SSE2, _F.SSE3, _F.CX16, _F.SYSCALL, _F.NX, _F.LM,
+    _F.PAE, _F.SEP, _F.PGE, _F.CMOV, _F.PAT, _F.PSE36, _F.CLFSH, _F.MMX, _F.FXSR, _F.SSE, _F.SSE2, _F.SSE3, _F.CX16,
+    _F.SYSCALL, _F.NX, _F.LM,
 }  # fmt: skip
 _CORE_2: Final = _PENTIUM_4 | {_F.SSSE3, _F.LAHF64}
 _X86_64: Final = _CORE_2 | {
-    _F.SSE4_1, _F.SSE4_2, _F.POPCNT, _F.AES, _F.PCLMULQDQ, _F.MOVBE, _F.LZCNT, _F.PREFETCHW, _F.RDTSCP, _F.PDPE1GB, _F.BMI1, _F.BMI2, _F.ADX,
-    _F.FSGSBASE, _F.SMEP, _F.SMAP, _F.UMIP,
+    _F.SSE4_1, _F.SSE4_2, _F.POPCNT, _F.AES, _F.PCLMULQDQ, _F.MOVBE, _F.LZCNT, _F.PREFETCHW, _F.RDTSCP, _F.PDPE1GB,
+    _F.BMI1, _F.BMI2, _F.ADX, _F.FSGSBASE, _F.SMEP, _F.SMAP, _F.UMIP,
 }  # fmt: skip
 
 CPU_MODELS: Final[dict[str, CpuModel]] = {
@@ -259,7 +261,7 @@ CPU_MODELS: Final[dict[str, CpuModel]] = {
             signature=0x52C, highest=1, features=_PENTIUM,
         ),
         _model(
-            "pentium4", "Pentium 4 672", "the first processor with VT-x, of Adams and Agesen's measurements: SSE3, 64-bit mode",
+            "pentium4", "Pentium 4 672", "the first processor with VT-x, which Adams and Agesen measured: SSE3, 64-bit",
             signature=0xF43, highest=2, features=_PENTIUM_4, physical_bits=36,
         ),
         _model(

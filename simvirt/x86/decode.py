@@ -1,11 +1,12 @@
 """Bytes to instructions: the only module that knows the decoder library.
 
-The library is iced-x86, for facts and for text alike: its tables say which CPL an instruction needs, what it reads and writes and how it
-moves the stack, and text from the same decoder cannot contradict them. (Capstone, the usual choice for text, would be a second decoder
-with opinions of its own on what a byte string is.) It is imported at the first decode, not with this module.
+The library is iced-x86, for facts and for text alike: its tables say which CPL an instruction needs, what it reads
+and writes and how it moves the stack, and text from the same decoder cannot contradict them. (Capstone, the usual
+choice for text, would be a second decoder with opinions of its own on what a byte string is.) It is imported at the
+first decode, not with this module.
 
-A decode that misses the cache costs some 20 µs, a hit a fraction of one. The cache is keyed by the bytes, so rewritten code is never
-seen stale.
+A decode that misses the cache costs some 20 µs, a hit a fraction of one. The cache is keyed by the bytes, so
+rewritten code is never seen stale.
 """
 
 from __future__ import annotations
@@ -59,15 +60,15 @@ MAX_INSTRUCTION_LENGTH: Final = 15
 
 @lru_cache(maxsize=32768)
 def decode(code: bytes, ip: int, bits: Bits | int) -> Instruction:
-    """Decode the instruction at the start of `code`, which lies at offset `ip` of the code segment.
+    r"""Decode the instruction at the start of `code`, which lies at offset `ip` of the code segment.
 
-    Give up to 15 bytes; more are not looked at. Never raises: bytes that are no instruction give one with `is_valid` False, operation
-    INVALID and a length of at least one byte (none for no bytes at all).
+    Give up to 15 bytes; more are not looked at. Never raises: bytes that are no instruction give one with `is_valid`
+    False, operation INVALID and a length of at least one byte (none for no bytes at all).
 
-    >>> i = decode(b"\\x9d", 0x1000, Bits.CODE_32)
+    >>> i = decode(b"\x9d", 0x1000, Bits.CODE_32)
     >>> i.mnemonic, i.operation, i.length, i.operand_size, i.is_privileged
     ('popfd', <Operation.POPF: 'popf'>, 1, 32, False)
-    >>> decode(b"\\xcd\\x80", 0, Bits.CODE_32).immediate
+    >>> decode(b"\xcd\x80", 0, Bits.CODE_32).immediate
     128
     """
     return _library().instruction(code, ip, Bits(bits))
@@ -80,9 +81,9 @@ def instruction_length(code: bytes, bits: Bits | int) -> int:
 
 @lru_cache(maxsize=8192)
 def disassemble(code: bytes, ip: int, bits: Bits | int) -> str:
-    """The instruction at the start of `code` in Intel syntax, for people; bytes that are none as data.
+    r"""The instruction at the start of `code` in Intel syntax, for people; bytes that are none as data.
 
-    >>> disassemble(b"\\x0f\\x01\\x0d\\x00\\x10\\x00\\x00", 0, 32), disassemble(b"\\x0f\\xff", 0, 32)[:3]
+    >>> disassemble(b"\x0f\x01\x0d\x00\x10\x00\x00", 0, 32), disassemble(b"\x0f\xff", 0, 32)[:3]
     ('sidt fword ptr [0x1000]', 'db ')
     """
     return _library().text(code, ip, int(bits))
@@ -90,9 +91,9 @@ def disassemble(code: bytes, ip: int, bits: Bits | int) -> str:
 
 @lru_cache(maxsize=8192)
 def used_memory(instruction: Instruction) -> tuple[UsedMemory, ...]:
-    """Every access to memory that `instruction` makes, implicit ones included.
+    r"""Every access to memory that `instruction` makes, implicit ones included.
 
-    >>> [(str(use.access), use.operand.size) for use in used_memory(decode(b"\\x60", 0, 32))][:1]
+    >>> [(str(use.access), use.operand.size) for use in used_memory(decode(b"\x60", 0, 32))][:1]
     [('Access.WRITE', 4)]
     """
     return _library().memory_uses(instruction)
@@ -104,11 +105,11 @@ def memory_operand(code: bytes, ip: int, bits: Bits | int) -> MemoryOperand | No
 
 
 def access_size(code: bytes, ip: int, bits: Bits | int, *, is_write: bool) -> int:
-    """Bytes of one access of the instruction at the start of `code`, of the given direction; 0 if it makes none.
+    r"""Bytes of one access of the instruction at the start of `code`, of the given direction; 0 if it makes none.
 
     An operand that the instruction names goes before the stack; one iteration counts under a repeat prefix.
 
-    >>> access_size(b"\\xf3\\xa4", 0, 32, is_write=True), access_size(b"\\xff\\x30", 0, 32, is_write=False)
+    >>> access_size(b"\xf3\xa4", 0, 32, is_write=True), access_size(b"\xff\x30", 0, 32, is_write=False)
     (1, 4)
     """
     instruction = decode(code, ip, bits)

@@ -1,8 +1,8 @@
-"""Exceptions and interrupts: vectors, classes, error codes, and what happens when one strikes while another is delivered.
+"""Exceptions and interrupts: vectors, classes, error codes, and what two in a row become.
 
-The numbers 0 to 31 belong to the processor; 32 to 255 are anybody's (SDM Vol. 3A §6.2). An exception met while an earlier one is being
-delivered is either handled after it, or the pair becomes a double fault, or, during a double fault, the processor shuts down (a *triple
-fault*): `escalate` is that table.
+The numbers 0 to 31 belong to the processor; 32 to 255 are anybody's (SDM Vol. 3A §6.2). An exception met while an
+earlier one is being delivered is either handled after it, or the pair becomes a double fault, or, during a double
+fault, the processor shuts down (a *triple fault*): `escalate` is that table.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ VECTORS: Final[dict[Vector, VectorInfo]] = {
 }
 
 ERROR_CODE_VECTORS: Final[frozenset[int]] = frozenset(row.vector for row in VECTORS.values() if row.has_error_code)
-"""Vectors whose delivery pushes an error code. Not so for INT n with the same number, and nothing pushes one in real mode."""
+"""Vectors whose delivery pushes an error code; INT n with the same number pushes none, nor does real mode."""
 
 
 class Severity(Enum):
@@ -190,7 +190,7 @@ def escalate(first: int | None, second: int) -> Escalation:
 
 @dataclass(frozen=True, slots=True)
 class SelectorErrorCode:
-    """The error code of #TS, #NP, #SS and #GP (SDM Vol. 3A §6.13): what was referred to, and whether by an event from outside.
+    """The error code of #TS, #NP, #SS and #GP (SDM Vol. 3A §6.13): what was referred to, and by whom.
 
     >>> hex(SelectorErrorCode.for_vector(0x20, external=False).encode()), SelectorErrorCode.decode(0x102)
     ('0x102', SelectorErrorCode(index=32, in_idt=True, in_ldt=False, external=False))

@@ -1,7 +1,8 @@
 """The bits of EFLAGS, CR0, CR4 and IA32_EFER, under the manual's names.
 
-These are `IntFlag`s: they compare, mask and print as what they are, and mix with plain integers. To clear bits of a plain register value
-write ``value & ~int(Eflags.IF)``: the complement of a *flag* is a flag and knows only the named bits.
+These are `IntFlag`s: they compare, mask and print as what they are, and mix with plain integers. To clear bits of a
+plain register value write ``value & ~int(Eflags.IF)``: the complement of a *flag* is a flag and knows only the named
+bits.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ CR0_DEFINED: Final = int(
     Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG
 )
 CR0_RESERVED_LOW: Final = 0xFFFF_FFFF & ~CR0_DEFINED
-"""Reserved bits 31:0: ignored when written. Any of bits 63:32 is #GP(0) (SDM Vol. 2B "MOV—Move to/from Control Registers")."""
+"""Reserved bits 31:0: ignored when written. Any of bits 63:32 is #GP(0) (SDM Vol. 2B "MOV to CR")."""
 CR0_AT_RESET: Final = int(Cr0.CD | Cr0.NW | Cr0.ET)
 """60000010H (SDM Vol. 3A Table 10-1)."""
 

@@ -1,7 +1,7 @@
 """An instruction as a value: what it is, what it works on, how long it is.
 
-Nothing here depends on a decoder library; `simvirt.x86.decode` makes these. Operands are a closed union, `Operand`, so that whoever
-emulates an instruction matches on types rather than on text.
+Nothing here depends on a decoder library; `simvirt.x86.decode` makes these. Operands are a closed union, `Operand`,
+so that whoever emulates an instruction matches on types rather than on text.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, TypeAlias
 
-from simvirt.x86.operations import Operation
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from simvirt.x86.operations import Operation
     from simvirt.x86.registers import ControlRegister, DebugRegister, GeneralRegister, SegmentRegister
 
 
@@ -197,7 +196,7 @@ class Instruction:
     operation: Operation
     operands: tuple[Operand, ...]
     operand_size: int
-    """Bits: 16, 32 or 64 where the operation's width depends on mode and prefixes (POPF, IRET, far branches), else 0."""
+    """Bits: 16, 32 or 64 where the operation's width depends on mode and prefixes (POPF, IRET, CALL far), else 0."""
     address_size: int
     """Bits of addresses after any 67H prefix: counters of REP and pointers of string instructions have it."""
     flow: Flow

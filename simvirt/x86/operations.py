@@ -1,7 +1,8 @@
-"""What a monitor has to tell apart: the operations of the x86 that touch the machine rather than the program's own data.
+"""What a monitor has to tell apart: operations that touch the machine rather than the program's own data.
 
-A mnemonic is text for people, and too fine and too coarse at once: POPF, POPFD and POPFQ are one operation, MOV is six. `Operation` is the
-closed list of what a monitor may meet in a trap, and what `isa/x86-sensitive.csv` classifies. Everything else is OTHER.
+A mnemonic is text for people, and too fine and too coarse at once: POPF, POPFD and POPFQ are one operation, MOV is
+six. `Operation` is the closed list of what a monitor may meet in a trap, and what `isa/x86-sensitive.csv` classifies.
+Everything else is OTHER.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Paging structures: the bits of their entries, the three formats, and the page-fault error code.
 
-A *format* is a list of levels from the root down; each level takes its share of the linear address and may or may not map a large
-page (SDM Vol. 3A §4.3 32-bit paging, §4.4 PAE, §4.5 4-level paging). Walking is the machine's business; this is what a walk needs to know.
+A *format* is a list of levels from the root down; each level takes its share of the linear address and may or may not
+map a large page (SDM Vol. 3A §4.3 32-bit paging, §4.4 PAE, §4.5 4-level paging). Walking is the machine's business;
+this is what a walk needs to know.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from simvirt.x86.addresses import PAGE_SHIFT
 
 
 class PageEntry(IntFlag):
-    """Bits of a paging-structure entry (SDM Vol. 3A Tables 4-4 to 4-6 for 32-bit paging, 4-8 to 4-20 for the others)."""
+    """Bits of a paging-structure entry (SDM Vol. 3A Tables 4-4 to 4-6 for 32-bit paging, 4-8 to 4-20 otherwise)."""
 
     PRESENT = 1 << 0
     WRITABLE = 1 << 1
@@ -109,7 +110,7 @@ class PagingFormat:
     section: str
 
     def reserved_mask(self, level: PagingLevel, *, maps_page: bool, physical_bits: int, nxe: bool) -> int:
-        """Bits of an entry at `level` that fault when set (SDM Vol. 3A §4.3 to §4.5, "reserved" rows of their tables).
+        """Bits of an entry at `level` that fault when set (SDM Vol. 3A §4.3 to §4.5, rows "reserved" of their tables).
 
         `physical_bits` is MAXPHYADDR. 32-bit paging has reserved bits only in large entries, from the PSE-36 field up.
 
@@ -119,7 +120,7 @@ class PagingFormat:
         """
         large = maps_page and level.shift > PAGE_SHIFT
         if self.entry_size == 4:
-            # A 4 MiB page keeps physical bits 39:32 in bits 20:13 as far as MAXPHYADDR reaches; bit 21 is always reserved.
+            # A 4 MiB page keeps physical bits 39:32 in bits 20:13 as far as MAXPHYADDR reaches; 21 is always reserved.
             pse36_bits = max(0, min(physical_bits, 40) - 32)
             return ((1 << 22) - (1 << 13 + pse36_bits)) if large else 0
         # Bits 62:52 are for software in 4-level paging; PAE reserves everything from MAXPHYADDR up to 62.
@@ -187,7 +188,7 @@ class EptEntry(IntFlag):
 
 
 def is_canonical(linear: int) -> bool:
-    """Are bits 63:47 of a 64-bit linear address all alike? (SDM Vol. 1 §3.3.7.1)
+    """Are bits 63:47 of a 64-bit linear address all alike? See SDM Vol. 1 §3.3.7.1.
 
     >>> is_canonical(0x7FFF_FFFF_FFFF), is_canonical(0x8000_0000_0000)
     (True, False)

@@ -1,8 +1,8 @@
 """The registers a program can name, each with the number that instructions encode it by.
 
-A general register is one register of 64 bits that instructions see through windows of 8, 16, 32 or 64 bits; its *number* is what a
-ModR/M byte, a VM-exit qualification and an EPT instruction-information field all use (SDM Vol. 2A §2.1.5 Table 2-2, Vol. 3C §28.2.1
-Table 28-3). Names by width live here, so that nobody else keeps a list of them.
+A general register is one register of 64 bits that instructions see through windows of 8, 16, 32 or 64 bits; its
+*number* is what a ModR/M byte, a VM-exit qualification and an EPT instruction-information field all use (SDM Vol. 2A
+§2.1.5 Table 2-2, Vol. 3C §28.2.1 Table 28-3). Names by width live here, so that nobody else keeps a list of them.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ class SegmentRegister(IntEnum):
 
 
 class SystemSegmentRegister(IntEnum):
-    """The two system registers that hold a selector (SDM Vol. 3A §2.4); numbered on from the segment registers as the VMCS does."""
+    """The two system registers that hold a selector (SDM Vol. 3A §2.4), numbered on from the segment registers."""
 
     LDTR = 6
     TR = 7
 
 
 class ControlRegister(IntEnum):
-    """A control register by its encoding (SDM Vol. 3A §2.5). CR1, CR5 to CR7 and CR9 to CR15 do not exist: naming one is #UD."""
+    """A control register by its encoding (SDM Vol. 3A §2.5); naming any other is #UD."""
 
     CR0 = 0
     CR2 = 2
@@ -95,7 +95,7 @@ class ControlRegister(IntEnum):
 
 
 class DebugRegister(IntEnum):
-    """A debug register by its encoding (SDM Vol. 3B §18.2). DR4 and DR5 are DR6 and DR7 while CR4.DE is 0, and #UD otherwise."""
+    """A debug register by its encoding (SDM Vol. 3B §18.2); DR4 and DR5 are DR6 and DR7, or #UD if CR4.DE is 1."""
 
     DR0 = 0
     DR1 = 1
@@ -108,7 +108,7 @@ class DebugRegister(IntEnum):
 
 
 class Ring(IntEnum):
-    """A privilege level: of running code (CPL), of a descriptor (DPL) or of a request (RPL). Less is more (SDM Vol. 3A §5.5)."""
+    """A privilege level: of code (CPL), of a descriptor (DPL), of a request (RPL); less is more (SDM Vol. 3A §5.5)."""
 
     RING0 = 0
     RING1 = 1

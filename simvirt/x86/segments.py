@@ -1,8 +1,9 @@
 """Selectors, segment descriptors and gates: what the GDT, the LDT and the IDT hold.
 
-A descriptor is eight bytes (sixteen for a system descriptor or a gate in IA-32e mode) whose fields lie scattered for reasons of 1982;
-here they are put together. Layouts: SDM Vol. 3A §3.4.2 (selectors), §3.4.5 (segment descriptors), §3.5 and Table 3-2 (system types),
-§5.8.3 (call gates), §6.11 (IDT gates), §6.14.1 (64-bit gates), §7.2.3 (TSS descriptors in 64-bit mode).
+A descriptor is eight bytes (sixteen for a system descriptor or a gate in IA-32e mode) whose fields lie scattered for
+reasons of 1982; here they are put together. Layouts: SDM Vol. 3A §3.4.2 (selectors), §3.4.5 (segment descriptors),
+§3.5 and Table 3-2 (system types), §5.8.3 (call gates), §6.11 (IDT gates), §6.14.1 (64-bit gates), §7.2.3 (TSS
+descriptors in 64-bit mode).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from simvirt.x86.registers import Ring
 
 DESCRIPTOR_SIZE: Final = 8
 HIDDEN_FLAGS_MASK: Final = 0x00F0_FF00
-"""The part of a descriptor's high doubleword that is neither base nor limit 15:0: what CPU engines cache as a segment's "flags"."""
+"""The part of a descriptor's high doubleword that is no base: what CPU engines cache as a segment's "flags"."""
 
 
 class Selector(int):
@@ -95,7 +96,7 @@ LONG_MODE_TYPES: Final[dict[SystemDescriptorType, str]] = {
     SystemDescriptorType.INTERRUPT_GATE_32: "64-bit Interrupt Gate",
     SystemDescriptorType.TRAP_GATE_32: "64-bit Trap Gate",
 }
-"""What the types mean in IA-32e mode, by the manual's names; the types that are absent are reserved there (SDM Vol. 3A Table 3-2)."""
+"""What the types mean in IA-32e mode, by the manual's names; absent ones are reserved there (SDM Vol. 3A Table 3-2)."""
 
 GATE_TYPES: Final = frozenset(
     {
@@ -128,8 +129,8 @@ _TSS_BUSY: Final = 2
 class Descriptor:
     """A segment descriptor, code, data or system (SDM Vol. 3A §3.4.5, Figure 3-8).
 
-    `raw_limit` is the 20-bit field as stored; `limit` is the last valid offset that it means. `base` has 32 bits, or 64 for the
-    sixteen-byte descriptors of an LDT or a TSS in IA-32e mode.
+    `raw_limit` is the 20-bit field as stored; `limit` is the last valid offset that it means. `base` has 32 bits, or
+    64 for the sixteen-byte descriptors of an LDT or a TSS in IA-32e mode.
 
     >>> flat = Descriptor.decode(0x0000FFFF, 0x00CF9A00)
     >>> flat.is_code, hex(flat.limit), flat.dpl, flat.default_size, str(flat)
@@ -212,7 +213,7 @@ class Descriptor:
 
     @property
     def limit(self) -> int:
-        """Last valid offset (first invalid one below it, for an expand-down segment): the field scaled by G (§3.4.5 "Segment limit field")."""
+        """The field scaled by G: the last valid offset, or for an expand-down segment the last invalid one (§3.4.5)."""
         return self.raw_limit << 12 | 0xFFF if self.granularity else self.raw_limit
 
     @property
@@ -276,7 +277,7 @@ class Descriptor:
         return self.system_type in GATE_TYPES
 
     def covers(self, offset: int, size: int = 1) -> bool:
-        """Do `size` bytes from `offset` lie inside the limit? (SDM Vol. 3A §5.3 "Limit Checking")"""
+        """Do `size` bytes from `offset` lie inside the limit? See SDM Vol. 3A §5.3."""
         last = offset + size - 1
         if self.expand_down:
             return offset > self.limit and last <= (0xFFFF_FFFF if self.default_size else 0xFFFF)
@@ -301,7 +302,8 @@ NULL_DESCRIPTOR: Final = Descriptor.decode(0, 0)
 class GateDescriptor:
     """A call, interrupt, trap or task gate (SDM Vol. 3A §5.8.3, §6.11, §6.14.1, §7.2.5).
 
-    `ist` has a meaning in IA-32e mode only, `parameter_count` in a call gate outside of it only, `offset` in no task gate.
+    `ist` has a meaning in IA-32e mode only, `parameter_count` in a call gate outside of it only, `offset` in no task
+    gate.
     """
 
     kind: SystemDescriptorType
@@ -334,7 +336,7 @@ class GateDescriptor:
 
     @classmethod
     def decode_long(cls, low: int, high: int, upper: int) -> GateDescriptor | None:
-        """From the first three doublewords of a sixteen-byte gate of IA-32e mode; None if these bytes are no gate that exists there."""
+        """From the first three doublewords of a sixteen-byte gate of IA-32e mode; None if these are no gate there."""
         gate = None if (high >> 8 & 0xF) not in LONG_MODE_TYPES else cls.decode(low, high)
         if gate is None:
             return None
@@ -398,7 +400,7 @@ class GateDescriptor:
 
 @dataclass(frozen=True, slots=True)
 class AccessRights:
-    """The access-rights word of a segment in a VMCS (SDM Vol. 3C §25.4.1, Table 25-2): descriptor bits 55:40, and *unusable*.
+    """Access rights of a segment in a VMCS (SDM Vol. 3C §25.4.1, Table 25-2): descriptor bits 55:40, and *unusable*.
 
     >>> hex(AccessRights.of(Descriptor.decode(0x0000FFFF, 0x00CF9B00)).encode())
     '0xc09b'

@@ -1,9 +1,10 @@
 """Which instructions are sensitive, and which privileged: `isa/x86-sensitive.toml`, read and proved well-formed.
 
-In Popek and Goldberg's words (1974, §4) an instruction is *privileged* if it traps in user mode and does not in supervisor mode,
-*sensitive* if it changes the machine's configuration or its result depends on it, *innocuous* if it is not sensitive. A sensitive
-instruction that is not privileged is *critical*: it is what makes trap-and-emulate go wrong. These are the declared facts, each with its
-source; what the simulated processor really does is for experiments to say.
+In Popek and Goldberg's words (1974) an instruction is *privileged* if it traps in user mode and does not in
+supervisor mode, *sensitive* if it changes the machine's configuration or its result depends on it, *innocuous* if it
+is not sensitive. A sensitive instruction that is not privileged is *critical*: it is what makes trap-and-emulate go
+wrong. These are the declared facts, each with its source; what the simulated processor really does is for experiments
+to say.
 """
 
 from __future__ import annotations
@@ -130,13 +131,13 @@ class SensitivityTable:
 
 
 def classify(instruction: Instruction) -> Sensitivity | None:
-    """What is known of `instruction`'s sensitivity, None if it is innocuous.
+    r"""What is known of `instruction`'s sensitivity, None if it is innocuous.
 
     >>> from simvirt.x86.decode import decode
-    >>> row = classify(decode(b"\\x9d", 0, 32))
+    >>> row = classify(decode(b"\x9d", 0, 32))
     >>> row.failure, row.is_critical, row.requirement
     (<FailureKind.SILENT_DROP: 'silent-drop'>, True, <Requirement.SENSITIVE_REGISTERS: '3B'>)
-    >>> classify(decode(b"\\x0f\\x06", 0, 32)).privileged, classify(decode(b"\\x90", 0, 32)) is None
+    >>> classify(decode(b"\x0f\x06", 0, 32)).privileged, classify(decode(b"\x90", 0, 32)) is None
     (True, True)
     """
     return sensitivity_table().classify(instruction)
@@ -152,8 +153,8 @@ def load_sensitivity(path: Path) -> SensitivityTable:
     """Read a file of sensitive instructions and check it.
 
     Raises:
-        IsaFileError: it is no TOML, or a row has a field that is unknown, missing or of the wrong kind, or claims what another row
-            claims, or contradicts itself.
+        IsaFileError: it is no TOML, or a row has a field that is unknown, missing or of the wrong kind, or claims
+            what another row claims, or contradicts itself.
     """
     text = path.read_text(encoding="utf-8")
     try:
@@ -171,14 +172,18 @@ def load_sensitivity(path: Path) -> SensitivityTable:
         try:
             row = _row(table)
             for operation in row.operations:
-                if operation in claimed:
-                    raise ValueError(f"operation '{operation}' is in the row of line {claimed[operation]} already")
-                claimed[operation] = line
+                _claim(claimed, operation, line)
                 by_operation[operation] = row
         except ValueError as error:
             raise IsaFileError(path, line, str(error)) from None
         rows.append(row)
     return SensitivityTable(tuple(rows), by_operation)
+
+
+def _claim(claimed: dict[Operation, int], operation: Operation, line: int) -> None:
+    if operation in claimed:
+        raise ValueError(f"operation '{operation}' is in the row of line {claimed[operation]} already")
+    claimed[operation] = line
 
 
 def _row(table: dict[str, Any]) -> Sensitivity:
@@ -236,7 +241,7 @@ def _take(fields: dict[str, Any], name: str, kind: type, default: object) -> Any
     if value is None:
         raise ValueError(f"field '{name}' is missing")
     if not isinstance(value, kind):
-        raise ValueError(f"field '{name}' is {value!r}, expected {kind.__name__}")  # noqa: TRY004 - wrapped by the loader
+        raise ValueError(f"field '{name}' is {value!r}, expected {kind.__name__}")  # noqa: TRY004 - the loader wraps it
     return value
 
 

@@ -1,7 +1,7 @@
 """The task-state segment: where its fields lie, for 16-bit, 32-bit and 64-bit tasks.
 
-The processor reads stacks for inner rings, interrupt stacks and the I/O permission bitmap from it, and in the older modes switches tasks
-through it (SDM Vol. 3A §7.2.1 Figure 7-2, §7.6 Figure 7-10, §7.7 Figure 7-11).
+The processor reads stacks for inner rings, interrupt stacks and the I/O permission bitmap from it, and in the older
+modes switches tasks through it (SDM Vol. 3A §7.2.1 Figure 7-2, §7.6 Figure 7-10, §7.7 Figure 7-11).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Tss16(IntEnum):
 
 
 class Tss32(IntEnum):
-    """Byte offsets in a 32-bit TSS (SDM Vol. 3A Figure 7-2). Fields have 32 bits; of a selector the upper 16 are reserved."""
+    """Byte offsets in a 32-bit TSS (SDM Vol. 3A Figure 7-2). Fields have 32 bits, of which a selector takes 16."""
 
     LINK = 0
     ESP0 = 4

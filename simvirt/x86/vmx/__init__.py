@@ -1,7 +1,7 @@
 """Intel VT-x as facts: exit reasons, controls, VMCS fields, exit qualifications, under the manual's names and numbers.
 
-Nothing here executes anything; `machine` models the processor, `strategies.vtx` uses it. Section numbers are those of the edition of the
-manual in which VMX begins with Chapter 24 of Volume 3C.
+Nothing here executes anything; `machine` models the processor, `strategies.vtx` uses it. Section numbers are those of
+the edition of the manual in which VMX begins with Chapter 24 of Volume 3C.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The control words of a VMCS, bit by bit: they choose what makes a guest exit, and what entry and exit load and save.
 
-SDM Vol. 3C §25.6 (VM-execution controls, Tables 25-5 to 25-7), §25.7 (VM-exit controls), §25.8 (VM-entry controls). Some reserved bits
-must be 1: the *default1* class of Vol. 3D Appendix A.3 to A.5, from the days before a control was given to them.
+SDM Vol. 3C §25.6 (VM-execution controls, Tables 25-5 to 25-7), §25.7 (VM-exit controls), §25.8 (VM-entry controls).
+Some reserved bits must be 1: the *default1* class of Vol. 3D Appendix A.3 to A.5, from the days before a control was
+given to them.
 """
 
 from __future__ import annotations
@@ -162,5 +163,5 @@ CONTROL_WORDS: Final[dict[type[IntFlag], ControlWord]] = {
         ControlWord("VM-entry controls", EntryControls, 0x0000_11FF, "SDM Vol. 3C §25.8.1, Vol. 3D Appendix A.5"),
     )
 }
-"""The default1 bits are those of the plain capability MSRs; the *true* capability MSRs let CR3-load and CR3-store exiting (and the debug
-controls) be 0 as well (SDM Vol. 3D Appendix A.2)."""
+"""By flags. The default1 bits are those of the plain capability MSRs; the *true* ones let CR3-load and CR3-store
+exiting (and the debug controls) be 0 as well (SDM Vol. 3D Appendix A.2)."""

@@ -1,4 +1,4 @@
-"""The fields of a VMCS by their encodings (SDM Vol. 3D Appendix B), and what an encoding says about its field (Vol. 3C §25.11.2)."""
+"""The fields of a VMCS by their encodings (SDM Vol. 3D Appendix B), and what an encoding tells (Vol. 3C §25.11.2)."""
 
 from __future__ import annotations
 

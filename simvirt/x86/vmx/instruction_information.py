@@ -1,4 +1,7 @@
-"""The VM-exit instruction-information field: how the exiting instruction addressed memory (SDM Vol. 3C §28.2.5, Tables 28-8 to 28-11)."""
+"""The VM-exit instruction-information field: how the exiting instruction addressed memory.
+
+SDM Vol. 3C §28.2.5, Tables 28-8 to 28-11.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class InterruptionType(IntEnum):
 
     @property
     def needs_instruction_length(self) -> bool:
-        """Injecting it needs the VM-entry instruction length, for the saved RIP is that of the next instruction (§25.8.3)."""
+        """Injecting it needs the VM-entry instruction length: the saved RIP is the next instruction's (§25.8.3)."""
         return self in (
             InterruptionType.SOFTWARE_INTERRUPT,
             InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION,

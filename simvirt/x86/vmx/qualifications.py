@@ -1,7 +1,7 @@
 """Exit qualifications: the details of a VM exit, as records (SDM Vol. 3C §28.2.1, Tables 28-1 to 28-7).
 
-Each record has `encode()` to the 64-bit field and `decode()` from it; the field names are the manual's. For exits whose qualification is
-a plain address (INVLPG), a displacement (VMX instructions) or zero there is no record.
+Each record has `encode()` to the 64-bit field and `decode()` from it; the field names are the manual's. For exits
+whose qualification is a plain address (INVLPG), a displacement (VMX instructions) or zero there is no record.
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ class EptViolation:
     executable: bool = False
     linear_address_valid: bool = False
     to_page: bool = False
-    """Set: the access was to the page the linear address translates to; clear: to a guest paging-structure entry. No meaning
-    unless `linear_address_valid`."""
+    """Set: the access was to the page that the linear address translates to; clear: to a guest's paging structure.
+    No meaning unless `linear_address_valid`."""
     nmi_unblocking: bool = False
 
     def encode(self) -> int:
