@@ -1,8 +1,8 @@
 """Multiboot 1: how GRUB and QEMU's ``-kernel`` start a kernel (Multiboot Specification, version 0.6.96).
 
-Two structures. The *header* (§3.1) is in the image, somewhere in its first 8192 bytes; it asks for things, and where the image is no ELF
-file it says itself what to load where. The *information structure* (§3.3) is what the loader leaves in low memory for the kernel to
-read: how much memory there is, the command line, the loader's name.
+Two structures. The *header* (§3.1) is in the image, somewhere in its first 8192 bytes; it asks for things, and where
+the image is no ELF file it says itself what to load where. The *information structure* (§3.3) is what the loader leaves
+in low memory for the kernel to read: how much memory there is, the command line, the loader's name.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class MultibootHeader:
 
 
 def find_header(data: bytes) -> MultibootHeader | None:
-    """The multiboot header, wholly within the first 8192 bytes, on a 4-byte boundary, with a right checksum; None where there is none."""
+    """The multiboot header, or None: wholly in the first 8192 bytes, 4-byte aligned, with a right checksum."""
     searched = data[:SEARCHED_BYTES]
     for offset in range(0, len(searched) - 11, 4):
         magic, flags, checksum = struct.unpack_from("<3I", searched, offset)
@@ -109,9 +109,11 @@ def check_requests(header: MultibootHeader, name: str) -> None:
     """
     demanded = header.flags & _MANDATORY_BITS & ~_SUPPORTED_MANDATORY
     if demanded & HeaderFlag.VIDEO_MODE:
-        raise ImageError(name, "its multiboot header demands a video mode (bit 2)", "the PC has no display: leave the bit clear and use COM1")
+        raise ImageError(
+            name, "its multiboot header demands a video mode (bit 2)", "the PC has no display: clear the bit"
+        )
     if demanded:
-        raise ImageError(name, f"its multiboot header demands features that multiboot 1 does not define ({demanded:#x})", "clear these bits")
+        raise ImageError(name, f"its multiboot header demands undefined features ({demanded:#x})", "clear these bits")
 
 
 def multiboot_flat_image(data: bytes, header: MultibootHeader, name: str, path: Path | None = None) -> GuestImage:
@@ -120,21 +122,35 @@ def multiboot_flat_image(data: bytes, header: MultibootHeader, name: str, path: 
     :raises ImageError: the fields are missing, contradict each other or reach beyond the file.
     """
     if not header.has_addresses:
-        raise ImageError(name, "a multiboot header without address fields in a file that is no ELF", "set bit 16 and fill the fields, or link an ELF file")
+        raise ImageError(
+            name,
+            "a multiboot header without address fields in a file that is no ELF",
+            "set bit 16 and fill them, or link an ELF file",
+        )
     start = header.offset - (header.header_address - header.load_address)
     if header.load_address > header.header_address or start < 0:
-        raise ImageError(name, f"its multiboot load address {header.load_address:#x} lies outside the file, seen from the header")
+        raise ImageError(
+            name, f"its multiboot load address {header.load_address:#x} lies outside the file, seen from the header"
+        )
     load_end = header.load_end or header.load_address + len(data) - start
     bss_end = header.bss_end or load_end
     if not header.load_address < load_end <= bss_end:
-        raise ImageError(name, "the multiboot header's addresses are not in order", "load_addr < load_end_addr <= bss_end_addr")
+        raise ImageError(
+            name, "the multiboot header's addresses are not in order", "load_addr < load_end_addr <= bss_end_addr"
+        )
     if start + load_end - header.load_address > len(data):
-        raise ImageError(name, "its multiboot header asks for more bytes than the file has", "the file is damaged or was cut short")
+        raise ImageError(
+            name, "its multiboot header asks for more bytes than the file has", "the file is damaged or was cut short"
+        )
     if bss_end > 1 << 32:
         raise ImageError(name, "its multiboot segment wraps around at 4 GiB", "check the header's addresses")
-    segment = Segment(Gpa(header.load_address), data[start : start + load_end - header.load_address], bss_end - header.load_address)
+    segment = Segment(
+        Gpa(header.load_address), data[start : start + load_end - header.load_address], bss_end - header.load_address
+    )
     if header.entry not in segment:
-        raise ImageError(name, f"its entry point {header.entry:#x} lies outside what is loaded", "check the header's entry_addr")
+        raise ImageError(
+            name, f"its entry point {header.entry:#x} lies outside what is loaded", "check the header's entry_addr"
+        )
     return GuestImage(
         name=name,
         path=path,
@@ -167,7 +183,8 @@ def memory_map(memory_size: int) -> tuple[MemoryRange, ...]:
 def information_structure(at: Gpa, memory_size: int, command_line: str) -> bytes:
     """The information structure with what it points to, laid out from ``at`` on (§3.3).
 
-    The offsets are the specification's: flags 0, mem_lower 4, mem_upper 8, cmdline 16, mmap_length 44, mmap_addr 48, boot_loader_name 64.
+    The offsets are the specification's: flags 0, mem_lower 4, mem_upper 8, cmdline 16, mmap_length 44, mmap_addr 48,
+    boot_loader_name 64.
     """
     entries = b"".join(struct.pack("<IQQI", 20, *entry) for entry in memory_map(memory_size))
     map_at = at + _INFO_SIZE

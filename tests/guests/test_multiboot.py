@@ -80,7 +80,7 @@ def test_qemu_boots_what_is_recognised_here(tmp_path: Path, offset: int) -> None
 
 BROKEN = {
     "video": (header(1 << 2), "video mode"),
-    "unknown": (header(1 << 5), "does not define"),
+    "unknown": (header(1 << 5), "undefined features"),
     "no fields": (header(0) + EXIT_42, "without address fields"),
     "load above header": (header(ADDRESS_FIELDS, 0x100000, 0x100010, 0, 0, 0x100020) + EXIT_42, "outside the file"),
     "load below file": (header(ADDRESS_FIELDS, 0x100000, 0xFF000, 0, 0, 0x100020) + EXIT_42, "outside the file"),
