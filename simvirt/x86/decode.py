@@ -32,6 +32,7 @@ from simvirt.x86.instruction import (
     SegmentOperand,
     UsedMemory,
 )
+from simvirt.x86.naming import address_size, operation_of
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import ControlRegister, DebugRegister, GeneralRegister, SegmentRegister
 
@@ -84,7 +85,7 @@ def disassemble(code: bytes, ip: int, bits: Bits | int) -> str:
     r"""The instruction at the start of `code` in Intel syntax, for people; bytes that are none as data.
 
     >>> disassemble(b"\x0f\x01\x0d\x00\x10\x00\x00", 0, 32), disassemble(b"\x0f\xff", 0, 32)[:3]
-    ('sidt fword ptr [0x1000]', 'db ')
+    ('sidt [0x1000]', 'db ')
     """
     return _library().text(code, ip, int(bits))
 
@@ -164,29 +165,6 @@ def _library() -> _Iced:
     return _Iced(iced_x86)
 
 
-_RENAMED: Final[dict[str, Operation]] = {
-    "retf": Operation.RET_FAR,
-    "int": Operation.INT_N,
-    "wbnoinvd": Operation.WBINVD,
-    "sysexitq": Operation.SYSEXIT,
-    "sysretq": Operation.SYSRET,
-    "invlpgb": Operation.OTHER,
-    **{f"{stem}{size}": Operation(stem) for stem in ("pushf", "popf", "iret") for size in ("", "d", "q")},
-    **{f"{stem}{size}": Operation(stem) for stem in ("ins", "outs") for size in "bwd"},
-    **{
-        f"{stem}{size}": Operation(stem)
-        for stem in ("vmrun", "vmload", "vmsave", "invlpga")
-        for size in ("w", "d", "q")
-    },
-    **{f"{stem}{size}": Operation(stem) for stem in ("monitor", "mwait") for size in ("w", "d", "q")},
-    **{f"{stem}64": Operation(stem) for stem in ("xsaves", "xrstors")},
-    **dict.fromkeys(("lds", "les", "lfs", "lgs", "lss"), Operation.LOAD_FAR_POINTER),
-}
-"""Mnemonics whose operation has another name."""
-_DIRECT: Final = {
-    operation.value: operation for operation in Operation if operation not in (Operation.OTHER, Operation.INVALID)
-}
-_CONTROLS: Final = frozenset(int(register) for register in ControlRegister)
 _STRING_BASES: Final = {
     "SI": (GeneralRegister.RSI, 16),
     "ESI": (GeneralRegister.RSI, 32),
@@ -310,10 +288,10 @@ class _Iced:
             address=ip,
             bits=bits,
             mnemonic=mnemonic,
-            operation=_operation(mnemonic, operands, raw),
+            operation=operation_of(mnemonic, operands, is_far=_is_far(raw)),
             operands=operands,
             operand_size=self._operand_size(raw),
-            address_size=_address_size(encoding, bits),
+            address_size=address_size(encoding, bits),
             flow=self._flows[raw.flow_control],
             repeat=Repeat.REPNE if raw.has_repne_prefix else Repeat.REPE if raw.has_rep_prefix else Repeat.NONE,
             has_lock=raw.has_lock_prefix,
@@ -398,51 +376,5 @@ class _Iced:
         )
 
 
-def _operation(mnemonic: str, operands: tuple[Operand, ...], raw: iced_x86.Instruction) -> Operation:
-    if mnemonic == "mov":
-        return _move(operands)
-    if mnemonic in ("push", "pop"):
-        if isinstance(operands[0], SegmentOperand):
-            return Operation.PUSH_SEGMENT if mnemonic == "push" else Operation.POP_SEGMENT
-        return Operation.OTHER
-    if mnemonic == "call":
-        return Operation.CALL_FAR if raw.is_call_far or raw.is_call_far_indirect else Operation.OTHER
-    if mnemonic == "jmp":
-        return Operation.JMP_FAR if raw.is_jmp_far or raw.is_jmp_far_indirect else Operation.OTHER
-    return _RENAMED.get(mnemonic, _DIRECT.get(mnemonic, Operation.OTHER))
-
-
-def _move(operands: tuple[Operand, ...]) -> Operation:
-    destination, source = operands
-    match destination:
-        case SegmentOperand():
-            return Operation.MOV_TO_SEGMENT
-        case ControlOperand():
-            return Operation.MOV_TO_CR
-        case DebugOperand():
-            return Operation.MOV_TO_DR
-        case _:
-            pass
-    match source:
-        case SegmentOperand():
-            return Operation.MOV_FROM_SEGMENT
-        case ControlOperand():
-            return Operation.MOV_FROM_CR
-        case DebugOperand():
-            return Operation.MOV_FROM_DR
-        case _:
-            return Operation.OTHER
-
-
-_LEGACY_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-
-
-def _address_size(encoding: bytes, bits: Bits) -> int:
-    """Address size after an address-size prefix (SDM Vol. 2A §2.1.1, Vol. 1 Table 3-4)."""
-    for byte in encoding:
-        if byte == 0x67:
-            return {Bits.CODE_16: 32, Bits.CODE_32: 16, Bits.CODE_64: 32}[bits]
-        # A REX prefix followed by a legacy one is ignored, so it does not end the prefixes.
-        if byte not in _LEGACY_PREFIXES and not (bits == Bits.CODE_64 and byte & 0xF0 == 0x40):
-            break
-    return int(bits)
+def _is_far(raw: iced_x86.Instruction) -> bool:
+    return raw.is_call_far or raw.is_call_far_indirect or raw.is_jmp_far or raw.is_jmp_far_indirect

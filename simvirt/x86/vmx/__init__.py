@@ -6,6 +6,7 @@ the edition of the manual in which VMX begins with Chapter 24 of Volume 3C.
 
 from __future__ import annotations
 
+from simvirt.x86.vmx.access_rights import AccessRights
 from simvirt.x86.vmx.controls import (
     CONTROL_WORDS,
     ControlWord,
@@ -46,6 +47,7 @@ from simvirt.x86.vmx.qualifications import (
 __all__ = [
     "CONTROL_WORDS",
     "EXIT_REASONS",
+    "AccessRights",
     "ActivityState",
     "ControlWord",
     "CrAccess",
