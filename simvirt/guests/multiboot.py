@@ -72,7 +72,7 @@ class MemoryRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MultibootHeader:
-    """The header and where it was found; the addresses are there with :attr:`HeaderFlag.ADDRESS_FIELDS` only (§3.1.3)."""
+    """The header and where it was found; addresses are there with :attr:`HeaderFlag.ADDRESS_FIELDS` only (§3.1.3)."""
 
     offset: int
     flags: int
