@@ -90,6 +90,14 @@ def complete(cpu: Cpu, bus: Bus, event: Event) -> None:
             return
 
 
+def complete_once(cpu: Cpu, bus: Bus, event: Event) -> Event | None:
+    """As `complete`, but what the instruction meets on its way is returned or raised rather than dealt with.
+
+    :raises ProcessorFault: the instruction faults.
+    """
+    return _COMPLETIONS[type(event)](cpu, bus, event)
+
+
 # -------------------------------------------------------------------------------------------- exceptions and interrupts
 
 

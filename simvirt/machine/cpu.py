@@ -59,7 +59,10 @@ if TYPE_CHECKING:
     from simvirt.machine.memory import HostMemory
     from simvirt.x86.instruction import Instruction, MemoryOperand
 
-_FAULT_CHAIN_LENGTH: Final = 16
+    ExceptionFilter = Callable[[int, int | None, int | None, Interruption | None], None]
+    """Takes vector, error code, linear address of a page fault, and what was being delivered when the exception struck."""
+
+FAULT_CHAIN_LENGTH: Final = 16
 _TF: Final = int(Eflags.TF)
 _IF: Final = int(Eflags.IF)
 
@@ -81,8 +84,10 @@ class Cpu:
         self.engine = Engine(memory)
         self.state = self.engine.state
         self.memory = LinearMemory(self.engine)
-        self.fault_chain: deque[FaultRecord] = deque(maxlen=_FAULT_CHAIN_LENGTH)
+        self.fault_chain: deque[FaultRecord] = deque(maxlen=FAULT_CHAIN_LENGTH)
         self._stop_requested = False
+        self.exception_filter: ExceptionFilter | None = None
+        """Sees every exception before it is delivered, and may raise something to prevent that: VMX's exception bitmap."""
 
     # ---------------------------------------------------------------------------------------- running
 
@@ -326,6 +331,9 @@ class Cpu:
         :raises Shutdown: a triple fault.
         """
         state = self.state
+        exception_filter = self.exception_filter
+        if exception_filter is not None and what.source is Source.EXCEPTION:
+            exception_filter(what.vector, what.error_code, cr2, None)
         while True:
             if what.source is Source.EXCEPTION:
                 self.fault_chain.append(
@@ -340,6 +348,8 @@ class Cpu:
                     what = Interruption(what.vector, what.source, what.return_rip)
                 interrupts.deliver(state, self.memory, what)
             except ProcessorFault as fault:
+                if exception_filter is not None:
+                    exception_filter(fault.vector, fault.error_code, fault.cr2, what)
                 first = what.vector if what.source is Source.EXCEPTION else None
                 outcome = escalate(first, fault.vector)
                 if outcome is Escalation.SHUTDOWN:
@@ -350,6 +360,8 @@ class Cpu:
                     )
                     raise Shutdown from None
                 if outcome is Escalation.DOUBLE_FAULT:
+                    if exception_filter is not None:
+                        exception_filter(Vector.DF, 0, None, None)
                     if fault.cr2 is not None:
                         state.set_control_register(2, fault.cr2)
                     what, cr2 = Interruption(Vector.DF, Source.EXCEPTION, state.rip, 0), None

@@ -207,9 +207,13 @@ class Engine:
         address = ctypes.addressof(self._record)
         self._self = address
         self._words: memoryview = memoryview(self._record).cast("B").cast("Q")
+        code_at = SharedRecord.bytes.offset
+        self._code: memoryview = memoryview(self._record).cast("B")[code_at : code_at + 15]
         handle = self._uc._uch.value
         self._cpu_address = ctypes.c_uint64.from_address(handle + self.platform.uc_cpu).value
         self._env = ctypes.c_uint64.from_address(self._cpu_address + self.platform.cpu_env).value
+        self.state_address = self._env
+        """Address of the state image, for further views of it."""
         self.state = ProcessorState(self._env, self.platform.state)
         self._verify_state_address()
         self._map_memory()
@@ -443,8 +447,7 @@ class Engine:
     @property
     def code_bytes(self) -> bytes:
         """Up to 15 bytes at the instruction pointer, as the last event found them."""
-        record = self._record
-        return bytes(record.bytes[: record.byte_count])
+        return bytes(self._code[: self._words[_BYTE_COUNT]])
 
     # ---------------------------------------------------------------------------------------- memory
 
@@ -544,4 +547,4 @@ _CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine
 _REFUSAL, _FAULT_ADDRESS, _FAULT_GPA = word("refusal"), word("fault_address"), word("fault_gpa")
 _FAULT_ACCESS, _FAULT_ERROR, _FAULT_LEVEL = word("fault_access"), word("fault_error"), word("fault_level")
 _IO_PORT, _IO_SIZE, _IO_IS_OUT, _IO_VALUE = word("io_port"), word("io_size"), word("io_is_out"), word("io_value")
-_SYSTEM_CALL = word("system_call")
+_SYSTEM_CALL, _BYTE_COUNT = word("system_call"), word("byte_count")
