@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.devices import InterruptLine
 
-# The registers by offset (table II). 0 and 1 are the divisor latch while LCR.DLAB is set.
+# The registers by offset ("Summary of Registers"). 0 and 1 are the divisor latch while LCR.DLAB is set.
 RBR = THR = DLL = 0
 IER = DLM = 1
 IIR = FCR = 2
@@ -135,7 +135,7 @@ class Uart16550:
         self.reset()
 
     def reset(self) -> None:
-        """The MR pin (table III). Scratch register and divisor keep their values; input at the other end waits on."""
+        """The MR pin ("UART Reset Configuration"). Scratch register and divisor keep their values; input at the other end waits on."""
         self._ier = self._fcr = self._lcr = self._mcr = 0
         self._modem_changes = self._last_received = 0
         self._overrun = self._thr_interrupt = False
@@ -286,8 +286,8 @@ class Uart16550:
             self._shift_in(value)
         else:
             self._sink(value)
+        self._thr_interrupt = True
         if self._ier:
-            self._thr_interrupt = True
             self._update()
 
     def _write_ier(self, value: int) -> None:

@@ -1,8 +1,8 @@
 """The UART and the interrupt controllers against QEMU's models of them, access by access.
 
-QEMU's test protocol (`-qtest`) does port accesses and drives interrupt lines while the processor stands still.
-Random sequences go to both; every value read must be the same. What QEMU does otherwise than the data sheets is kept out of the
-sequences, each with a comment.
+QEMU's test protocol (`-qtest`) does port accesses and drives interrupt lines while the processor stands still. Random
+sequences go to both; every value read must be the same. What QEMU does otherwise than the data sheets is kept out of
+the sequences, each with a comment.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def test_uart_registers_and_fifos_in_loopback(qtest: Qtest, seed: int) -> None:
         board.write_port(Port(base + offset), 1, value)
         qtest.write(base + offset, value)
 
-    write(4, 0x10)  # QEMU's power-on MCR has OUT2 set; table III of the data sheet has it clear
+    write(4, 0x10)  # QEMU's power-on MCR has OUT2 set; the data sheet has it clear
     write(7, 0)  # the scratch register's is undefined
     compared = 0
     for step in range(STEPS):

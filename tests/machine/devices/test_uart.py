@@ -51,7 +51,7 @@ class Bench:
         return bytes(taken)
 
 
-def test_table_iii_power_on() -> None:
+def test_uart_reset_configuration() -> None:
     bench = Bench()
     assert [bench.read(register) for register in (IER, IIR, LCR, MCR, LSR)] == [0, NONE, 0, 0, 0x60]
     assert bench.read(MSR) & 0x0F == 0
