@@ -1,0 +1,37 @@
+"""simvirt: one simulated PC, several ways to run a guest on it, and the evidence of what each does to the guest.
+
+>>> import simvirt
+>>> simvirt.__version__
+'0.1.0'
+
+Public names are loaded when they are first used: `import simvirt` alone loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+__version__ = "0.1.0"
+
+_LAZY: Final[dict[str, str]] = {  # public name -> the module that defines it
+    "run": "simvirt.observe.session",
+    "compare": "simvirt.observe.session",
+    "Run": "simvirt.observe.results",
+    "Comparison": "simvirt.observe.comparison",
+}
+
+__all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604  the keys are strings
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name from its module (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
