@@ -135,7 +135,7 @@ class Uart16550:
         self.reset()
 
     def reset(self) -> None:
-        """The MR pin ("UART Reset Configuration"). Scratch register and divisor keep their values; input at the other end waits on."""
+        """The MR pin ("UART Reset Configuration"). Scratch and divisor stay; input at the other end waits on."""
         self._ier = self._fcr = self._lcr = self._mcr = 0
         self._modem_changes = self._last_received = 0
         self._overrun = self._thr_interrupt = False
