@@ -1,0 +1,185 @@
+r"""`run` and `compare`: the two questions that simvirt answers, as functions.
+
+>>> from simvirt.observe.session import run
+>>> result = run("hello")
+>>> result.outcome.value, result.console
+('finished', 'Hello from ring 0.\n')
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import UsageError
+from simvirt.guests.image import GuestImage
+from simvirt.guests.resolve import resolve
+from simvirt.observe.costs import DEFAULT_COSTS, find_costs
+from simvirt.observe.interruption import StopOnInterrupt
+from simvirt.observe.results import RunConfig
+from simvirt.observe.trial import Trial
+from simvirt.strategies.bare_metal import BareMetal
+from simvirt.x86.addresses import PAGE_SIZE
+from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from simvirt.observe.comparison import Comparison
+    from simvirt.observe.results import Run
+    from simvirt.strategies.strategy import Strategy
+    from simvirt.vmm.exit_log import ExitRecord
+
+    Listener = Callable[[ExitRecord], None]
+    Progress = Callable[[int, float], None]
+
+DEFAULT_MEMORY: Final = 64 << 20
+DEFAULT_MAX_INSTRUCTIONS: Final = 10**10
+LARGEST_MEMORY: Final = 3 << 30
+"""Above it lies, in a PC, the memory of devices."""
+ALL: Final = "all"
+
+_REPORT_SECONDS: Final = 0.2
+_FIRST_SLICE: Final = 1 << 20
+
+
+def run(
+    guest: str | Path | GuestImage,
+    strategy: str | Strategy = "bare-metal",
+    *,
+    memory: int | str = DEFAULT_MEMORY,
+    cpu: str | None = None,
+    seed: int = 0,
+    max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
+    trace: bool | Listener | None = None,
+    costs: str = DEFAULT_COSTS,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a guest under one strategy.
+
+    Args:
+        guest: a name of the catalogue, a path, or an image.
+        strategy: a strategy's name or alias, or a strategy.
+        memory: RAM in bytes, or as text like "64M".
+        cpu: name of a CPU model; the default model when None.
+        seed: where the PC takes randomness from.
+        max_instructions: guest instructions after which the run ends with the outcome `limit`.
+        trace: True keeps every exit with its cause in `Run.exits`; a function is called with each of them instead.
+        costs: name of the cost preset that models cycles.
+        progress: called now and then with the instructions so far and the host seconds so far.
+
+    Raises:
+        UsageError: no such guest, strategy, CPU model or preset, or the guest does not fit.
+        EngineError: this host has no verified engine.
+    """
+    image = _image(guest)
+    preset = find_costs(costs)
+    config = _config(memory, cpu, seed, max_instructions)
+    exits: list[ExitRecord] = []
+    listener = exits.append if trace is True else trace if callable(trace) else None
+    with StopOnInterrupt() as stop:
+        trial = Trial(image, _strategy(strategy), config, listener)
+        stop.watch(trial.machine)
+        _drive(trial, progress)
+    return trial.finish(preset, tuple(exits))
+
+
+def compare(
+    guest: str | Path | GuestImage,
+    strategies: str | Sequence[str | Strategy] = ALL,
+    *,
+    interval: int | None = None,
+    memory: int | str = DEFAULT_MEMORY,
+    cpu: str | None = None,
+    seed: int = 0,
+    max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
+    costs: str = DEFAULT_COSTS,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run a guest on the bare machine and under strategies, in step, and say where they part.
+
+    Args:
+        guest: a name of the catalogue, a path, or an image.
+        strategies: names or strategies, or "all"; the bare machine is always run, as the reference.
+        interval: instructions between two checkpoints; None lets the interval grow from 10,000 as the runs go on.
+        memory: RAM in bytes, or as text like "64M".
+        cpu: name of a CPU model; the default model when None.
+        seed: where the PC takes randomness from.
+        max_instructions: guest instructions after which a run ends with the outcome `limit`.
+        costs: name of the cost preset that models cycles.
+        progress: called now and then with the instructions of the reference and the host seconds so far.
+
+    Raises:
+        UsageError: no such guest, strategy, CPU model or preset, or the guest does not fit.
+        EngineError: this host has no verified engine.
+    """
+    raise NotImplementedError
+
+
+def _drive(trial: Trial, progress: Progress | None) -> None:
+    """Run to the end. Slices for the sake of reports change nothing: a machine stops and goes on exactly."""
+    limit = trial.config.max_instructions
+    if progress is None:
+        trial.advance(limit)
+        return
+    size = _FIRST_SLICE
+    while trial.outcome is None and trial.count < limit:
+        begin = time.perf_counter()
+        trial.advance(min(limit, trial.count + size))
+        progress(trial.count, trial.host_seconds)
+        elapsed = time.perf_counter() - begin
+        if elapsed < _REPORT_SECONDS / 2:
+            size *= 2
+        elif elapsed > _REPORT_SECONDS * 2 and size > 1:
+            size //= 2
+
+
+def _image(guest: str | Path | GuestImage) -> GuestImage:
+    return guest if isinstance(guest, GuestImage) else resolve(guest)
+
+
+def _strategy(strategy: str | Strategy) -> Strategy:
+    if not isinstance(strategy, str):
+        return strategy
+    bare = BareMetal()
+    if strategy == bare.info.name:  # without a VMM none has to be loaded
+        return bare
+    from simvirt.strategies.registry import find
+
+    return find(strategy)
+
+
+def _config(memory: int | str, cpu: str | None, seed: int, max_instructions: int) -> RunConfig:
+    if max_instructions < 1:
+        raise UsageError(f"max_instructions is {max_instructions}: a run needs at least one instruction")
+    model = find_cpu_model(DEFAULT_CPU_MODEL if cpu is None else cpu)
+    return RunConfig(model.name, memory_size(memory), seed, max_instructions)
+
+
+_SIZE: Final = re.compile(r"(\d+)\s*([KMG]?)(?:I?B)?", re.ASCII | re.IGNORECASE)
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def memory_size(memory: int | str) -> int:
+    """Bytes of RAM from a number or a text with K, M or G for powers of 1024.
+
+    >>> memory_size("64M") == memory_size("64 MiB") == memory_size(67108864)
+    True
+
+    Raises:
+        UsageError: it is no size, no whole number of pages, or more than a PC of this kind has.
+    """
+    if isinstance(memory, str):
+        match = _SIZE.fullmatch(memory.strip())
+        if match is None:
+            raise UsageError(f"'{memory}' is not an amount of memory: write for example 64M, 16MiB or 1048576")
+        size = int(match[1]) * _UNITS[match[2].upper()]
+    else:
+        size = memory
+    if size <= 0 or size % PAGE_SIZE:
+        raise UsageError(f"{memory} bytes of memory: a positive multiple of {PAGE_SIZE} is needed")
+    if size > LARGEST_MEMORY:
+        raise UsageError(f"{memory} of memory is too much: a PC of this kind has at most 3 GiB")
+    return size

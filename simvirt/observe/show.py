@@ -1,0 +1,186 @@
+"""How results look to a person: in a terminal (rich), as plain text, and in Jupyter. The same tables everywhere.
+
+rich is imported when something is first shown, never with a result.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+from simvirt.observe.comparison import Equivalence, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from simvirt.observe.comparison import Comparison, Verdict
+    from simvirt.observe.results import Run
+    from simvirt.observe.sites import SiteTable
+
+_TEXT_WIDTH: Final = 110
+_MARKS: Final[Mapping[Equivalence, str]] = {
+    Equivalence.EQUIVALENT: "green",
+    Equivalence.DIVERGED: "red",
+    Equivalence.UNDETERMINED: "yellow",
+    Equivalence.NOT_APPLICABLE: "dim",
+}
+
+
+def as_text(what: RenderableType) -> str:
+    """Plain text of a result."""
+    console = _console(record=False)
+    with console.capture() as capture:
+        console.print(what)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
+
+
+def as_html(what: RenderableType) -> str:
+    """A result for a notebook."""
+    console = _console(record=True)
+    console.print(what)
+    return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.25'>{code}</pre>")
+
+
+def _console(*, record: bool) -> Console:
+    from rich.console import Console
+
+    return Console(file=io.StringIO(), width=_TEXT_WIDTH, record=record, highlight=False, legacy_windows=False)
+
+
+def show_run(run: Run) -> RenderableType:
+    """A run: console, outcome, counts."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    if run.console:
+        parts += [Text(run.console.rstrip("\n")), Text()]
+    status = "" if run.guest_status is None else f", guest status {run.guest_status}"
+    parts.append(Text(f"{run.guest} under {run.strategy}: {run.outcome.value}{status}", style="bold"))
+    if run.error:
+        parts.append(Text(f"{run.error.kind}: {run.error.message}", style="red"))
+    counted, modelled = run.counted, run.modelled
+    parts.append(
+        Text(
+            f"counted   {counted.instructions:,} instructions, {counted.interventions:,} interventions, "
+            f"{counted.direct_fraction:.4%} executed directly"
+        )
+    )
+    parts.append(Text(f"modelled  {modelled.cycles:,} cycles on {modelled.preset}"))
+    parts.append(Text(f"          {modelled.source}", style="dim"))
+    parts.append(Text(f"measured  {run.measured.host_seconds:.3f} s on this host"))
+    if counted.vm_exits:
+        parts += [Text(), _exit_table(counted.vm_exits)]
+    if run.post_mortem:
+        parts += [Text(), run.post_mortem]
+    return Group(*parts)
+
+
+def _exit_table(exits: Mapping[str, int]) -> Table:
+    table = _table()
+    table.add_column("exit reason")
+    table.add_column("count", justify="right")
+    for reason, number in sorted(exits.items(), key=lambda row: (-row[1], row[0])):
+        table.add_row(reason, f"{number:,}")
+    return table
+
+
+def show_comparison(comparison: Comparison) -> RenderableType:
+    """A comparison: one row a strategy, then what made the difference."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [_verdict_table(comparison)]
+    for name, verdict in comparison.verdicts.items():
+        if verdict.obstacle:
+            parts += [Text(), Text(f"{name} cannot run this guest: {verdict.obstacle}")]
+        if verdict.first_divergence:
+            parts += [Text(), *_divergence(name, comparison.reference, verdict)]
+        violations = verdict.resource_control.violations
+        if violations:
+            parts += [Text(), Text(f"{name} violates resource control:", style="red"), *map(Text, violations)]
+    if comparison.sites:
+        parts += [Text(), comparison.sites]
+    exemptions = dict.fromkeys(text for verdict in comparison.verdicts.values() for text in verdict.exemptions)
+    if exemptions:
+        parts += [Text(), Text("Not compared:", style="dim"), *(Text(f"  {text}", style="dim") for text in exemptions)]
+    return Group(*parts)
+
+
+def _verdict_table(comparison: Comparison) -> Table:
+    from rich.text import Text
+
+    table = _table(title=f"{comparison.guest}: the three properties")
+    for heading in ("strategy", "outcome", "equivalence"):
+        table.add_column(heading)
+    for heading in ("instructions", "direct", "exits", "on innocuous", "violations", "cycles", "seconds"):
+        table.add_column(heading, justify="right")
+    names = dict.fromkeys([*(run.strategy for run in comparison.runs), *comparison.verdicts])
+    for name in names:
+        run = next((run for run in comparison.runs if run.strategy == name), None)
+        verdict = comparison.verdicts.get(name)
+        cells: list[RenderableType] = [name, run.outcome.value if run else "–"]
+        if verdict:
+            cells.append(Text(verdict.equivalence.value, style=_MARKS[verdict.equivalence]))
+        else:
+            cells.append(Text("reference", style="dim"))
+        if run:
+            innocuous = verdict.efficiency.innocuous_interventions if verdict else 0
+            cells += [
+                f"{run.counted.instructions:,}",
+                f"{run.counted.direct_fraction:.2%}",
+                f"{run.counted.interventions:,}",
+                f"{innocuous:,}" if innocuous is not None else "–",
+                f"{len(verdict.resource_control.violations)}" if verdict else "–",
+                f"{run.modelled.cycles:,}",
+                f"{run.measured.host_seconds:.3f}",
+            ]
+        table.add_row(*cells)
+    return table
+
+
+def _divergence(name: str, reference: str, verdict: Verdict) -> list[RenderableType]:
+    from rich.text import Text
+
+    found = verdict.first_divergence
+    assert found is not None
+    return [
+        Text(f"{name} parts from {reference} at instruction {found.instruction:,}", style="bold"),
+        Text(f"  {found.place}:  {found.mnemonic}"),
+        Text(f"  {found.component}: {shown(found.reference_value)} on {reference}, {shown(found.value)} on {name}"),
+        Text(f"  {found.explanation}"),
+    ]
+
+
+def show_sites(table: SiteTable) -> RenderableType:
+    """Site against strategy."""
+    from rich.text import Text
+
+    grid = _table(title="each site by itself, from the reference's state")
+    grid.add_column("site")
+    grid.add_column("instruction")
+    grid.add_column(table.reference)
+    for strategy in table.strategies:
+        grid.add_column(strategy)
+    for row in table.rows:
+        cells: list[RenderableType] = [row.name, row.mnemonic, row.reference or "nothing visible"]
+        for strategy in table.strategies:
+            effect = row.effects.get(strategy)
+            if effect is None:
+                cells.append(Text("–", style="dim"))
+            elif effect.same:
+                cells.append(Text("same", style="green"))
+            else:
+                cells.append(Text(effect.shown, style="red"))
+        grid.add_row(*cells)
+    return grid
+
+
+def _table(title: str | None = None) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

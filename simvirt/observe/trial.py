@@ -1,0 +1,130 @@
+"""A trial: one guest under one strategy, under way.
+
+It drives a machine to exact instruction counts, keeps the time that takes, and turns what goes wrong inside a
+strategy into an outcome. When it is over, it becomes a `Run`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from simvirt.errors import UsageError
+from simvirt.machine.machine import Outcome
+from simvirt.observe.results import Counted, Measured, Run, RunConfig, RunError
+from simvirt.strategies.strategy import MachineConfig
+from simvirt.x86.addresses import PAGE_SHIFT
+from simvirt.x86.cpuid import find_cpu_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.guests.image import GuestImage
+    from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.observe.costs import CostPreset
+    from simvirt.strategies.strategy import Strategy
+    from simvirt.vmm.exit_log import ExitRecord
+
+
+class Trial:
+    """A guest on its machine.
+
+    Attributes:
+        machine: the machine that the strategy built.
+        cpu: the physical CPU below it.
+        log: what the VMM does.
+        error: the monitor's fault, once it has met one.
+        host_seconds: time spent running so far.
+
+    Raises:
+        UsageError: the guest does not fit the machine.
+        EngineError: this host has no verified engine.
+    """
+
+    def __init__(
+        self,
+        image: GuestImage,
+        strategy: Strategy,
+        config: RunConfig,
+        listener: Callable[[ExitRecord], None] | None = None,
+    ) -> None:
+        self.image = image
+        self.strategy = strategy
+        self.config = config
+        machine_config = MachineConfig(config.memory, find_cpu_model(config.cpu), config.seed)
+        virtualized = strategy.build(image, machine_config)
+        self.machine, self.cpu, self.log = virtualized.machine, virtualized.cpu, virtualized.log
+        self.log.listener = listener
+        self.error: RunError | None = None
+        self.host_seconds = 0.0
+
+    @property
+    def count(self) -> int:
+        """Guest instructions retired."""
+        return self.machine.count
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it can go on."""
+        return self.machine.outcome
+
+    def advance(self, instruction: int) -> Outcome | None:
+        """Run until exactly `instruction` instructions are retired, or to the end.
+
+        Whatever the strategy raises ends the trial as a monitor error; only wrong usage is the caller's.
+        """
+        begin = time.perf_counter()
+        try:
+            return self.machine.run_to(instruction)
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a strategy may fail in any way; what it did so far stays evidence
+            self.error = RunError(type(error).__name__, str(error))
+            self.machine.outcome = Outcome.MONITOR_ERROR
+            return Outcome.MONITOR_ERROR
+        finally:
+            self.host_seconds += time.perf_counter() - begin
+
+    def take_dirty_pages(self) -> set[int]:
+        """Guest-physical pages written since the last call, by number."""
+        dirty = self.cpu.engine.take_dirty_pages()
+        pages: set[int] = set()
+        for region in self.machine.space.ram:
+            first, last = region.host >> PAGE_SHIFT, (region.host + region.size) >> PAGE_SHIFT
+            shift = (region.start >> PAGE_SHIFT) - first
+            pages.update(page + shift for page in dirty if first <= page < last)
+        return pages
+
+    def finish(self, costs: CostPreset, exits: tuple[ExitRecord, ...] = ()) -> Run:
+        """What the trial has shown. One that could go on was stopped by its limit."""
+        machine, log = self.machine, self.log
+        counted = Counted(
+            instructions=machine.count,
+            emulated_instructions=log.emulated_instructions,
+            vm_exits={reason.name: number for reason, number in sorted(log.counts.items(), key=lambda c: c[0].name)},
+            by_intervention=dict(log.interventions),
+        )
+        return Run(
+            image=self.image,
+            strategy=self.strategy.info.name,
+            config=self.config,
+            outcome=Outcome.LIMIT if machine.outcome is None else machine.outcome,
+            guest_status=machine.board.exit_status,
+            console_bytes=bytes(machine.board.console),
+            counted=counted,
+            modelled=costs.apply(log.counts, counted.instructions - counted.emulated_instructions),
+            measured=Measured(self.host_seconds),
+            error=self.error,
+            exits=exits,
+            attempts=tuple(log.attempts),
+            state=self._final_state(),
+            virtual_ns=machine.board.clock.now(),
+        )
+
+    def _final_state(self) -> ArchitecturalState | None:
+        try:
+            return self.machine.processor.guest_state()
+        except Exception:  # after a fault of the monitor there may be no state to tell
+            if self.error:
+                return None
+            raise
