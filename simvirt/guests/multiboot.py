@@ -117,7 +117,9 @@ def check_requests(header: MultibootHeader, name: str) -> None:
 
 
 def multiboot_flat_image(data: bytes, header: MultibootHeader, name: str, path: Path | None = None) -> GuestImage:
-    """An image that is no ELF file but whose header has the address fields.
+    """An image whose header has the address fields, whatever the file is apart from that.
+
+    They go before an ELF file's own headers (§3.1.3): that is how a 64-bit kernel with a 32-bit entry is started.
 
     :raises ImageError: the fields are missing, contradict each other or reach beyond the file.
     """

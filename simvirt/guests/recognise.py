@@ -74,7 +74,9 @@ def _recognise_bytes(data: bytes, subject: str, path: Path | None, label: str | 
     header = find_header(data)
     if header is not None:
         check_requests(header, subject)
-    if is_elf(data):
+    if header is not None and header.has_addresses:  # they count, says the specification, even in an ELF file
+        image = multiboot_flat_image(data, header, subject, path)
+    elif is_elf(data):
         image = elf_image(data, subject, path, multiboot=header is not None)
     elif header is not None:
         image = multiboot_flat_image(data, header, subject, path)

@@ -19,6 +19,7 @@ from simvirt.guests.multiboot import (
 from simvirt.guests.recognise import recognise
 from simvirt.x86.addresses import Gpa
 from tests.guests import qemu
+from tests.guests.elf_maker import Header, make_elf
 
 MAGIC = 0x1BADB002
 ADDRESS_FIELDS = 1 << 16
@@ -75,6 +76,17 @@ def test_qemu_boots_what_is_recognised_here(tmp_path: Path, offset: int) -> None
     path = tmp_path / "kludge.bin"
     path.write_bytes(flat(offset=offset, bss_end=0x104000))
     assert recognise(path).kind is ImageKind.MULTIBOOT
+    assert qemu.run(path).guest_status == 42
+
+
+@pytest.mark.skipif(not qemu.is_installed(), reason="qemu-system-i386 is not installed")
+def test_address_fields_go_before_elf_headers(tmp_path: Path) -> None:
+    path = tmp_path / "kernel64.elf"
+    elf64 = make_elf(Header(0, elf_class=2, machine=62), [])
+    path.write_bytes(elf64 + flat(offset=0, load=0x100000 + len(elf64)))
+    image = recognise(path)
+    assert image.kind is ImageKind.MULTIBOOT
+    assert image.entry == 0x100000 + len(elf64) + 32
     assert qemu.run(path).guest_status == 42
 
 

@@ -15,18 +15,18 @@ static void on_exception(struct frame *frame) {
     frame->eip = resume_address;
 }
 
-/* name, mnemonic, whether the processor pushes an error code */
-#define PROBES(_)                                    \
-    _(divide, "#DE  division by zero          ", 0)  \
-    _(breakpoint, "#BP  INT3                      ", 0) \
-    _(overflow, "#OF  INTO                      ", 0) \
-    _(bound, "#BR  BOUND                     ", 0) \
-    _(invalid_opcode, "#UD  UD2                       ", 0) \
-    _(not_present, "#NP  segment not present       ", 1) \
+/* name, what the console says, whether the processor pushes an error code */
+#define PROBES(_)                                             \
+    _(divide, "#DE  division by zero          ", 0)           \
+    _(breakpoint, "#BP  INT3                      ", 0)       \
+    _(overflow, "#OF  INTO                      ", 0)         \
+    _(bound, "#BR  BOUND                     ", 0)            \
+    _(invalid_opcode, "#UD  UD2                       ", 0)   \
+    _(not_present, "#NP  segment not present       ", 1)      \
     _(not_present_gate, "#NP  gate not present          ", 1) \
-    _(stack, "#SS  stack segment not present ", 1) \
-    _(selector, "#GP  selector beyond the GDT   ", 1) \
-    _(empty_gate, "#GP  gate of no type           ", 1) \
+    _(stack, "#SS  stack segment not present ", 1)            \
+    _(selector, "#GP  selector beyond the GDT   ", 1)         \
+    _(empty_gate, "#GP  gate of no type           ", 1)       \
     _(beyond_table, "#GP  vector beyond the IDT     ", 1)
 
 #define DECLARE(name, text, has_error_code) \

@@ -340,7 +340,7 @@ site_sysenter:
     movl %esp, %ecx
     movl $1f, %edx
 site_sysexit:
-    sysexitl
+    sysexit
     ret
 1:  int $FROM_USER_VECTOR
     ret
