@@ -68,6 +68,10 @@ class MonitorError(SimvirtError):
     """The monitor, not the guest, is at fault: a bug in simvirt or in a strategy."""
 
 
+class UnsupportedGuestError(MonitorError):
+    """The guest did something sound that this strategy's monitor does not virtualize so far; another strategy may."""
+
+
 class EngineError(MonitorError):
     """The CPU engine is missing, of an unverified version or platform, or behaved in a way that cannot be."""
 

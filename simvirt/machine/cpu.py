@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine import interrupts
-from simvirt.machine.engine import Engine, Intercepts, SvmExit, Verdict
+from simvirt.machine.engine import Engine, Intercepts, SvmExit
 from simvirt.machine.events import (
     ControlRegisterAccess,
     ControlRegisterOperation,
@@ -44,7 +44,8 @@ from simvirt.machine.events import (
 from simvirt.machine.faults import FaultRecord, ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
-from simvirt.machine.native.layout import NativeEvent, Refusal
+from simvirt.machine.fills import Refusal, Verdict
+from simvirt.machine.native.layout import NativeEvent
 from simvirt.x86.addresses import Port
 from simvirt.x86.decode import decode
 from simvirt.x86.exceptions import Escalation, Vector, escalate
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.memory import HostMemory
+    from simvirt.machine.state import ProcessorState
     from simvirt.x86.instruction import Instruction, MemoryOperand
 
     ExceptionFilter = Callable[[int, int | None, int | None, Interruption | None], None]
@@ -81,9 +83,13 @@ class Cpu:
     """
 
     def __init__(self, memory: HostMemory) -> None:
-        self.engine = Engine(memory)
-        self.state = self.engine.state
-        self.memory = LinearMemory(self.engine)
+        engine = Engine(memory)
+        self._assemble(engine, engine.state, LinearMemory(engine))
+
+    def _assemble(self, engine: Engine, state: ProcessorState, memory: LinearMemory) -> None:
+        self.engine = engine
+        self.state = state
+        self.memory = memory
         self.fault_chain: deque[FaultRecord] = deque(maxlen=FAULT_CHAIN_LENGTH)
         self._stop_requested = False
         self.exception_filter: ExceptionFilter | None = None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget
-from simvirt.machine.native.layout import MAX_OVERRIDES, Access
+from simvirt.machine.fills import Access
+from simvirt.machine.native.layout import MAX_OVERRIDES
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE, Gpa
 from simvirt.x86.decode import used_memory
 from simvirt.x86.exceptions import Vector

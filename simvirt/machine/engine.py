@@ -19,16 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import EngineError, UsageError
 from simvirt.machine import platforms
+from simvirt.machine.fills import Access, PageFlag, Refusal, Verdict
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
     CHECKED_MEMBERS,
     MAX_CPUID,
     MAX_OVERRIDES,
     MAX_REGIONS,
-    Access,
     NativeEvent,
-    PageFlag,
-    Refusal,
     SharedRecord,
     word,
 )
@@ -139,19 +137,6 @@ class Intercepts:
     """Bit n: MOV to CRn (and LMSW, CLTS for CR0)."""
     dr_reads: int = 0
     dr_writes: int = 0xFF
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The record of a refused fill: what was accessed how, and why it was not allowed."""
-
-    refusal: Refusal
-    access: Access
-    gva: Gva
-    gpa: Gpa
-    """The guest-physical address of the access; of the table entry for a page fault."""
-    error_code: int
-    level: int
 
 
 class _Library:

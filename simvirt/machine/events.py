@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from simvirt.machine.native.layout import Access
+from simvirt.machine.fills import Access
 from simvirt.x86.addresses import Gpa, Gva, Port
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.registers import GeneralRegister

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simvirt.machine.faults import ProcessorFault
-from simvirt.machine.native.layout import Access, Refusal
+from simvirt.machine.fills import Access, Refusal
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Hpa
 from simvirt.x86.exceptions import Vector
 

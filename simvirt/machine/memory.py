@@ -85,7 +85,7 @@ class AddressSpace:
 class HostMemory:
     """The PC's memory: `size` bytes, allocated lazily by the host's kernel, shared with the engine.
 
-    `view` is a writable memoryview of all of it; `page_flags` holds one byte for each page (`machine.native.layout.PageFlag`).
+    `view` is a writable memoryview of all of it; `page_flags` holds one byte for each page (`machine.fills.PageFlag`).
     Whoever writes here from outside the engine tells it (`Engine.written`), so that translated code is never stale.
     """
 

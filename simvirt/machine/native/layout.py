@@ -30,35 +30,6 @@ class NativeEvent(IntEnum):
     ENGINE_ERROR = 7
 
 
-class Refusal(IntEnum):
-    """The verdict on a refused fill of the engine's TLB."""
-
-    NOTHING = 0
-    PAGE_FAULT = 1
-    HOLE = 2
-    MMIO = 3
-    ROM_WRITE = 4
-    WATCHED_WRITE = 5
-    EXECUTED_ALIAS = 6
-    SUPERVISOR_AT_CPL3 = 7
-
-
-class Access(IntEnum):
-    """The kind of a memory access (Unicorn's numbers)."""
-
-    READ = 16
-    WRITE = 17
-    FETCH = 18
-
-
-class PageFlag(IntEnum):
-    """Flags of a host page."""
-
-    EXECUTED = 1
-    DIRTY = 2
-    WATCHED = 4
-
-
 class RegionWords(ctypes.Structure):
     """One region of the physical address space."""
 

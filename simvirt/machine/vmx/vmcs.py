@@ -1,0 +1,146 @@
+"""The virtual-machine control structure: what a VMM sets before a VM entry and reads after a VM exit (SDM Vol. 3C Chapter 25).
+
+One `Vmcs` belongs to one virtual processor. Its fields are reached by their encodings, `VmcsField`, with `read` (VMREAD) and `write`
+(VMWRITE); the exit-information fields are read-only to the VMM. While a VMCS is current on a processor, guest-state fields live in the
+processor (`machine.vmx.guest_fields`); `leave` brings them home.
+
+>>> vmcs = Vmcs()
+>>> vmcs.write(VmcsField.EXCEPTION_BITMAP, 1 << 6)
+>>> vmcs.read(VmcsField.EXCEPTION_BITMAP)
+64
+>>> vmcs.write(VmcsField.EXIT_REASON, 0)
+Traceback (most recent call last):
+...
+simvirt.machine.vmx.vmcs.VmcsError: VMWRITE of EXIT_REASON failed: the field is read-only (VM-instruction error 13)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import MonitorError
+from simvirt.machine.vmx.guest_fields import GUEST_FIELDS
+from simvirt.x86.vmx import FieldKind, VmcsField
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from simvirt.machine.cpu import Cpu
+
+
+class VmInstructionError(IntEnum):
+    """VM-instruction error numbers (SDM Vol. 3C §31.4, Table 31-1), those that can arise here."""
+
+    ENTRY_INVALID_CONTROL_FIELDS = 7
+    ENTRY_INVALID_HOST_STATE = 8
+    UNSUPPORTED_FIELD = 12
+    WRITE_TO_READ_ONLY_FIELD = 13
+
+
+class VmcsError(MonitorError):
+    """VMREAD or VMWRITE failed: VMfailValid with a VM-instruction error."""
+
+    def __init__(self, what: str, why: str, error: VmInstructionError) -> None:
+        self.error = error
+        super().__init__(f"{what} failed: {why} (VM-instruction error {error.value})")
+
+
+_ACCESS_HIGH: Final = 1
+_LINK_POINTER_NONE: Final = (1 << 64) - 1
+_CONTROLS_CHANGE: Final = frozenset(
+    {
+        VmcsField.GUEST_CR0,
+        VmcsField.GUEST_CR4,
+        *(field for field in VmcsField if field.kind in (FieldKind.CONTROL, FieldKind.HOST_STATE)),
+    }
+    - {
+        VmcsField.ENTRY_INTERRUPTION_INFORMATION,
+        VmcsField.ENTRY_EXCEPTION_ERROR_CODE,
+        VmcsField.ENTRY_INSTRUCTION_LENGTH,
+    }
+)
+_HIDDEN_STATE_FIELDS: Final = frozenset(f for f in VmcsField if f.kind is FieldKind.GUEST_STATE) - GUEST_FIELDS.keys()
+
+
+class Vmcs:
+    """The fields of one VMCS.
+
+    :ivar fields: the values as the processor itself keeps them; a VMM uses `read` and `write`.
+    :ivar controls_changed: set by `write` when what the controls mean has to be worked out again.
+    :ivar guest_changed: set by `write` when the guest state has to be checked again.
+    """
+
+    __slots__ = ("_cpu", "controls_changed", "fields", "guest_changed")
+
+    def __init__(self) -> None:
+        self.fields: dict[int, int] = {VmcsField.VMCS_LINK_POINTER: _LINK_POINTER_NONE}
+        self._cpu: Cpu | None = None
+        self.controls_changed = True
+        self.guest_changed = True
+
+    @property
+    def is_current(self) -> bool:
+        """Is it on a processor?"""
+        return self._cpu is not None
+
+    def read(self, field: VmcsField) -> int:
+        """VMREAD."""
+        if self._cpu is not None and (live := GUEST_FIELDS.get(field)) is not None:
+            return live.read(self._cpu)
+        return self.fields.get(field, 0)
+
+    def write(self, field: VmcsField, value: int) -> None:
+        """VMWRITE. A value wider than the field is an error here, where the processor would drop the upper bits.
+
+        :raises VmcsError: there is no such field, it is read-only, or `value` does not fit.
+        """
+        if type(field) is not VmcsField:
+            raise VmcsError(f"VMWRITE of {field:#x}", "there is no such field", VmInstructionError.UNSUPPORTED_FIELD)
+        if field.read_only:
+            raise VmcsError(f"VMWRITE of {field.name}", "the field is read-only", VmInstructionError.WRITE_TO_READ_ONLY_FIELD)
+        if value < 0 or value >> field.bits:
+            raise VmcsError(
+                f"VMWRITE of {field.name}", f"{value:#x} does not fit its {field.bits} bits", VmInstructionError.UNSUPPORTED_FIELD
+            )
+        live = GUEST_FIELDS.get(field)
+        if live is not None and self._cpu is not None:
+            live.write(self._cpu, value)
+            self.guest_changed |= live.checked
+        else:
+            self.fields[field] = value
+            self.guest_changed |= live is not None or field in _HIDDEN_STATE_FIELDS
+        self.controls_changed |= field in _CONTROLS_CHANGE
+
+    def enter(self, cpu: Cpu) -> None:
+        """Become current on `cpu`: its guest state is loaded. General, floating-point and debug registers are the VMM's to load."""
+        if self._cpu is cpu:
+            return
+        self._cpu = cpu
+        for field, live in GUEST_FIELDS.items():
+            if field in self.fields:
+                live.write(cpu, self.fields[field])
+        self.controls_changed = self.guest_changed = True
+
+    def leave(self) -> None:
+        """Stop being current: the guest state comes home (as VMCLEAR makes sure of)."""
+        if self._cpu is not None:
+            self.fields.update({field: live.read(self._cpu) for field, live in GUEST_FIELDS.items()})
+            self._cpu = None
+
+    def adopt(self, cpu: Cpu) -> None:
+        """Become current on a processor that holds the guest's state already."""
+        self._cpu = cpu
+        self.controls_changed = self.guest_changed = True
+
+    def save(self) -> dict[int, int]:
+        """All fields as a value."""
+        values = dict(self.fields)
+        if self._cpu is not None:
+            values |= {field: live.read(self._cpu) for field, live in GUEST_FIELDS.items()}
+        return values
+
+    def restore(self, values: Mapping[int, int]) -> None:
+        """Take up saved fields; while current, the processor's state is left to whoever restores the processor."""
+        self.fields = dict(values)
+        self.controls_changed = self.guest_changed = True

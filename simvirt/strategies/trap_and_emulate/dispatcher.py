@@ -1,0 +1,313 @@
+"""The dispatcher of trap-and-emulate: every event of the processor, and what the VMM makes of it.
+
+The guest's kernel runs in ring 1. What it may do there it does directly; what it may not, traps, and comes here::
+
+    #GP, #NP, #SS, #TS   a privileged instruction, or a segment load that met a shadow descriptor: the interpreter
+    #PF                  a write to a traced descriptor table, or an access where the guest has no memory
+    INT n, SYSENTER      delivered to the guest through its own IDT or MSRs
+    other exceptions     the guest's own: delivered to it
+
+What does not trap (SGDT, SMSW, PUSHF, POPF, LAR, MOV from CS …) never comes here, and nothing is done about it: that is the lesson.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import EngineError
+from simvirt.machine.completion import complete
+from simvirt.machine.events import (
+    ControlRegisterAccess,
+    ControlRegisterOperation,
+    Cpuid,
+    DebugRegisterAccess,
+    DescriptorTableAccess,
+    EngineFault,
+    Event,
+    ExceptionRaised,
+    FlagsAccess,
+    Halt,
+    Interrupted,
+    InterruptWindow,
+    InvalidateCaches,
+    InvalidatePage,
+    LimitReached,
+    MsrAccess,
+    Pause,
+    PhysicalAccess,
+    PhysicalTarget,
+    PortAccess,
+    ReadPerformanceCounter,
+    ReadTimeStampCounter,
+    SoftwareInterrupt,
+    SystemCall,
+    WatchedWrite,
+)
+from simvirt.machine.faults import ProcessorFault
+from simvirt.machine.fills import Access
+from simvirt.machine.machine import Stop
+from simvirt.strategies.trap_and_emulate.causes import cause
+from simvirt.strategies.trap_and_emulate.reasons import BY_OPERATION, DESCRIPTOR_FAULTS, IOPL_SENSITIVE, SEGMENT_LOADS, TrapReason
+from simvirt.vmm.allocator import VMM_LINEAR_BASE
+from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
+from simvirt.x86.addresses import Gpa
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import iopl
+from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction
+from simvirt.x86.operations import Operation
+from simvirt.x86.registers import GeneralRegister, SegmentRegister
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.pc import BoardBus
+    from simvirt.vmm.interpreter import Interpreter
+    from simvirt.vmm.shadow_descriptors import ShadowDescriptors
+    from simvirt.vmm.virtual_cpu import VirtualCpu
+
+_FETCH: Final = 0x10
+_WRITE: Final = 0x2
+
+
+class Dispatcher:
+    """Decides about every event; one table over the event union."""
+
+    def __init__(
+        self, real: Cpu, guest: VirtualCpu, interpreter: Interpreter, shadow: ShadowDescriptors, bus: BoardBus, log: ExitLog
+    ) -> None:
+        self._real = real
+        self._guest = guest
+        self._interpreter = interpreter
+        self._shadow = shadow
+        self._bus = bus
+        self._log = log
+
+    def dispatch(self, event: Event) -> Stop:
+        """Handle one event.
+
+        :raises Shutdown: the guest's machine has met a triple fault.
+        """
+        return DISPATCH[type(event)](self, event)
+
+    # ---------------------------------------------------------------------------------------- bookkeeping
+
+    def _note(self, reason: TrapReason, intervention: Intervention, event: Event, instruction: Instruction | None = None) -> None:
+        number = self._log.note(reason, intervention)
+        if self._log.listener is not None:
+            guest = self._guest
+            state = guest.state
+            decoded = instruction or guest.instruction()
+            self._log.listener(
+                ExitRecord(
+                    number=number,
+                    instruction=guest.count,
+                    time_ns=self._bus.time_stamp(),
+                    reason=reason,
+                    intervention=intervention,
+                    cs=state.selector(SegmentRegister.CS),
+                    rip=state.rip,
+                    cpl=int(state.cpl),
+                    code=guest.engine.code_bytes,
+                    bits=state.bits,
+                    cause=cause(reason, event, decoded, int(state.cpl), iopl(state.system_flags)),
+                )
+            )
+
+    def _complete_on_guest(self, event: Event) -> None:
+        """Let the guest's own processor do it; count the instruction as emulated if it was completed."""
+        before = self._guest.count
+        complete(self._guest, self._bus, event)
+        self._log.emulated_instructions += self._guest.count - before
+
+    def _reflect(self, vector: Vector, error_code: int | None, cr2: int | None = None) -> None:
+        self._guest.raise_exception(vector, error_code, cr2)
+
+    # ---------------------------------------------------------------------------------------- exceptions
+
+    def _exception(self, event: ExceptionRaised) -> Stop:
+        if event.vector == Vector.PF:
+            return self._page_fault(event)
+        if event.vector in DESCRIPTOR_FAULTS:
+            instruction = self._guest.instruction()
+            operation = instruction.operation
+            if operation in SEGMENT_LOADS:
+                return self._segment_load(event, instruction)
+            if event.vector == Vector.GP and self._may_be_emulated(operation):
+                return self._privileged(event, instruction)
+        self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event)
+        self._reflect(event.vector, event.error_code)
+        return Stop.HANDLED
+
+    def _may_be_emulated(self, operation: Operation) -> bool:
+        """Would the guest's own machine have let it run at the guest's privilege?"""
+        if operation not in BY_OPERATION:
+            return False
+        state = self._guest.state
+        return state.cpl == 0 or (operation in IOPL_SENSITIVE and state.cpl <= iopl(state.system_flags))
+
+    def _segment_load(self, event: ExceptionRaised, instruction: Instruction) -> Stop:
+        """The load is performed on the guest's own descriptors; if it fails there too, the guest gets the fault that its machine gives."""
+        reason = BY_OPERATION[instruction.operation]
+        intervention = Intervention.EMULATED
+        if event.vector == Vector.NP:
+            reason, intervention = TrapReason.DESCRIPTOR_LOAD, Intervention.HIDDEN
+            if instruction.operation is Operation.IRET:
+                reason, intervention = TrapReason.IRET, Intervention.EMULATED
+        self._note(reason, intervention, event, instruction)
+        self._interpret(instruction)
+        return Stop.HANDLED
+
+    def _interpret(self, instruction: Instruction) -> None:
+        before = self._guest.count
+        try:
+            self._interpreter.interpret(instruction)
+        except ProcessorFault as fault:
+            self._guest.raise_fault(fault)
+        self._log.emulated_instructions += self._guest.count - before
+
+    def _privileged(self, event: ExceptionRaised, instruction: Instruction) -> Stop:
+        operation = instruction.operation
+        self._note(BY_OPERATION[operation], Intervention.EMULATED, event, instruction)
+        if operation in self._interpreter.operations:
+            self._interpret(instruction)
+            return Stop.HANDLED
+        self._complete_on_guest(_as_event(instruction))
+        return Stop.HALTED if operation is Operation.HLT else Stop.HANDLED
+
+    # ---------------------------------------------------------------------------------------- memory
+
+    def _page_fault(self, event: ExceptionRaised) -> Stop:
+        linear, error = event.cr2 or 0, event.error_code or 0
+        gpa = Gpa(linear)
+        if error & _WRITE and self._shadow.traces(gpa):
+            return self._traced_write(event, gpa)
+        self._note(TrapReason.NO_MEMORY, Intervention.EMULATED, event)
+        what = "the VMM's linear addresses" if linear >= VMM_LINEAR_BASE else "guest-physical memory that does not exist"
+        self._log.attempt(ResourceAttempt(self._guest.count, f"{what} at {linear:#x}", Disposition.ABSORBED))
+        access = Access.FETCH if error & _FETCH or linear == self._fetch_address() else Access.WRITE if error & _WRITE else Access.READ
+        before = self._guest.count
+        complete(
+            self._guest, self._bus, PhysicalAccess(PhysicalTarget.HOLE, gpa, event.cr2 or gpa, access, self._guest.engine.instruction_length)
+        )
+        self._log.emulated_instructions += self._guest.count - before
+        return Stop.HANDLED
+
+    def _fetch_address(self) -> int:
+        state = self._guest.state
+        return (state.rip + state.segment_base(SegmentRegister.CS)) & 0xFFFFFFFF
+
+    def _traced_write(self, event: ExceptionRaised, gpa: Gpa) -> Stop:
+        """Let the one instruction write, then bring the shadows up to date."""
+        self._note(TrapReason.DESCRIPTOR_TABLE_WRITE, Intervention.HIDDEN, event)
+        self._shadow.pause(gpa)
+        try:
+            met = self._real.run(self._guest.count + 1)
+        finally:
+            self._shadow.resume(gpa)
+        return Stop.HANDLED if isinstance(met, LimitReached) else self.dispatch(met)
+
+    # ---------------------------------------------------------------------------------------- the rest
+
+    def _software_interrupt(self, event: SoftwareInterrupt) -> Stop:
+        self._note(TrapReason.SOFTWARE_INTERRUPT, Intervention.REFLECTED, event)
+        self._complete_on_guest(event)
+        return Stop.HANDLED
+
+    def _port(self, event: PortAccess) -> Stop:
+        """IN and OUT trap, since the real IOPL is 0 and the real TSS has no I/O bitmap; the VM's own devices answer."""
+        if event.is_string:
+            reason = TrapReason.OUTS if event.is_out else TrapReason.INS
+        else:
+            reason = TrapReason.OUT if event.is_out else TrapReason.IN
+        self._note(reason, Intervention.EMULATED, event)
+        self._complete_on_guest(event)
+        return Stop.HANDLED
+
+    def _system_call(self, event: SystemCall) -> Stop:
+        if event.is_sysenter:
+            self._note(TrapReason.SYSENTER, Intervention.EMULATED, event)
+        else:
+            self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event)
+        self._complete_on_guest(event)
+        return Stop.HANDLED
+
+    def _by_hardware(self, event: Event) -> Stop:
+        """Nothing traps here: the processor completes the instruction on its real state, and the guest sees what that gives."""
+        if self._needs_guest(event):
+            self._note(BY_OPERATION[self._guest.instruction().operation], Intervention.EMULATED, event)
+            self._complete_on_guest(event)
+        else:
+            complete(self._guest, self._bus, event)
+        return Stop.HANDLED
+
+    def _needs_guest(self, event: Event) -> bool:
+        """RDTSC with CR4.TSD set faults in ring 1, and is emulated for the guest's ring 0."""
+        return isinstance(event, ReadTimeStampCounter) and bool(self._guest.state.cr4 & 4)
+
+    def _limit(self, _event: Event) -> Stop:
+        return Stop.LIMIT
+
+    def _interrupted(self, _event: Event) -> Stop:
+        return Stop.INTERRUPTED
+
+    def _impossible(self, event: Event) -> Stop:
+        raise EngineError(f"{event} cannot happen while a guest runs de-privileged: this is a bug in simvirt, please report it")
+
+
+def _as_event(instruction: Instruction) -> Event:
+    """The event that this instruction would have been on the bare PC."""
+    operation, length = instruction.operation, instruction.length
+    general = next((o.register for o in instruction.operands if isinstance(o, GeneralOperand)), GeneralRegister.RAX)
+    if operation in (Operation.MOV_TO_CR, Operation.MOV_FROM_CR):
+        control = next(o.register for o in instruction.operands if isinstance(o, ControlOperand))
+        kind = ControlRegisterOperation.MOV_TO_CR if operation is Operation.MOV_TO_CR else ControlRegisterOperation.MOV_FROM_CR
+        return ControlRegisterAccess(kind, int(control), general, length)
+    if operation in (Operation.MOV_TO_DR, Operation.MOV_FROM_DR):
+        debug = next(o.register for o in instruction.operands if isinstance(o, DebugOperand))
+        return DebugRegisterAccess(operation is Operation.MOV_TO_DR, int(debug), general, length)
+    match operation:
+        case Operation.HLT:
+            return Halt(length)
+        case Operation.CLTS:
+            return ControlRegisterAccess(ControlRegisterOperation.CLTS, 0, general, length)
+        case Operation.LMSW:
+            return ControlRegisterAccess(ControlRegisterOperation.LMSW, 0, general, length)
+        case Operation.RDMSR | Operation.WRMSR:
+            return MsrAccess(operation is Operation.WRMSR, length)
+        case Operation.RDTSC | Operation.RDTSCP:
+            return ReadTimeStampCounter(operation is Operation.RDTSCP, length)
+        case Operation.INVLPG:
+            return InvalidatePage(length)
+        case Operation.INVD | Operation.WBINVD:
+            return InvalidateCaches(operation is Operation.WBINVD, length)
+        case _:
+            raise EngineError(f"{instruction.mnemonic} trapped, and nothing emulates it: this is a bug in simvirt")
+
+
+# Each entry takes the event of its own type, which the table's common type cannot say.
+DISPATCH: Final[dict[type, Callable[..., Stop]]] = {
+    LimitReached: Dispatcher._limit,
+    Interrupted: Dispatcher._interrupted,
+    InterruptWindow: Dispatcher._impossible,
+    EngineFault: Dispatcher._impossible,
+    ExceptionRaised: Dispatcher._exception,
+    SoftwareInterrupt: Dispatcher._software_interrupt,
+    PortAccess: Dispatcher._port,
+    PhysicalAccess: Dispatcher._impossible,
+    WatchedWrite: Dispatcher._impossible,
+    Halt: Dispatcher._impossible,
+    Cpuid: Dispatcher._by_hardware,
+    ReadTimeStampCounter: Dispatcher._by_hardware,
+    ReadPerformanceCounter: Dispatcher._by_hardware,
+    MsrAccess: Dispatcher._impossible,
+    ControlRegisterAccess: Dispatcher._impossible,
+    DebugRegisterAccess: Dispatcher._impossible,
+    DescriptorTableAccess: Dispatcher._impossible,
+    InvalidatePage: Dispatcher._impossible,
+    InvalidateCaches: Dispatcher._impossible,
+    FlagsAccess: Dispatcher._impossible,
+    Pause: Dispatcher._by_hardware,
+    SystemCall: Dispatcher._system_call,
+}
+"""What becomes of each event."""

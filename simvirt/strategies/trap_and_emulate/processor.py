@@ -1,0 +1,98 @@
+"""The virtual processor of trap-and-emulate, as the machine's loop sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from simvirt.machine.architectural_state import ArchitecturalState
+from simvirt.machine.state import DescriptorTable, Segment
+from simvirt.vmm.deprivileged_state import PrivilegedState
+
+if TYPE_CHECKING:
+    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.machine import Stop
+    from simvirt.machine.pc import BoardBus
+    from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
+    from simvirt.vmm.shadow_descriptors import ShadowDescriptors
+    from simvirt.vmm.virtual_cpu import VirtualCpu
+
+
+@dataclass(frozen=True, slots=True)
+class DeprivilegedSnapshot:
+    """The real processor's image, and what of the guest's it does not hold."""
+
+    count: int
+    image: bytes
+    flags: int
+    control: tuple[int, int, int, int]
+    gdtr: DescriptorTable
+    idtr: DescriptorTable
+    ldtr: Segment
+    tr: Segment
+
+
+class DeprivilegedProcessor:
+    """The guest's processor: the real one in ring 1 and 3, and a dispatcher for what traps."""
+
+    def __init__(self, real: Cpu, guest: VirtualCpu, dispatcher: Dispatcher, shadow: ShadowDescriptors, bus: BoardBus) -> None:
+        self.real = real
+        self.guest = guest
+        self._dispatcher = dispatcher
+        self._shadow = shadow
+        self._bus = bus
+
+    @property
+    def count(self) -> int:
+        return self.real.count
+
+    @property
+    def interruptible(self) -> bool:
+        return self.guest.interruptible
+
+    @property
+    def interrupts_enabled(self) -> bool:
+        return self.guest.state.interrupt_flag
+
+    def run(self, limit: int, *, window: bool) -> Stop:
+        """Run to one event and dispatch it. The guest's IF changes by traps alone, so a window needs no help of the processor's, except
+        that an interrupt shadow ends with the next instruction."""
+        if window and self.guest.state.interrupt_shadow:
+            limit = min(limit, self.real.count + 1)
+        self.real.engine.tsc_base = self._bus.time_offset()
+        return self._dispatcher.dispatch(self.real.run(limit))
+
+    def inject_interrupt(self, vector: int) -> None:
+        """Deliver a virtual interrupt through the guest's own IDT."""
+        self.guest.deliver_external_interrupt(vector)
+
+    def request_stop(self) -> None:
+        self.real.request_stop()
+
+    def guest_state(self) -> ArchitecturalState:
+        """The guest's own view: f⁻¹ of the real state."""
+        return ArchitecturalState.of(self.guest.state)
+
+    def set_guest_state(self, state: ArchitecturalState) -> None:
+        """f of `state`, and the shadows that belong to it."""
+        state.put(self.guest.state)
+        self._take_up()
+
+    def save(self) -> DeprivilegedSnapshot:
+        p = self.guest.guest_state.privileged
+        return DeprivilegedSnapshot(
+            self.count, self.real.engine.save_image(), p.flags, (p.cr0, p.cr2, p.cr3, p.cr4), p.gdtr, p.idtr, p.ldtr, p.tr
+        )
+
+    def restore(self, state: DeprivilegedSnapshot) -> None:
+        self.real.engine.restore_image(state.image)
+        self.real.count = state.count
+        self.guest.guest_state.privileged = PrivilegedState(
+            state.flags, *state.control, gdtr=state.gdtr, idtr=state.idtr, ldtr=state.ldtr, tr=state.tr
+        )
+        self._take_up()
+
+    def _take_up(self) -> None:
+        self.guest.guest_state.derive_real_control_registers()
+        self._shadow.rebuild()
+        self.real.engine.flush_tlb()

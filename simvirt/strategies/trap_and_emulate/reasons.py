@@ -1,0 +1,77 @@
+"""Why a de-privileged guest trapped: the exit reasons of trap-and-emulate, and the rule behind each."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.operations import Operation
+
+
+class TrapReason(Enum):
+    """What the VMM's dispatcher found; the value is the heading in tables."""
+
+    CLI = "CLI"
+    STI = "STI"
+    HLT = "HLT"
+    IN = "IN"
+    OUT = "OUT"
+    INS = "INS"
+    OUTS = "OUTS"
+    LGDT = "LGDT"
+    LIDT = "LIDT"
+    LLDT = "LLDT"
+    LTR = "LTR"
+    LMSW = "LMSW"
+    CLTS = "CLTS"
+    MOV_TO_CR = "MOV to CR"
+    MOV_FROM_CR = "MOV from CR"
+    MOV_TO_DR = "MOV to DR"
+    MOV_FROM_DR = "MOV from DR"
+    RDMSR = "RDMSR"
+    WRMSR = "WRMSR"
+    RDTSC = "RDTSC"
+    RDTSCP = "RDTSCP"
+    INVLPG = "INVLPG"
+    INVD = "INVD"
+    WBINVD = "WBINVD"
+    MOV_TO_SEGMENT = "MOV to segment register"
+    POP_SEGMENT = "POP segment register"
+    LOAD_FAR_POINTER = "load far pointer"
+    JMP_FAR = "far JMP"
+    CALL_FAR = "far CALL"
+    RET_FAR = "far RET"
+    IRET = "IRET"
+    SYSENTER = "SYSENTER"
+    SYSEXIT = "SYSEXIT"
+    SOFTWARE_INTERRUPT = "INT n"
+    EXCEPTION = "exception of the guest"
+    DESCRIPTOR_LOAD = "first load of a descriptor"
+    DESCRIPTOR_TABLE_WRITE = "write to a traced descriptor table"
+    NO_MEMORY = "access where the guest has no memory"
+
+
+BY_OPERATION: Final[dict[Operation, TrapReason]] = {
+    operation: TrapReason[operation.name] for operation in Operation if operation.name in TrapReason.__members__
+}
+"""The reasons that are an instruction of their own."""
+
+IOPL_SENSITIVE: Final = frozenset({Operation.CLI, Operation.STI, Operation.IN, Operation.OUT, Operation.INS, Operation.OUTS})
+"""Instructions that need CPL <= IOPL rather than CPL 0."""
+
+DESCRIPTOR_FAULTS: Final = frozenset({Vector.GP, Vector.NP, Vector.SS, Vector.TS})
+"""What a load of a segment register or a far transfer can raise."""
+
+SEGMENT_LOADS: Final = frozenset(
+    {
+        Operation.MOV_TO_SEGMENT,
+        Operation.POP_SEGMENT,
+        Operation.LOAD_FAR_POINTER,
+        Operation.JMP_FAR,
+        Operation.CALL_FAR,
+        Operation.RET_FAR,
+        Operation.IRET,
+    }
+)
+"""Instructions that read a descriptor: they fault on a shadow entry where the guest's own might have been fine."""

@@ -1,0 +1,83 @@
+"""Trap-and-emulate, as Popek and Goldberg describe it, on a processor that does not meet their condition.
+
+The guest's kernel runs in ring 1 of the PC and its user code in ring 3; the VMM owns ring 0. GDT, IDT, TSS and control registers of the
+guest are virtual. Privileged instructions fault and are emulated; sensitive ones that do not fault give the guest the host's answers, as
+on every x86 before VT-x (Robin and Irvine 2000). They are left alone: where the guest depends on them it diverges, and `compare` says where.
+
+Read in this order: `reasons`, `dispatcher`, then `vmm.deprivileged_state`, `vmm.interpreter` and `vmm.shadow_descriptors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simvirt.guests.boot import initial_state
+from simvirt.guests.load import load
+from simvirt.machine.board import Board
+from simvirt.machine.cpu import Cpu
+from simvirt.machine.engine import Intercepts
+from simvirt.machine.machine import Machine
+from simvirt.machine.memory import AddressSpace, HostMemory
+from simvirt.machine.pc import BoardBus, pc_regions
+from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, StrategyInfo, Virtualized
+from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
+from simvirt.strategies.trap_and_emulate.processor import DeprivilegedProcessor
+from simvirt.vmm.allocator import VMM_LINEAR_BASE, VMM_RESERVE, Allocator
+from simvirt.vmm.exit_log import ExitLog
+from simvirt.vmm.guest_memory import GuestMemory
+from simvirt.vmm.interpreter import Interpreter
+from simvirt.vmm.shadow_descriptors import ShadowDescriptors
+from simvirt.vmm.virtual_cpu import VirtualCpu
+from simvirt.x86.addresses import Hpa
+
+if TYPE_CHECKING:
+    from simvirt.guests.image import GuestImage
+
+
+class TrapAndEmulate:
+    """The guest's kernel in ring 1; what traps is emulated."""
+
+    info = StrategyInfo(
+        name="trap-and-emulate",
+        title="Trap-and-emulate",
+        summary="the guest's kernel runs in ring 1; privileged instructions trap and are emulated, the leaking ones leak",
+        year=1974,
+        reading="Popek and Goldberg 1974; Robin and Irvine 2000",
+        abilities=frozenset({Ability.PROTECTED_MODE, Ability.UNMODIFIED, Ability.DEPRIVILEGES}),
+        aliases=("tae",),
+        vm_map=(
+            MapRule("CPL, RPL of CS and SS", "0 -> 1"),
+            MapRule("DPL of loaded segments", "0 -> 1"),
+            MapRule("EFLAGS.IF, EFLAGS.IOPL", "virtual; really 1 and 0"),
+            MapRule("CR0, CR3, CR4", "virtual; really the VMM's, with paging on"),
+            MapRule("GDTR, IDTR, LDTR, TR", "virtual; really the VMM's"),
+        ),
+    )
+
+    def obstacle(self, image: GuestImage) -> str | None:
+        """None: what cannot be virtualized shows while it runs."""
+        del image
+        return None
+
+    def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
+        """A VM with the guest in its memory, its kernel de-privileged."""
+        memory = HostMemory(VMM_RESERVE + config.memory_size)
+        real = Cpu(memory)
+        real.intercept(Intercepts(cr_writes=0, dr_writes=0))
+        space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(VMM_RESERVE))
+        board = Board(lambda: real.engine.count)
+        bus = BoardBus(board, space, config.cpu_model)
+        guest_memory = GuestMemory(real.engine, space)
+        guest = VirtualCpu(real, guest_memory)
+        allocator = Allocator(real.engine, memory, space)
+        guest.guest_state.set_real_control_register(3, allocator.directory)
+        shadow = ShadowDescriptors(guest.guest_state, guest_memory, allocator, space)
+        log = ExitLog()
+        dispatcher = Dispatcher(real, guest, Interpreter(guest, shadow), shadow, bus, log)
+        processor = DeprivilegedProcessor(real, guest, dispatcher, shadow, bus)
+        real.engine.set_cpuid(config.cpu_model.native_leaves())
+        real.engine.set_native_tsc(0)
+        machine = Machine(processor, board, memory, space, real.engine.written)
+        boot = load(image, config.memory_size, machine.write_physical)
+        processor.set_guest_state(initial_state(boot))
+        return Virtualized(machine, guest, log)

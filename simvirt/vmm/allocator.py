@@ -1,0 +1,81 @@
+"""The allocator of a de-privileging VMM: which host memory is the guest's, and the page tables that let it reach that and no more.
+
+The real processor runs with the VMM's paging on while the guest believes that paging is off. Linear addresses that are guest-physical
+memory map to the guest's frames; all others are not present. The topmost 4 MiB hold what the processor needs to run the guest: the shadow
+descriptor tables. They are read-only, but readable in ring 1, since paging does not tell rings 0 to 2 apart and a real VMM's protection,
+a truncated segment limit, is not enforced by this PC's engine (docs/deviations.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Hpa
+
+if TYPE_CHECKING:
+    from simvirt.machine.engine import Engine
+    from simvirt.machine.memory import AddressSpace, HostMemory
+
+VMM_RESERVE: Final = 16 << 20
+"""Host memory in front of the guest's that belongs to the VMM."""
+VMM_LINEAR_BASE: Final = 0xFFC0_0000
+"""Linear addresses from here on are the VMM's (address-space compression, Uhlig et al. 2005)."""
+
+_DIRECTORY: Final = Hpa(0x10_0000)
+_TABLES: Final = Hpa(0x10_1000)
+_VMM_FRAMES: Final = Hpa(0x60_0000)
+_P, _W, _U, _A, _D = 1, 2, 4, 0x20, 0x40
+_LEAF: Final = _P | _A | _D
+_ENTRIES: Final = 1024
+
+
+class Allocator:
+    """Builds and changes the page tables under which the guest runs.
+
+    :ivar directory: host address of the page directory, the real CR3.
+    """
+
+    def __init__(self, engine: Engine, memory: HostMemory, space: AddressSpace) -> None:
+        import numpy as np  # noqa: PLC0415 - loaded with the first machine
+
+        self._engine = engine
+        self._memory = memory
+        self._space = space
+        self.directory = _DIRECTORY
+        self._words = memory.view.cast("I")
+        tables = (VMM_LINEAR_BASE >> 22) + 1
+        directory = np.frombuffer(memory.view, dtype=np.uint32, count=_ENTRIES, offset=_DIRECTORY)
+        directory[:tables] = _TABLES + (np.arange(tables, dtype=np.uint32) << PAGE_SHIFT) | _P | _W | _U | _A
+        entries = np.frombuffer(memory.view, dtype=np.uint32, count=_ENTRIES * tables, offset=_TABLES)
+        for region in space.ram:
+            first, count = region.start >> PAGE_SHIFT, region.size >> PAGE_SHIFT
+            frames = np.arange(count, dtype=np.uint32) + np.uint32(region.host >> PAGE_SHIFT)
+            entries[first : first + count] = frames << PAGE_SHIFT | (_LEAF | _W | _U)
+
+    def vmm_page(self, index: int) -> memoryview:
+        """Page `index` of the VMM's own, mapped read-only and supervisor-only at `VMM_LINEAR_BASE`; a view to write it by."""
+        host = _VMM_FRAMES + index * PAGE_SIZE
+        self._set_entry(VMM_LINEAR_BASE + index * PAGE_SIZE, host | _LEAF)
+        return self._memory.view[host : host + PAGE_SIZE]
+
+    def vmm_host(self, index: int) -> Hpa:
+        """Host address of the VMM's page `index`."""
+        return Hpa(_VMM_FRAMES + index * PAGE_SIZE)
+
+    def owns(self, gpa: Gpa) -> bool:
+        """Is there memory of the guest at this address?"""
+        return self._space.host(gpa) is not None
+
+    def protect(self, gpa: Gpa, *, writable: bool) -> None:
+        """Forbid or allow writes to the guest page that holds `gpa`."""
+        at = self._index(gpa)
+        entry = self._words[at]
+        self._words[at] = entry | _W if writable else entry & ~_W
+        self._engine.flush_tlb()
+
+    def _set_entry(self, linear: int, entry: int) -> None:
+        self._words[self._index(linear)] = entry
+
+    @staticmethod
+    def _index(linear: int) -> int:
+        return _TABLES // 4 + (linear >> PAGE_SHIFT)

@@ -1,0 +1,240 @@
+"""The guest's processor, as a de-privileging VMM presents it: the VM map f and its inverse, component by component.
+
+A guest kernel that believes in ring 0 runs in ring 1. Most of its processor state *is* the real one; what cannot be is kept here. Reading
+through this view applies f⁻¹ (a real CS of 0x0009 was 0x0008 to the guest), writing applies f. So the code that does a processor's work
+for the bare PC (delivery of interrupts, control registers, I/O permission) does it for the virtual processor unchanged.
+
+| component | guest | real |
+|---|---|---|
+| CPL | 0, 3 | 1, 3 (ring compression: a guest's rings 1 and 2 become its ring 0) |
+| CS, SS selectors | RPL 0 | RPL 1 |
+| segment attributes | DPL 0 | DPL 1 |
+| EFLAGS.IF, IOPL | virtual | 1, 0 |
+| CR0 | virtual | PE, PG, WP, NE and ET set; TS, EM, MP the guest's |
+| CR3, CR4 | virtual | the VMM's tables; the guest's SSE and time-stamp controls |
+| GDTR, IDTR, LDTR, TR | virtual | the VMM's |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import UnsupportedGuestError
+from simvirt.machine.state import DescriptorTable, ProcessorState, Segment
+from simvirt.x86.flags import Cr0, Cr4, Eflags
+from simvirt.x86.registers import Ring, SegmentRegister
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.machine.platforms import StateOffsets
+
+GUEST_KERNEL_RING: Final = Ring.RING1
+"""Where the guest's ring 0 really runs."""
+
+_VIRTUAL_FLAGS: Final = int(Eflags.IF | Eflags.IOPL)
+_IF: Final = int(Eflags.IF)
+_DPL_SHIFT: Final = 13
+_DPL_MASK: Final = 3 << _DPL_SHIFT
+_REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.PG)
+_GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.MP)
+_GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT)
+_PRESENT: Final = 0x8000
+
+
+@dataclass(slots=True)
+class PrivilegedState:
+    """What the guest's processor has and the real one cannot hold for it."""
+
+    flags: int = 0
+    """EFLAGS.IF and IOPL."""
+    cr0: int = int(Cr0.PE | Cr0.ET)
+    cr2: int = 0
+    cr3: int = 0
+    cr4: int = 0
+    gdtr: DescriptorTable = DescriptorTable(0, 0)
+    idtr: DescriptorTable = DescriptorTable(0, 0)
+    ldtr: Segment = Segment(0, 0, 0, 0)
+    tr: Segment = Segment(0, 0, 0xFFFF, 0x8900)
+
+
+class DeprivilegedState(ProcessorState):
+    """The guest's view of the processor; see the module's text.
+
+    :ivar on_descriptor_table: called when GDTR or LDTR has changed.
+    """
+
+    __slots__ = ("on_descriptor_table", "privileged")
+
+    def __init__(self, address: int, offsets: StateOffsets) -> None:
+        super().__init__(address, offsets)
+        self.privileged = PrivilegedState()
+        self.on_descriptor_table: Callable[[], None] = lambda: None
+
+    # ---------------------------------------------------------------------------------------- flags and privilege
+
+    @property
+    def eflags(self) -> int:
+        return ProcessorState.eflags.__get__(self) & ~_VIRTUAL_FLAGS | self.privileged.flags
+
+    @eflags.setter
+    def eflags(self, value: int) -> None:
+        if value & int(Eflags.VM):
+            raise UnsupportedGuestError("a guest that enters virtual-8086 mode cannot run de-privileged here: use bare-metal or vtx")
+        self.privileged.flags = value & _VIRTUAL_FLAGS
+        ProcessorState.eflags.__set__(self, value & ~_VIRTUAL_FLAGS | _IF)
+
+    @property
+    def system_flags(self) -> int:
+        return ProcessorState.system_flags.__get__(self) & ~_VIRTUAL_FLAGS | self.privileged.flags
+
+    @property
+    def interrupt_flag(self) -> bool:
+        return bool(self.privileged.flags & _IF)
+
+    @interrupt_flag.setter
+    def interrupt_flag(self, value: bool) -> None:
+        self.privileged.flags = self.privileged.flags | _IF if value else self.privileged.flags & ~_IF
+
+    @property
+    def cpl(self) -> Ring:
+        return Ring.RING3 if ProcessorState.cpl.__get__(self) == Ring.RING3 else Ring.RING0
+
+    def refresh(self, cpl: int | None = None) -> None:
+        super().refresh(None if cpl is None else Ring.RING3 if cpl == Ring.RING3 else GUEST_KERNEL_RING)
+
+    @property
+    def protected_mode(self) -> bool:
+        return bool(self.privileged.cr0 & int(Cr0.PE))
+
+    # ---------------------------------------------------------------------------------------- segments
+
+    def segment(self, register: int) -> Segment:
+        real = super().segment(register)
+        return Segment(_to_guest_selector(register, real.selector), real.base, real.limit, _to_guest_flags(real.flags))
+
+    def set_segment(self, register: int, segment: Segment) -> None:
+        super().set_segment(
+            register,
+            Segment(_to_real_selector(register, segment.selector), segment.base, segment.limit, _to_real_flags(segment.flags)),
+        )
+
+    def selector(self, register: int) -> int:
+        return _to_guest_selector(register, super().selector(register))
+
+    @property
+    def tr(self) -> Segment:
+        return self.privileged.tr
+
+    @tr.setter
+    def tr(self, segment: Segment) -> None:
+        # As the engine of the bare PC shows it: available, whatever the descriptor in memory says.
+        flags = segment.flags & ~0x200 if segment.flags & _PRESENT else 0x8900
+        self.privileged.tr = Segment(segment.selector, segment.base, segment.limit, flags)
+
+    @property
+    def ldtr(self) -> Segment:
+        return self.privileged.ldtr
+
+    @ldtr.setter
+    def ldtr(self, segment: Segment) -> None:
+        self.privileged.ldtr = segment
+        self.on_descriptor_table()
+
+    @property
+    def gdtr(self) -> DescriptorTable:
+        return self.privileged.gdtr
+
+    @gdtr.setter
+    def gdtr(self, table: DescriptorTable) -> None:
+        self.privileged.gdtr = table
+        self.on_descriptor_table()
+
+    @property
+    def idtr(self) -> DescriptorTable:
+        return self.privileged.idtr
+
+    @idtr.setter
+    def idtr(self, table: DescriptorTable) -> None:
+        self.privileged.idtr = table
+
+    # ---------------------------------------------------------------------------------------- control registers
+
+    def control_register(self, number: int) -> int:
+        p = self.privileged
+        return {0: p.cr0, 2: p.cr2, 3: p.cr3, 4: p.cr4}[number]
+
+    def set_control_register(self, number: int, value: int) -> None:
+        p = self.privileged
+        if number == 0:
+            if value & int(Cr0.PG) or not value & int(Cr0.PE):
+                wanted = "paging on" if value & int(Cr0.PG) else "protected mode off"
+                raise UnsupportedGuestError(
+                    f"the guest turns {wanted} (CR0 = {value:#x}); a de-privileged guest runs in protected mode without paging so far: "
+                    "use bare-metal or vtx"
+                )
+            p.cr0 = value
+        elif number == 2:
+            p.cr2 = value
+        elif number == 3:
+            p.cr3 = value
+        else:
+            p.cr4 = value
+        self.derive_real_control_registers()
+
+    def derive_real_control_registers(self) -> None:
+        """Renew the real CR0 and CR4 from the guest's."""
+        p = self.privileged
+        super().set_control_register(0, _REAL_CR0 | p.cr0 & _GUEST_CR0)
+        super().set_control_register(4, p.cr4 & _GUEST_CR4)
+        super().refresh()
+
+    def set_real_control_register(self, number: int, value: int) -> None:
+        """The VMM's own write, past the map."""
+        super().set_control_register(number, value)
+
+    def set_real_tables(self, gdtr: DescriptorTable, idtr: DescriptorTable, ldtr: Segment, tr: Segment) -> None:
+        """Load the real descriptor-table registers with the VMM's tables."""
+        ProcessorState.gdtr.__set__(self, gdtr)
+        ProcessorState.idtr.__set__(self, idtr)
+        ProcessorState.ldtr.__set__(self, ldtr)
+        ProcessorState.tr.__set__(self, tr)
+
+    @property
+    def cr0(self) -> int:
+        return self.privileged.cr0
+
+    @property
+    def cr2(self) -> int:
+        return self.privileged.cr2
+
+    @property
+    def cr3(self) -> int:
+        return self.privileged.cr3
+
+    @property
+    def cr4(self) -> int:
+        return self.privileged.cr4
+
+
+def _to_guest_selector(register: int, selector: int) -> int:
+    """f⁻¹ of a selector: CS and SS carry the ring that the code really runs in."""
+    if register in (SegmentRegister.CS, SegmentRegister.SS) and selector & 3 == GUEST_KERNEL_RING:
+        return selector & ~3
+    return selector
+
+
+def _to_real_selector(register: int, selector: int) -> int:
+    """f of a selector; a null selector in SS stays null."""
+    if register in (SegmentRegister.CS, SegmentRegister.SS) and selector & 3 == 0 and selector:
+        return selector | GUEST_KERNEL_RING
+    return selector
+
+
+def _to_guest_flags(flags: int) -> int:
+    return flags & ~_DPL_MASK if flags & _PRESENT and flags >> _DPL_SHIFT & 3 == GUEST_KERNEL_RING else flags
+
+
+def _to_real_flags(flags: int) -> int:
+    return flags | GUEST_KERNEL_RING << _DPL_SHIFT if flags & _PRESENT and not flags & _DPL_MASK else flags

@@ -1,0 +1,44 @@
+"""The guest's linear memory as its own processor would see it, for the VMM's work on the guest's behalf.
+
+With the guest's paging off, linear addresses are guest-physical addresses. The VMM reaches them through its map of the guest's memory and
+never through the real page tables, where its own pages are visible.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simvirt.machine.linear_memory import LinearMemory
+from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa, Hpa
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from simvirt.machine.engine import Engine
+    from simvirt.machine.memory import AddressSpace
+    from simvirt.machine.fills import Access
+
+
+class GuestMemory(LinearMemory):
+    """Linear memory of a guest without paging.
+
+    :ivar on_write: called with the guest-physical address and size of every write that the VMM makes for the guest.
+    """
+
+    def __init__(self, engine: Engine, space: AddressSpace) -> None:
+        super().__init__(engine)
+        self._space = space
+        self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
+
+    def _pieces(self, gva: int, size: int, access: Access, *, user: bool) -> Iterator[tuple[Hpa | None, int, int]]:
+        del access, user
+        done = 0
+        while done < size:
+            gpa = Gpa((gva + done) & 0xFFFFFFFF)
+            length = min(size - done, PAGE_SIZE - (gpa & PAGE_OFFSET_MASK))
+            yield self._space.host(gpa), done, length
+            done += length
+
+    def write(self, gva: int, data: bytes, *, user: bool = False) -> None:
+        super().write(gva, data, user=user)
+        self.on_write(Gpa(gva & 0xFFFFFFFF), len(data))
