@@ -18,9 +18,8 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -32,8 +31,7 @@ FLAGS: Final = ("-O2", "-g0", "-s", "-shared", "-std=c11", "-Wall", "-Wextra", "
 COMPILER_TIMEOUT: Final = 600  # seconds; the first build for Windows compiles a C library and takes a minute and a half
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):  # no dataclass: hatchling runs this file without making it a module that one could look up
     """A platform to compile for: the compiler's name for it, the wheel's, and the library's file name."""
 
     triple: str
