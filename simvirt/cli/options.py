@@ -1,0 +1,58 @@
+"""The options that `run` and `compare` share, and how they become the library's arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simvirt.cli.values import positive_count, whole_number
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from simvirt.observe.results import RunConfig
+
+
+def add_shared_options(parser: ArgumentParser) -> None:
+    """Options for the machine, the limit, and what is printed."""
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--memory", metavar="SIZE", help="RAM, as 64M, 16MiB or a number of bytes (default: 64M)")
+    machine.add_argument("--cpu", metavar="CPU", help="CPU model, see `simvirt list cpus` (default: core2)")
+    machine.add_argument(
+        "--seed", metavar="N", type=whole_number, help="where the PC takes randomness from (default: 0)"
+    )
+    machine.add_argument(
+        "--max-instructions",
+        metavar="N",
+        type=positive_count,
+        help="guest instructions after which a run is stopped, as 10_000, 1e6 or 2M (default: 1e10)",
+    )
+    machine.add_argument(
+        "--costs", metavar="PRESET", help="what models cycles, see `simvirt list costs` (default: core2-2006)"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    output.add_argument("--quiet", action="store_true", help="no tables and no progress")
+
+
+def shared_arguments(arguments: Namespace) -> dict[str, Any]:
+    """What was given of the options above; for the rest the library has its defaults."""
+    names = ("memory", "cpu", "seed", "max_instructions", "costs")
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def run_config(arguments: Namespace) -> RunConfig:
+    """The same options as the value that a trial takes.
+
+    Raises:
+        UsageError: no such CPU model, or no such amount of memory.
+    """
+    from simvirt.observe.results import RunConfig
+    from simvirt.observe.session import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, memory_size
+    from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
+
+    return RunConfig(
+        cpu=find_cpu_model(arguments.cpu or DEFAULT_CPU_MODEL).name,
+        memory=memory_size(arguments.memory or DEFAULT_MEMORY),
+        seed=arguments.seed or 0,
+        max_instructions=arguments.max_instructions or DEFAULT_MAX_INSTRUCTIONS,
+    )

@@ -1,0 +1,30 @@
+"""What goes to standard output: JSON objects, and results that know how they look."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from simvirt.observe.comparison import Comparison
+    from simvirt.observe.results import Run
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """Exactly one object, indented, in ASCII: a guest may print bytes that no terminal should see."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_result(result: Run | Comparison) -> None:
+    """A result in colour where colours belong, and as plain text elsewhere, the same on every machine."""
+    from simvirt.cli.table import coloured
+
+    if not coloured(sys.stdout):
+        print(result)
+        return
+    from rich.console import Console
+
+    Console(highlight=False, legacy_windows=False).print(result)

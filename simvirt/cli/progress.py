@@ -1,0 +1,47 @@
+"""How far a run has come: one line on standard error, if that is a terminal, and nothing within the first second."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self, TextIO
+
+_PATIENCE_SECONDS: Final = 1.0
+
+
+class ProgressLine:
+    """A line that is written over and over, and gone at the end.
+
+    Use it as a context manager; `report` is what the library calls, None where nobody would see it.
+    """
+
+    def __init__(self, what: str, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._what = what
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = 0
+        self.report: Callable[[int, float], None] | None = None if quiet or not self._stream.isatty() else self._report
+
+    def _report(self, instructions: int, seconds: float) -> None:
+        if seconds < _PATIENCE_SECONDS:
+            return
+        speed = instructions / seconds / 1e6
+        self._write(f"{self._what}: {instructions:,} instructions in {seconds:.0f} s ({speed:.1f} million a second)")
+
+    def _write(self, line: str) -> None:
+        self._stream.write("\r" + line.ljust(self._shown))
+        self._stream.flush()
+        self._shown = len(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._shown:
+            self._stream.write("\r" + " " * self._shown + "\r")
+            self._stream.flush()

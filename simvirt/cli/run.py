@@ -1,0 +1,75 @@
+"""`simvirt run`: one guest, one strategy."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from simvirt.cli.options import add_shared_options, shared_arguments
+from simvirt.cli.output import print_json, print_result
+from simvirt.cli.progress import ProgressLine
+from simvirt.cli.status import ExitStatus
+from simvirt.cli.tracing import add_trace_options, open_trace
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from simvirt.observe.results import Run
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `simvirt run`."""
+    parser.add_argument(
+        "guest", metavar="GUEST", help="a guest's name, see `simvirt list guests`, or the path of an image"
+    )
+    parser.add_argument(
+        "--strategy",
+        metavar="STRATEGY",
+        default="bare-metal",
+        help="how to run it (default: bare-metal)",
+    )
+    parser.add_argument(
+        "--step",
+        action="store_true",
+        help="stop before every instruction and read what to do from standard input",
+    )
+    add_shared_options(parser)
+    add_trace_options(parser)
+
+
+def execute(arguments: Namespace) -> ExitStatus:
+    """Run the guest, and print what its run was."""
+    from simvirt.guests.resolve import resolve
+
+    image = resolve(arguments.guest)
+    if arguments.step:
+        from simvirt.cli.step import step_through
+
+        result = step_through(image, arguments)
+    else:
+        from simvirt.observe.session import run
+
+        with (
+            open_trace(arguments, image) as listener,
+            ProgressLine(f"{image.name} under {arguments.strategy}", quiet=arguments.quiet) as progress,
+        ):
+            result = run(
+                image, arguments.strategy, trace=listener, progress=progress.report, **shared_arguments(arguments)
+            )
+    print_run(result, arguments)
+    return run_status(result)
+
+
+def print_run(result: Run, arguments: Namespace) -> None:
+    """As JSON, as the guest's console alone, or as console and tables."""
+    if arguments.json:
+        print_json(result.to_dict())
+    elif arguments.quiet:
+        sys.stdout.write(result.console)
+    else:
+        print_result(result)
+
+
+def run_status(*results: Run) -> ExitStatus:
+    """Whether the monitor itself has failed in one of the runs; what the guest did is no failure."""
+    return ExitStatus.MONITOR if any(result.error for result in results) else ExitStatus.OK

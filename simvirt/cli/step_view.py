@@ -1,0 +1,170 @@
+"""What a person sees between two instructions: code, registers with the changes marked, stack, and the last exit."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from simvirt.cli.table import Style, coloured, paint
+from simvirt.observe.code import code_bits, linear_address, source_at, symbol_at
+from simvirt.x86.addresses import Gpa, Gva
+from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, disassemble, instruction_length
+from simvirt.x86.flags import Cr0, Eflags, iopl
+from simvirt.x86.registers import GeneralRegister, SegmentRegister
+
+if TYPE_CHECKING:
+    from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.observe.trial import Trial
+    from simvirt.vmm.exit_log import ExitRecord
+
+_CODE_LINES: Final = 5
+_STACK_WORDS: Final = 8
+_BYTES_A_LINE: Final = 16
+_FLAGS: Final = (
+    Eflags.CF, Eflags.PF, Eflags.AF, Eflags.ZF, Eflags.SF, Eflags.TF, Eflags.IF, Eflags.DF, Eflags.OF, Eflags.NT,
+    Eflags.RF, Eflags.VM, Eflags.AC,
+)  # fmt: skip
+_WRAP: Final = 0xFFFF_FFFF
+
+
+class StepView:
+    """Prints a trial's state to standard output."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._before = trial.machine.processor.guest_state()
+        self._console_seen = 0
+
+    def remember(self) -> None:
+        """Changes are marked against the state as it is now."""
+        self._before = self._trial.machine.processor.guest_state()
+
+    def print_stop(self, exit_record: ExitRecord | None) -> None:
+        """Everything, at an instruction that is about to run."""
+        trial = self._trial
+        state = trial.machine.processor.guest_state()
+        title = f"after {trial.count:,} instructions, {trial.strategy.info.name}, ring {state.cpl}"
+        sleeping = "; the processor sleeps (HLT)" if trial.machine.halted else ""
+        print(paint(f"── {title}{sleeping} ".ljust(80, "─"), Style.STRONG))
+        self._print_console()
+        self._print_code(state)
+        self._print_main_registers(state)
+        self._print_stack(state)
+        if exit_record is not None:
+            cause = exit_record.cause
+            print(
+                f"exit {exit_record.number}  {exit_record.reason.name}: {cause.what}\n    {cause.why} ({cause.source})"
+            )
+
+    def print_registers(self) -> None:
+        """Every component of the state by the manual's name."""
+        state = self._trial.machine.processor.guest_state()
+        before = dict(self._before.components())
+        cells = [
+            _marked(name, f"{value:08x}", changed=before.get(name) != value)
+            for name, value in state.components()
+            if name not in _EXTENDED_NAMES or "RIP" in before
+        ]
+        _print_grid(cells, 4)
+
+    def print_memory(self, gva: int, size: int) -> None:
+        """Guest memory as bytes and characters."""
+        data = self._read(gva, size)
+        if not data:
+            print("nothing to read there")
+        for offset in range(0, len(data), _BYTES_A_LINE):
+            line = data[offset : offset + _BYTES_A_LINE]
+            characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
+            print(f"{gva + offset:08x}  {line.hex(' '):47}  {characters}")
+
+    # ------------------------------------------------------------------------------------------------------- the parts
+
+    def _print_console(self) -> None:
+        console = self._trial.machine.board.console
+        if len(console) > self._console_seen:
+            text = bytes(console[self._console_seen :]).decode("utf-8", "backslashreplace")
+            print(f"console  {text!r}")
+            self._console_seen = len(console)
+
+    def _print_code(self, state: ArchitecturalState) -> None:
+        bits = code_bits(state)
+        offset, linear = state.rip, linear_address(state, bits)
+        code = self._read(linear, _CODE_LINES * MAX_INSTRUCTION_LENGTH)
+        at = 0
+        for number in range(_CODE_LINES):
+            piece = bytes(code[at : at + MAX_INSTRUCTION_LENGTH])
+            if not piece:
+                print("  (no memory there)" if number == 0 else "")
+                break
+            length = instruction_length(piece, bits) or 1
+            line = (
+                f"{'>' if number == 0 else ' '} {offset + at:08x}  {piece[:length].hex():16}  "
+                f"{disassemble(piece, offset + at, bits):34} {self._place(linear + at)}"
+            )
+            print(paint(line, Style.STRONG) if number == 0 else line)
+            at += length
+
+    def _place(self, gva: int) -> str:
+        """Symbol and source line of an address, where the image has them."""
+        image = self._trial.image
+        return f"{symbol_at(image, Gva(gva)) or '':20} {source_at(image, Gva(gva)) or ''}".rstrip()
+
+    def _print_main_registers(self, state: ArchitecturalState) -> None:
+        before = dict(self._before.components())
+        values = dict(state.components())
+        wide = "RIP" in values
+        size = 16 if wide else 8
+        names = [name for name in values if name in _GENERAL_NAMES and (wide or name not in _EXTENDED_NAMES)]
+        cells = [_marked(name, f"{values[name]:0{size}x}", changed=before.get(name) != values[name]) for name in names]
+        _print_grid(cells, 4)
+        counter = "RIP" if wide else "EIP"
+        eflags = values["EFLAGS"]
+        flags = " ".join(flag.name or "" for flag in _FLAGS if eflags & flag)
+        selectors = [
+            _marked(
+                register.name,
+                f"{values[register.name]:04x}",
+                changed=before.get(register.name) != values[register.name],
+            )
+            for register in SegmentRegister
+        ]
+        _print_grid(selectors, len(selectors))
+        flags_changed = before.get("EFLAGS") != eflags
+        print(
+            f"{_marked(counter, f'{values[counter]:0{size}x}', changed=False)}  "
+            f"{_marked('EFLAGS', f'{eflags:08x}', changed=flags_changed)}[{flags}] IOPL {iopl(eflags)}"
+        )
+
+    def _print_stack(self, state: ArchitecturalState) -> None:
+        segment = state.segments[SegmentRegister.SS]
+        size = 4 if segment.default_size else 2
+        pointer = state.general[GeneralRegister.RSP] & (_WRAP if size == 4 else 0xFFFF)
+        data = self._read(pointer + segment.base, _STACK_WORDS * size)
+        words = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data) - size + 1, size)]
+        print(f"stack {pointer:08x}: {' '.join(f'{word:0{2 * size}x}' for word in words)}")
+
+    def _read(self, gva: int, size: int) -> bytes:
+        """Guest memory by linear address, without a trace in the guest; empty where it cannot be had."""
+        trial = self._trial
+        if trial.machine.processor.guest_state().control[0] & Cr0.PG:
+            return b""
+        return trial.machine.read_physical(Gpa(gva & _WRAP), size)
+
+
+_GENERAL_NAMES: Final = frozenset(
+    [register.name_at(32).upper() for register in GeneralRegister] + [register.name for register in GeneralRegister]
+)
+_EXTENDED_NAMES: Final = frozenset(register.name for register in GeneralRegister if register >= GeneralRegister.R8)
+"""Registers that 32-bit code does not have."""
+
+
+def _marked(name: str, value: str, *, changed: bool) -> str:
+    """A register, with a star (and colour) when it has changed."""
+    text = f"{name} {value}{'*' if changed else ' '}"
+    return paint(text, Style.DOUBT) if changed and coloured(sys.stdout) else text
+
+
+def _print_grid(cells: list[str], columns: int) -> None:
+    size = max(map(len, cells))
+    for at in range(0, len(cells), columns):
+        print("  ".join(cell.ljust(size) for cell in cells[at : at + columns]).rstrip())
