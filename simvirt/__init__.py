@@ -10,7 +10,10 @@ Public names are loaded when they are first used: `import simvirt` alone loads n
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads them
+    from simvirt.observe.session import compare, run
 
 __version__ = "0.1.0"
 
@@ -21,7 +24,7 @@ _LAZY: Final[dict[str, str]] = {  # public name -> the module that defines it
     "Comparison": "simvirt.observe.comparison",
 }
 
-__all__ = ["__version__", *sorted(_LAZY)]  # noqa: PLE0604  the keys are strings
+__all__ = ["__version__", "compare", "run"]
 
 
 def __getattr__(name: str) -> object:
