@@ -1,7 +1,7 @@
 """Efficiency: how much of the guest ran without the VMM.
 
-Popek and Goldberg (1974 §3) call a VMM efficient when the processor executes every innocuous instruction directly and the
-VMM takes no part in it. So two numbers: the share of instructions that the processor executed, and the interventions on
+Popek and Goldberg (1974 §3) call a VMM efficient when the processor executes every innocuous instruction directly and
+the VMM takes no part in it. So two numbers: the share of instructions that the processor executed, and interventions on
 innocuous ones, which the property wants to be none.
 """
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import UsageError
 from simvirt.guests.image import GuestImage
 from simvirt.guests.resolve import resolve
+from simvirt.observe.contest import Contest
 from simvirt.observe.costs import DEFAULT_COSTS, find_costs
+from simvirt.observe.equivalence import Checkpoints
 from simvirt.observe.interruption import StopOnInterrupt
 from simvirt.observe.results import RunConfig
 from simvirt.observe.trial import Trial
@@ -115,7 +117,33 @@ def compare(
         UsageError: no such guest, strategy, CPU model or preset, or the guest does not fit.
         EngineError: this host has no verified engine.
     """
-    raise NotImplementedError
+    if interval is not None and interval < 1:
+        raise UsageError(f"interval is {interval}: checkpoints are at least one instruction apart")
+    image = _image(guest)
+    config = _config(memory, cpu, seed, max_instructions)
+    contest = Contest(
+        image,
+        config,
+        _contestants(strategies),
+        checkpoints=Checkpoints(interval),
+        costs=find_costs(costs),
+        progress=progress,
+    )
+    return contest.run()
+
+
+def _contestants(strategies: str | Sequence[str | Strategy]) -> list[Strategy]:
+    """The strategies to compare with the reference, each once."""
+    names: Sequence[str | Strategy]
+    if strategies == ALL:
+        from simvirt.strategies.registry import STRATEGIES
+
+        names = STRATEGIES
+    else:
+        names = [strategies] if isinstance(strategies, str) else strategies
+    found = {strategy.info.name: strategy for strategy in map(_strategy, names)}
+    found.pop(BareMetal.info.name, None)
+    return list(found.values())
 
 
 def _drive(trial: Trial, progress: Progress | None) -> None:

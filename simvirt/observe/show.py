@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simvirt.observe.sites import SiteTable
 
 _TEXT_WIDTH: Final = 110
+_NOTHING: Final = "–"
 _MARKS: Final[Mapping[Equivalence, str]] = {
     Equivalence.EQUIVALENT: "green",
     Equivalence.DIVERGED: "red",
@@ -93,7 +94,7 @@ def show_comparison(comparison: Comparison) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [_verdict_table(comparison)]
+    parts: list[RenderableType] = [_verdict_table(comparison), _number_table(comparison)]
     for name, verdict in comparison.verdicts.items():
         if verdict.obstacle:
             parts += [Text(), Text(f"{name} cannot run this guest: {verdict.obstacle}")]
@@ -115,30 +116,39 @@ def _verdict_table(comparison: Comparison) -> Table:
 
     table = _table(title=f"{comparison.guest}: the three properties")
     for heading in ("strategy", "outcome", "equivalence"):
-        table.add_column(heading)
-    for heading in ("instructions", "direct", "exits", "on innocuous", "violations", "cycles", "seconds"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("direct", "innocuous exits", "violations"):
         table.add_column(heading, justify="right")
-    names = dict.fromkeys([*(run.strategy for run in comparison.runs), *comparison.verdicts])
-    for name in names:
-        run = next((run for run in comparison.runs if run.strategy == name), None)
-        verdict = comparison.verdicts.get(name)
-        cells: list[RenderableType] = [name, run.outcome.value if run else "–"]
-        if verdict:
-            cells.append(Text(verdict.equivalence.value, style=_MARKS[verdict.equivalence]))
-        else:
-            cells.append(Text("reference", style="dim"))
-        if run:
-            innocuous = verdict.efficiency.innocuous_interventions if verdict else 0
-            cells += [
-                f"{run.counted.instructions:,}",
-                f"{run.counted.direct_fraction:.2%}",
-                f"{run.counted.interventions:,}",
-                f"{innocuous:,}" if innocuous is not None else "–",
-                f"{len(verdict.resource_control.violations)}" if verdict else "–",
-                f"{run.modelled.cycles:,}",
-                f"{run.measured.host_seconds:.3f}",
-            ]
-        table.add_row(*cells)
+    for run in comparison.runs:
+        if run.strategy == comparison.reference:
+            table.add_row(run.strategy, run.outcome.value, Text("the reference", style="dim"))
+    outcomes = {run.strategy: run.outcome.value for run in comparison.runs}
+    for name, verdict in comparison.verdicts.items():
+        found = verdict.efficiency
+        table.add_row(
+            name,
+            outcomes.get(name, _NOTHING),
+            Text(verdict.equivalence.value, style=_MARKS[verdict.equivalence]),
+            _NOTHING if found.direct_fraction is None else f"{found.direct_fraction:.2%}",
+            _NOTHING if found.innocuous_interventions is None else f"{found.innocuous_interventions:,}",
+            f"{len(verdict.resource_control.violations):,}",
+        )
+    return table
+
+
+def _number_table(comparison: Comparison) -> Table:
+    table = _table()
+    table.add_column("strategy", no_wrap=True)
+    for heading in ("counted: instructions", "exits", "modelled: cycles", "measured: seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in comparison.runs:
+        table.add_row(
+            run.strategy,
+            f"{run.counted.instructions:,}",
+            f"{run.counted.interventions:,}",
+            f"{run.modelled.cycles:,}",
+            f"{run.measured.host_seconds:.3f}",
+        )
     return table
 
 
@@ -170,7 +180,7 @@ def show_sites(table: SiteTable) -> RenderableType:
         for strategy in table.strategies:
             effect = row.effects.get(strategy)
             if effect is None:
-                cells.append(Text("–", style="dim"))
+                cells.append(Text(_NOTHING, style="dim"))
             elif effect.same:
                 cells.append(Text("same", style="green"))
             else:

@@ -95,8 +95,8 @@ class Trial:
             pages.update(page + shift for page in dirty if first <= page < last)
         return pages
 
-    def finish(self, costs: CostPreset, exits: tuple[ExitRecord, ...] = ()) -> Run:
-        """What the trial has shown. One that could go on was stopped by its limit."""
+    def finish(self, costs: CostPreset, exits: tuple[ExitRecord, ...] = (), stopped: Outcome = Outcome.LIMIT) -> Run:
+        """What the trial has shown; `stopped` is why it was not continued, if it could go on."""
         machine, log = self.machine, self.log
         counted = Counted(
             instructions=machine.count,
@@ -108,7 +108,7 @@ class Trial:
             image=self.image,
             strategy=self.strategy.info.name,
             config=self.config,
-            outcome=Outcome.LIMIT if machine.outcome is None else machine.outcome,
+            outcome=stopped if machine.outcome is None else machine.outcome,
             guest_status=machine.board.exit_status,
             console_bytes=bytes(machine.board.console),
             counted=counted,

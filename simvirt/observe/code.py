@@ -1,0 +1,111 @@
+"""The instruction that a trial stands on: where it lies, its bytes, its text, and what the guest's author calls it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from simvirt.machine.faults import ProcessorFault
+from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gva
+from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, decode, disassemble
+from simvirt.x86.instruction import Bits
+from simvirt.x86.registers import SegmentRegister
+
+if TYPE_CHECKING:
+    from simvirt.guests.image import GuestImage
+    from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.observe.trial import Trial
+    from simvirt.x86.instruction import Instruction
+
+_LINEAR_32: Final = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An instruction in a guest.
+
+    Attributes:
+        address: its linear address.
+        code: its bytes; empty where they cannot be fetched.
+        symbol: the place by the guest's own names, as ``main+0x10``.
+        source: the place as ``file:line``.
+    """
+
+    address: Gva
+    ip: int
+    code: bytes
+    bits: Bits
+    symbol: str | None = None
+    source: str | None = None
+
+    @property
+    def instruction(self) -> Instruction:
+        """Decoded."""
+        return decode(self.code, self.ip, self.bits)
+
+    @property
+    def text(self) -> str:
+        """Disassembled, for people."""
+        return disassemble(self.code, self.ip, self.bits) if self.code else "(no code can be fetched here)"
+
+    @property
+    def name(self) -> str:
+        """Address, symbol and source line."""
+        return " ".join(
+            [
+                f"{self.address:#010x}",
+                *([f"<{self.symbol}>"] if self.symbol else []),
+                *([f"({self.source})"] if self.source else []),
+            ]
+        )
+
+
+def place(trial: Trial, state: ArchitecturalState | None = None) -> Place:
+    """The instruction that is next, or was at `state`.
+
+    It is fetched as the processor fetches it, which sets the accessed bits of the page tables on the way: for a trial
+    that has no other use than to be looked at.
+    """
+    state = trial.machine.processor.guest_state() if state is None else state
+    bits = code_bits(state)
+    address = linear_address(state, bits)
+    code = bytearray()
+    while len(code) < MAX_INSTRUCTION_LENGTH:
+        at = address + len(code)
+        length = min(MAX_INSTRUCTION_LENGTH - len(code), PAGE_SIZE - (at & PAGE_OFFSET_MASK))
+        try:
+            code += trial.cpu.memory.read(at, length)
+        except ProcessorFault:
+            break
+    encoding = decode(bytes(code), state.rip, bits).encoding if code else b""
+    return Place(address, state.rip, encoding, bits, symbol_at(trial.image, address), source_at(trial.image, address))
+
+
+def code_bits(state: ArchitecturalState) -> Bits:
+    """The default size of the code that `state` executes."""
+    code = state.segments[SegmentRegister.CS]
+    if state.efer & 1 << 10 and code.long:
+        return Bits.CODE_64
+    return Bits.CODE_32 if code.default_size else Bits.CODE_16
+
+
+def linear_address(state: ArchitecturalState, bits: Bits) -> Gva:
+    """Linear address of the next instruction."""
+    if bits is Bits.CODE_64:
+        return Gva(state.rip)
+    return Gva((state.segments[SegmentRegister.CS].base + state.rip) & _LINEAR_32)
+
+
+def symbol_at(image: GuestImage, address: Gva) -> str | None:
+    """The nearest name in front of an address, with the distance."""
+    found = image.symbols.lookup(address)
+    if found is None:
+        return None
+    name, offset = found
+    return f"{name}+{offset:#x}" if offset else name
+
+
+def source_at(image: GuestImage, address: Gva) -> str | None:
+    """The source line of an address, as ``file:line``."""
+    found = image.lines.lookup(address) if image.lines else None
+    return f"{found[0]}:{found[1]}" if found else None

@@ -1,0 +1,122 @@
+"""A contest: one guest on the bare machine and under strategies, and the verdicts on the three properties."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from simvirt.machine.machine import Outcome
+from simvirt.observe.comparison import Comparison, Equivalence, Verdict
+from simvirt.observe.divergence import Abandoned, Pair, find_first_divergence
+from simvirt.observe.efficiency import NOTHING_RAN, Efficiency
+from simvirt.observe.equivalence import ENDS, Checkpoints, exemptions, run_in_step
+from simvirt.observe.interruption import StopOnInterrupt
+from simvirt.observe.resource_control import ResourceControl
+from simvirt.observe.trial import Trial
+from simvirt.strategies.bare_metal import BareMetal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from simvirt.guests.image import GuestImage
+    from simvirt.observe.comparison import FirstDivergence
+    from simvirt.observe.costs import CostPreset
+    from simvirt.observe.divergence import Interval
+    from simvirt.observe.results import Run, RunConfig
+    from simvirt.strategies.strategy import Strategy
+
+GRACE: Final = 1_000_000
+"""A guest that has gone astray gets twice the reference's instructions and this many more to come to an end."""
+
+
+class Contest:
+    """Runs a guest under strategies and judges them.
+
+    Args:
+        progress: called at every checkpoint with the instructions of the reference and the host seconds so far.
+    """
+
+    def __init__(
+        self,
+        image: GuestImage,
+        config: RunConfig,
+        strategies: Sequence[Strategy],
+        *,
+        checkpoints: Checkpoints,
+        costs: CostPreset,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.image = image
+        self.config = config
+        self.checkpoints = checkpoints
+        self.costs = costs
+        self.progress = progress
+        self.reference: Strategy = BareMetal()
+        self.obstacles = {strategy.info.name: strategy.obstacle(image) for strategy in strategies}
+        self.strategies = list(strategies)
+        self._stop = StopOnInterrupt()
+
+    def run(self) -> Comparison:
+        """All of it; Ctrl-C ends it with what is known so far."""
+        with self._stop:
+            able = [strategy for strategy in self.strategies if self.obstacles[strategy.info.name] is None]
+            reference = self._trial(self.reference)
+            trials = {strategy.info.name: self._trial(strategy) for strategy in able}
+            self._stop.watch(reference.machine, *(trial.machine for trial in trials.values()))
+            parted = run_in_step(reference, list(trials.values()), self.checkpoints, self.progress)
+            for name in parted:
+                self._let_finish(trials[name], reference)
+            runs = {name: self._finish(trial) for name, trial in trials.items()}
+            reference_run = self._finish(reference)
+            verdicts = {
+                strategy.info.name: self._verdict(strategy, reference_run, runs, parted) for strategy in self.strategies
+            }
+        return Comparison(
+            guest=self.image.name,
+            reference=self.reference.info.name,
+            runs=(reference_run, *runs.values()),
+            verdicts=verdicts,
+        )
+
+    def _trial(self, strategy: Strategy) -> Trial:
+        return Trial(self.image, strategy, self.config)
+
+    def _let_finish(self, trial: Trial, reference: Trial) -> None:
+        """What a guest does after it went astray is of interest, but it may never end."""
+        limit = min(self.config.max_instructions, max(2 * reference.count + GRACE, trial.count))
+        trial.config = replace(self.config, max_instructions=limit)
+        if not self._stop.requested:
+            trial.advance(limit)
+
+    def _finish(self, trial: Trial) -> Run:
+        return trial.finish(self.costs, stopped=Outcome.INTERRUPTED if self._stop.requested else Outcome.LIMIT)
+
+    def _verdict(
+        self, strategy: Strategy, reference: Run, runs: dict[str, Run], parted: dict[str, Interval]
+    ) -> Verdict:
+        name = strategy.info.name
+        left_out = exemptions(strategy.info, self.checkpoints)
+        obstacle = self.obstacles[name]
+        if obstacle is not None:
+            return Verdict(Equivalence.NOT_APPLICABLE, left_out, None, NOTHING_RAN, ResourceControl.of(()), obstacle)
+        if name in parted:
+            equivalence, divergence = Equivalence.DIVERGED, self._first_divergence(strategy, parted[name])
+        else:
+            ended = reference.outcome in ENDS and runs[name].outcome in ENDS
+            equivalence, divergence = (Equivalence.EQUIVALENT if ended else Equivalence.UNDETERMINED), None
+        run = runs[name]
+        return Verdict(equivalence, left_out, divergence, Efficiency.of(run.counted), ResourceControl.of(run.attempts))
+
+    def _first_divergence(self, strategy: Strategy, interval: Interval) -> FirstDivergence | None:
+        """Searched on machines of its own, so that the runs' counts stay what they are."""
+        if self._stop.requested:
+            return None
+        try:
+            return find_first_divergence(lambda: self._pair(strategy), interval)
+        except Abandoned:
+            return None
+
+    def _pair(self, strategy: Strategy) -> Pair:
+        pair = Pair(self._trial(self.reference), self._trial(strategy))
+        self._stop.watch(pair.reference.machine, pair.trial.machine)
+        return pair

@@ -1,0 +1,107 @@
+"""Do two trials stand at the same point of the same run? What is compared, and what differs.
+
+Compared are the processor's state as the guest's machine has it, guest-physical memory, the console, the state of
+every device, and how the run ended. Memory is compared where it was written since it was last known to be equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from simvirt.machine.machine import Machine
+    from simvirt.observe.trial import Trial
+
+_WORD: Final = 4
+_GOING_ON: Final = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """One component in which a trial differs from the reference.
+
+    Attributes:
+        component: a register by the manual's name, ``memory at 0x…`` (guest-physical, four bytes), console, outcome …
+    """
+
+    component: str
+    reference_value: int | str
+    value: int | str
+
+
+def differ(reference: Trial, trial: Trial, pages: Iterable[int]) -> bool:
+    """Do they differ anywhere? `pages` are the guest-physical pages that may."""
+    return next(_partings(reference, trial, pages), None) is not None
+
+
+def partings(reference: Trial, trial: Trial, pages: Iterable[int]) -> list[Parting]:
+    """Everything in which they differ."""
+    return list(_partings(reference, trial, pages))
+
+
+def all_pages(trial: Trial) -> range:
+    """Every page of the guest's memory, by number; comparing them all is for the beginning and the end of a run."""
+    return range(max((region.end for region in trial.machine.space.ram), default=0) >> PAGE_SHIFT)
+
+
+def _partings(reference: Trial, trial: Trial, pages: Iterable[int]) -> Iterator[Parting]:
+    ended, end = _ending(reference), _ending(trial)
+    if ended != end:
+        yield Parting("outcome", ended, end)
+    if reference.count != trial.count:
+        yield Parting("instructions retired", reference.count, trial.count)
+    mine, theirs = reference.machine.processor.guest_state(), trial.machine.processor.guest_state()
+    for difference in mine.differences(theirs):
+        yield Parting(difference.component, difference.reference, difference.value)
+    for gpa in _memory_differences(reference.machine, trial.machine, pages):
+        yield Parting(
+            f"memory at {gpa:#x}",
+            int.from_bytes(reference.machine.read_physical(gpa, _WORD), "little"),
+            int.from_bytes(trial.machine.read_physical(gpa, _WORD), "little"),
+        )
+    yield from _board_differences(reference.machine, trial.machine)
+
+
+def _ending(trial: Trial) -> str:
+    if trial.error:
+        return f"{trial.error.kind}: {trial.error.message}"
+    return trial.outcome.value if trial.outcome else _GOING_ON
+
+
+def _memory_differences(reference: Machine, other: Machine, pages: Iterable[int]) -> Iterator[Gpa]:
+    """The first word that differs of every page that does."""
+    for page in pages:
+        gpa = Gpa(page << PAGE_SHIFT)
+        mine, theirs = reference.space.host(gpa), other.space.host(gpa)
+        if mine is None or theirs is None:
+            if mine is not theirs:
+                yield gpa
+            continue
+        a, b = reference.memory.view[mine : mine + PAGE_SIZE], other.memory.view[theirs : theirs + PAGE_SIZE]
+        data, other_data = bytes(a), bytes(b)
+        if data != other_data:
+            at = next(i for i, (x, y) in enumerate(zip(data, other_data, strict=True)) if x != y)
+            yield Gpa(gpa + (at & -_WORD))
+
+
+def _board_differences(reference: Machine, other: Machine) -> Iterator[Parting]:
+    mine, theirs = reference.board, other.board
+    if mine.console != theirs.console:
+        at = next((i for i, (x, y) in enumerate(zip(mine.console, theirs.console, strict=False)) if x != y), None)
+        at = min(len(mine.console), len(theirs.console)) if at is None else at
+        yield Parting(f"console at character {at}", _excerpt(mine.console, at), _excerpt(theirs.console, at))
+    if mine.exit_status != theirs.exit_status:
+        yield Parting("debug-exit port", str(mine.exit_status), str(theirs.exit_status))
+    for name, device in mine.devices.items():
+        state, other_state = device.save(), theirs.devices[name].save()
+        if state != other_state:
+            yield Parting(f"device {name}", str(state), str(other_state))
+
+
+def _excerpt(console: bytearray, at: int) -> str:
+    return bytes(console[at : at + 40]).decode("utf-8", "backslashreplace")
