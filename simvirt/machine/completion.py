@@ -112,7 +112,7 @@ def _exception(cpu: Cpu, _bus: Bus, event: ExceptionRaised) -> None:
 def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
     """INT n, INT3, INTO: a trap, so its handler returns behind it. A fault on the way stands on the instruction."""
     state = cpu.state
-    if state.virtual_8086_mode and iopl(state.system_flags) < 3 and event.length == 2:
+    if state.virtual_8086_mode and iopl(state.eflags) < 3 and event.length == 2:
         raise general_protection(0)
     after = state.rip + event.length
     cpu.deliver(Interruption(event.vector, Source.SOFTWARE, after if state.code_64 else after & 0xFFFFFFFF))
@@ -160,7 +160,7 @@ def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
     remaining = state.register(GeneralRegister.RCX, size) - 1
     state.set_register(GeneralRegister.RCX, size, remaining)
     # The engine tests the count once more after the last iteration, unless it steps or a shadow is in force: count as it does.
-    last = remaining == 0 and (state.interrupt_shadow or bool(state.system_flags & int(Eflags.TF)))
+    last = remaining == 0 and (state.interrupt_shadow or bool(state.eflags & int(Eflags.TF)))
     if last:
         cpu.advance(event.length)
     else:

@@ -302,14 +302,14 @@ class Cpu:
         state = self.state
         state.interrupt_shadow = False
         self.engine.count += 1
-        if state.system_flags & _TF:
+        if state.eflags & _TF:
             state.set_debug_register(6, state.debug_register(6) | int(Dr6.BS))
             self.raise_exception(Vector.DB)
 
     @property
     def interruptible(self) -> bool:
         """Can a maskable interrupt be taken now?"""
-        return bool(self.state.system_flags & _IF) and not self.state.interrupt_shadow
+        return bool(self.state.eflags & _IF) and not self.state.interrupt_shadow
 
     # ---------------------------------------------------------------------------------------- delivery
 

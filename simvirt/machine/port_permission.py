@@ -21,7 +21,7 @@ def io_allowed(cpu: Cpu, port: int, size: int) -> bool:
     state = cpu.state
     if not state.protected_mode:
         return True
-    if not state.virtual_8086_mode and state.cpl <= iopl(state.system_flags):
+    if not state.virtual_8086_mode and state.cpl <= iopl(state.eflags):
         return True
     return bitmap_allows(cpu, port, size)
 

@@ -2,7 +2,7 @@
 
 The engine keeps the architectural state of its CPU in one image of some 5.6 KB. This view reads and writes it in place, in tens of
 nanoseconds a field, where the engine's own interface takes microseconds. The image is *settled* whenever the engine is not running:
-the arithmetic flags stand as bits, not in the engine's lazy form.
+EFLAGS stands in one piece, not in the engine's lazy form.
 
 What the engine derives from the state and caches beside it (its ``hflags``: CPL, code size, paging mode …) has to be renewed after a
 write to a segment register, EFLAGS.VM or CR0: `ProcessorState.refresh` does it, by the rules that the processor itself follows.
@@ -44,7 +44,8 @@ _ALWAYS: Final = _SVM_GUEST | _IO_BREAKPOINT
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment register with its hidden part: selector, base, limit in bytes, and the descriptor's high doubleword without base bits.
+    """A segment register with its hidden part: selector, base, limit in bytes, and the attributes as they stand in a descriptor's high
+    doubleword (`HIDDEN_FLAGS_MASK`).
 
     SDM Vol. 3A §3.4.3 "Segment Registers".
     """
@@ -149,25 +150,15 @@ class ProcessorState:
     @property
     def eflags(self) -> int:
         """EFLAGS, complete."""
-        o = self._o
-        df = int(Eflags.DF) if self._d[o.df // 4] >> 31 else 0
-        return self._q[self._eflags] & ~(_ARITHMETIC | int(Eflags.DF)) | self._q[o.cc_src // 8] & _ARITHMETIC | df | 2
+        return self._q[self._eflags]
 
     @eflags.setter
     def eflags(self, value: int) -> None:
         """Write EFLAGS without checks; `refresh` follows when VM may have changed."""
         o = self._o
-        q = self._q
-        q[o.cc_src // 8] = value & _ARITHMETIC
-        q[o.cc_src // 8 - 1] = q[o.cc_src // 8 + 1] = 0
-        self._d[o.cc_op // 4] = 1
+        self._q[self._eflags] = value | 2
+        self._q[o.cc_src // 8] = value & _ARITHMETIC
         self._d[o.df // 4] = 0xFFFFFFFF if value & int(Eflags.DF) else 1
-        q[self._eflags] = value & ~(_ARITHMETIC | int(Eflags.DF)) | 2
-
-    @property
-    def system_flags(self) -> int:
-        """EFLAGS without the arithmetic flags and DF: quicker to read."""
-        return self._q[self._eflags]
 
     @property
     def interrupt_flag(self) -> bool:
@@ -280,7 +271,7 @@ class ProcessorState:
 
     def _segment(self, at: int) -> Segment:
         d = at // 4
-        return Segment(self._d[d] & 0xFFFF, self._q[at // 8 + 1], self._d[d + 4], self._d[d + 5])
+        return Segment(self._d[d] & 0xFFFF, self._q[at // 8 + 1], self._d[d + 4], self._d[d + 5] & HIDDEN_FLAGS_MASK)
 
     def _set_segment(self, at: int, segment: Segment) -> None:
         d = at // 4

@@ -86,10 +86,6 @@ class DeprivilegedState(ProcessorState):
         ProcessorState.eflags.__set__(self, value & ~_VIRTUAL_FLAGS | _IF)
 
     @property
-    def system_flags(self) -> int:
-        return ProcessorState.system_flags.__get__(self) & ~_VIRTUAL_FLAGS | self.privileged.flags
-
-    @property
     def interrupt_flag(self) -> bool:
         return bool(self.privileged.flags & _IF)
 

@@ -111,14 +111,14 @@ class Interpreter:
 
     def _cli(self, instruction: Instruction) -> None:
         state = self._cpu.state
-        if state.cpl > iopl(state.system_flags):
+        if state.cpl > iopl(state.eflags):
             raise general_protection(0)
         state.interrupt_flag = False
         self._cpu.advance(instruction.length)
 
     def _sti(self, instruction: Instruction) -> None:
         state = self._cpu.state
-        if state.cpl > iopl(state.system_flags):
+        if state.cpl > iopl(state.eflags):
             raise general_protection(0)
         was = state.interrupt_shadow
         state.interrupt_flag = True

@@ -581,10 +581,13 @@ static void fetch_bytes(struct simvirt *s) {
     s->byte_count = n;
 }
 
-/* Arithmetic flags leave the engine's lazy form, so that a state image means the same to everybody. */
+/* EFLAGS in one piece, out of the engine's lazy form, so that a state image means the same to everybody. The engine takes it from there
+ * when it starts. */
 static void settle_flags(struct simvirt *s) {
     u64 flags = 0;
     ((reg_read_fn)s->reg_read)((void *)s->uc, UC_X86_REG_EFLAGS, &flags);
+    ENV64(s, s->off_env_eflags) = flags;
+    ENV32(s, s->off_env_df) = flags & 0x400 ? ~0U : 1;
     ENV64(s, s->off_env_cc_src) = flags & 0x8d5;
     ENV64(s, s->off_env_cc_src - 8) = 0;
     ENV64(s, s->off_env_cc_src + 8) = 0;
