@@ -9,8 +9,8 @@ from simvirt.x86.exceptions import VECTORS, Escalation, ExceptionClass, Selector
 # SDM Vol. 3A Table 6-1: vector, mnemonic, type (F fault, T trap, A abort, B both, I interrupt), error code
 TABLE_6_1 = """
 0 #DE F no | 1 #DB B no | 2 NMI I no | 3 #BP T no | 4 #OF T no | 5 #BR F no | 6 #UD F no | 7 #NM F no | 8 #DF A yes
-9 - F no | 10 #TS F yes | 11 #NP F yes | 12 #SS F yes | 13 #GP F yes | 14 #PF F yes | 16 #MF F no | 17 #AC F yes | 18 #MC A no
-19 #XM F no | 20 #VE F no | 21 #CP F yes
+9 - F no | 10 #TS F yes | 11 #NP F yes | 12 #SS F yes | 13 #GP F yes | 14 #PF F yes | 16 #MF F no | 17 #AC F yes
+18 #MC A no | 19 #XM F no | 20 #VE F no | 21 #CP F yes
 """
 CLASSES = {
     "F": ExceptionClass.FAULT,
