@@ -1,9 +1,10 @@
 """Addresses of different spaces are different types.
 
-A guest-virtual address is what the guest's instructions use (the manual's linear address: segmentation has been applied, paging has
-not). The guest's page tables map it to a guest-physical address. The second dimension, a VM's memory map or its EPT, maps that to a
-host-physical address, an index into the simulated PC's memory (SDM Vol. 3A §3.3 "Physical Address Space", Vol. 3C §29.3 "The Extended
-Page Table Mechanism"). On the bare PC the second dimension is the identity.
+A guest-virtual address is what the guest's instructions use (the manual's linear address: segmentation has been
+applied, paging has not). The guest's page tables map it to a guest-physical address. The second dimension, a VM's
+memory map or its EPT, maps that to a host-physical address, an index into the simulated PC's memory (SDM Vol. 3A §3.3
+"Physical Address Space", Vol. 3C §29.3 "The Extended Page Table Mechanism"). On the bare PC the second dimension is
+the identity.
 """
 
 from __future__ import annotations
