@@ -89,9 +89,9 @@ class CostPreset:
 
     def apply(self, exits: Mapping[Enum, int], direct_instructions: int) -> Modelled:
         """The cycles of a run."""
-        cycles = direct_instructions * self.instruction.cycles
-        cycles += sum(number * self.of_exit(reason) for reason, number in exits.items())
-        return Modelled(self.name, cycles, self.source(exits))
+        exit_cycles = {reason.name: number * self.of_exit(reason) for reason, number in exits.items()}
+        cycles = direct_instructions * self.instruction.cycles + sum(exit_cycles.values())
+        return Modelled(self.name, cycles, exit_cycles, self.source(exits))
 
     def source(self, exits: Mapping[Enum, int]) -> str:
         """Where the numbers come from that a run with these exits uses."""

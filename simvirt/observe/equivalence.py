@@ -94,7 +94,7 @@ def run_in_step(
     reference.take_dirty_pages()
     compare(0, 0, all_pages(reference))
     at = 0
-    while reference.outcome is None and at < limit:
+    while reference.machine.outcome is None and at < limit:
         target = min(limit, checkpoints.after(at))
         for trial in (reference, *equal):
             if trial.advance(target) is Outcome.INTERRUPTED:

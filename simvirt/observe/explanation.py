@@ -67,7 +67,7 @@ def _instruction(seen: Witnessed) -> list[str]:
         if row.is_critical
         else f"privileged ({row.privileged_when})"
     )
-    return [f"{row.title} is {kind}. {row.reason} ({row.source})"]
+    return [f"{seen.place.instruction.mnemonic.upper()} is {kind}. {row.reason} ({row.source})"]
 
 
 def _events(seen: Witnessed, strategy: str) -> list[str]:

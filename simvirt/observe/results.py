@@ -94,11 +94,13 @@ class Modelled:
     Attributes:
         preset: name of the cost preset.
         cycles: processor cycles.
-        source: where the preset's numbers come from; for people, not in JSON.
+        exit_cycles: how many of them exits took, by the name of the reason; for people, not in JSON.
+        source: where the preset's numbers come from; likewise.
     """
 
     preset: str
     cycles: int
+    exit_cycles: Mapping[str, int] = field(default_factory=dict)
     source: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import io
 from typing import TYPE_CHECKING, Final
 
 from simvirt.observe.comparison import Equivalence, shown
+from simvirt.observe.counts import ExitCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,18 +75,27 @@ def show_run(run: Run) -> RenderableType:
     parts.append(Text(f"          {modelled.source}", style="dim"))
     parts.append(Text(f"measured  {run.measured.host_seconds:.3f} s on this host"))
     if counted.vm_exits:
-        parts += [Text(), _exit_table(counted.vm_exits)]
+        parts += [Text(), show_counts(ExitCounts.of(run))]
     if run.post_mortem:
         parts += [Text(), run.post_mortem]
     return Group(*parts)
 
 
-def _exit_table(exits: Mapping[str, int]) -> Table:
+def show_counts(counts: ExitCounts) -> Table:
+    """Exit reasons with their share of exits and of modelled time."""
     table = _table()
-    table.add_column("exit reason")
-    table.add_column("count", justify="right")
-    for reason, number in sorted(exits.items(), key=lambda row: (-row[1], row[0])):
-        table.add_row(reason, f"{number:,}")
+    table.add_column("exit reason", no_wrap=True)
+    for heading in ("samples", "samples %", f"cycles ({counts.preset})", "cycles %", "average"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in counts.rows:
+        table.add_row(
+            row.reason,
+            f"{row.samples:,}",
+            f"{row.samples_share:.2%}",
+            f"{row.cycles:,}",
+            f"{row.cycles_share:.2%}",
+            f"{row.average_cycles:,.0f}",
+        )
     return table
 
 

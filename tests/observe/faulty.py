@@ -1,4 +1,4 @@
-"""Strategies with a known fault: bare metal on which one bit changes at one instruction. What must find it can be tested by them."""
+"""Strategies with a known fault: bare metal on which something changes at one instruction, and must be found."""
 
 from __future__ import annotations
 
