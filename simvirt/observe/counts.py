@@ -1,4 +1,4 @@
-"""Counts per exit reason, as ``perf kvm stat report`` lays them out: samples and their share, time and its share, average time.
+"""Counts per exit reason, as ``perf kvm stat report`` lays them out: samples, time, their shares, and the average time.
 
 The time is modelled, in cycles of a cost preset; perf measures it.
 """

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from simvirt.observe.code import source_at, symbol_at
 from simvirt.vmm.exit_log import Intervention
 from simvirt.x86.addresses import Gva
-from simvirt.x86.decode import disassemble
+from simvirt.x86.decode import decode, disassemble
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -40,9 +40,9 @@ class TraceFormat(StrEnum):
 
 
 class TraceWriter(Protocol):
-    """Takes the exits of a run in their order."""
+    """Takes the exits of a run in their order; its listener."""
 
-    def __call__(self, record: ExitRecord) -> None:
+    def __call__(self, record: ExitRecord, /) -> None:
         """Write one exit."""
         ...
 
@@ -57,7 +57,13 @@ def trace_writer(trace_format: TraceFormat | str, stream: TextIO, image: GuestIm
     Raises:
         ValueError: there is no such format.
     """
-    return _WRITERS[TraceFormat(trace_format)](stream, image)
+    match TraceFormat(trace_format):
+        case TraceFormat.KVM:
+            return KvmWriter(stream, image)
+        case TraceFormat.JSONL:
+            return JsonLinesWriter(stream, image)
+        case TraceFormat.CHROME:
+            return ChromeWriter(stream, image)
 
 
 class KvmWriter:
@@ -74,14 +80,14 @@ class KvmWriter:
         self._image = image
 
     def __call__(self, record: ExitRecord) -> None:
+        """Write one exit."""
         seconds, nanoseconds = divmod(record.time_ns, _SECOND)
         number = qualification_number(record)
         info = "" if number is None else f" info1 {number:#018x}"
-        cause = record.cause
-        self._stream.write(
-            f"{'simvirt':>16}-{0:<7} [000] ..... {seconds:5}.{nanoseconds:09}: kvm_exit: vcpu 0 reason {record.reason.name} "
-            f"rip {record.rip:#x}{info}  # {_where(record, self._image)}: {text_of(record)}: {cause.what}; {cause.why}\n"
-        )
+        head = f"{'simvirt':>16}-{0:<7} [000] ..... {seconds:5}.{nanoseconds:09}: kvm_exit: vcpu 0"
+        cause = f"{text_of(record)}: {record.cause.what}; {record.cause.why}"
+        where = _where(record, self._image)
+        self._stream.write(f"{head} reason {record.reason.name} rip {record.rip:#x}{info}  # {where}: {cause}\n")
 
     def close(self) -> None:
         """Nothing is missing."""
@@ -95,6 +101,7 @@ class JsonLinesWriter:
         self._image = image
 
     def __call__(self, record: ExitRecord) -> None:
+        """Write one exit."""
         self._stream.write(json.dumps(exit_to_dict(record, self._image), separators=(",", ":")) + "\n")
 
     def close(self) -> None:
@@ -115,18 +122,15 @@ class ChromeWriter:
         self._time_ns = 0
         self._instruction = 0
         stream.write('{"displayTimeUnit":"ns","traceEvents":[\n')
-        names = {
-            ("process_name", 0): f"simvirt: {image.name}",
-            ("thread_name", _GUEST): "guest",
-            ("thread_name", _VMM): "VMM",
-        }
-        metadata = [
-            {"name": what, "ph": "M", "pid": 1, "tid": thread, "args": {"name": name}}
-            for (what, thread), name in names.items()
-        ]
-        stream.write(",\n".join(_compact(event) for event in metadata))
+        process = f"simvirt: {image.name}"
+        names = (("process_name", 0, process), ("thread_name", _GUEST, "guest"), ("thread_name", _VMM, "VMM"))
+        metadata = (
+            {"name": what, "ph": "M", "pid": 1, "tid": thread, "args": {"name": name}} for what, thread, name in names
+        )
+        stream.write(",\n".join(map(_compact, metadata)))
 
     def __call__(self, record: ExitRecord) -> None:
+        """Write one exit."""
         self._guest_until(record)
         event: dict[str, Any] = {
             "name": record.reason.name,
@@ -137,17 +141,18 @@ class ChromeWriter:
             "args": exit_to_dict(record, self._image),
         }
         if record.intervention is Intervention.EMULATED:
-            event |= {"ph": "X", "dur": 1 / _MICROSECOND}
+            self._write(event | {"ph": "X", "dur": 1 / _MICROSECOND})
+            self._time_ns += 1
+            self._instruction += 1
         else:
-            event |= {"ph": "i", "s": "t"}
-        self._write(event)
+            self._write(event | {"ph": "i", "s": "t"})
 
     def close(self) -> None:
         """The end of the list and of the object."""
         self._stream.write("\n]}\n")
 
     def _guest_until(self, record: ExitRecord) -> None:
-        """What the guest did since the last exit: after a HLT it slept, for as long as more time passed than instructions."""
+        """What the guest did since the last exit: it slept for as long as more time passed than instructions (HLT)."""
         ran = record.instruction - self._instruction
         slept = record.time_ns - self._time_ns - ran
         if slept > 0:
@@ -175,7 +180,6 @@ class ChromeWriter:
 
 _GUEST: Final = 1
 _VMM: Final = 2
-_WRITERS: Final = {TraceFormat.KVM: KvmWriter, TraceFormat.JSONL: JsonLinesWriter, TraceFormat.CHROME: ChromeWriter}
 
 
 def exit_to_dict(record: ExitRecord, image: GuestImage) -> dict[str, Any]:
@@ -192,7 +196,7 @@ def exit_to_dict(record: ExitRecord, image: GuestImage) -> dict[str, Any]:
         "cs": record.cs,
         "rip": record.rip,
         "cpl": record.cpl,
-        "code": record.code.hex(),
+        "code": decode(record.code, record.rip, record.bits).encoding.hex(),
         "text": text_of(record),
         "symbol": symbol_at(image, address),
         "source": source_at(image, address),
