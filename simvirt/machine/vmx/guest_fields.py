@@ -161,7 +161,7 @@ def _interruptibility(cpu: Cpu) -> int:
     state = cpu.state
     if not state.interrupt_shadow:
         return 0
-    return _STI if state.system_flags & int(Eflags.IF) else _MOV_SS
+    return _STI if state.eflags & int(Eflags.IF) else _MOV_SS
 
 
 def _set_interruptibility(cpu: Cpu, value: int) -> None:

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simvirt.errors import EngineError
+from simvirt.guests.boot import initial_state
+from simvirt.guests.load import load
+from simvirt.machine.board import Board
+from simvirt.machine.cpu import Cpu
+from simvirt.machine.machine import Machine
+from simvirt.machine.memory import HostMemory
+from simvirt.machine.pc import pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, StrategyInfo, Virtualized
+from simvirt.strategies.vtx.controls import VMM_MEMORY
+from simvirt.strategies.vtx.processor import VtxProcessor
+from simvirt.vmm.exit_log import ExitLog
+from simvirt.x86.addresses import Hpa
 
 if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
@@ -32,5 +42,18 @@ class Vtx:
         return None
 
     def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
-        """A VM with the guest in its memory."""
-        raise EngineError("vtx is being built")
+        """A VM with the guest in its memory, on a PC that has more of it than the VM is told.
+
+        :raises ImageError: the image does not fit into the memory.
+        """
+        memory = HostMemory(VMM_MEMORY + config.memory_size)
+        cpu = Cpu(memory)
+        space = pc_regions(config.memory_size, Hpa(VMM_MEMORY))
+        cpu.engine.set_address_space(space)
+        board = Board(lambda: cpu.engine.count)
+        log = ExitLog()
+        processor = VtxProcessor(cpu, board, space, config.cpu_model, log)
+        machine = Machine(processor, board, memory, space, cpu.engine.written)
+        boot = load(image, config.memory_size, machine.write_physical)
+        processor.set_guest_state(initial_state(boot))
+        return Virtualized(machine, cpu, log)

@@ -1,0 +1,351 @@
+"""The processor in VMX non-root operation: it runs the guest until a VM exit.
+
+`NonRootProcessor.enter` is VMLAUNCH and VMRESUME: it checks the VMCS, injects an event if the VMCS says so, and runs. Every event of the
+CPU is either completed as the bare processor would, or becomes a VM exit, by what the controls say: `machine.vmx.exits` is that table.
+After an exit the VMCS's exit-information fields say what happened.
+
+Guest time stops while the VMM works: the count of instructions is the guest's.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import MonitorError
+from simvirt.machine.cpu import Shutdown
+from simvirt.machine.engine import Intercepts, SvmExit
+from simvirt.machine.events import Event, Halt, Interrupted, LimitReached, SoftwareInterrupt, SoftwareInterruptKind
+from simvirt.machine.faults import ProcessorFault
+from simvirt.machine.interrupts import Interruption, Source
+from simvirt.machine.vmx import entry_checks
+from simvirt.machine.vmx.entry_checks import CheckKind, EntryCheck
+from simvirt.machine.vmx.exits import EXITS
+from simvirt.machine.vmx.vmcs import VmInstructionError
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import Dr6
+from simvirt.x86.vmx import (
+    ActivityState,
+    DebugQualification,
+    EntryControls,
+    ExitReason,
+    InterruptionInformation,
+    InterruptionType,
+    PinControls,
+    PrimaryControls,
+    SecondaryControls,
+    VmcsField,
+)
+
+if TYPE_CHECKING:
+    from simvirt.machine.completion import Bus
+    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.vmx.vmcs import Vmcs
+
+
+class HostStop(Enum):
+    """Why `enter` came back without a VM exit: the simulation stopped, not the guest."""
+
+    LIMIT = "the instruction limit was reached"
+    INTERRUPTED = "the host asked for a stop"
+    HALTED = "the guest sleeps in HLT, which does not exit"
+
+
+class VmEntryError(MonitorError):
+    """VM entry failed on a control or host-state field: VMfailValid, the guest has not run."""
+
+    def __init__(self, check: EntryCheck, error: VmInstructionError) -> None:
+        self.check = check
+        self.error = error
+        super().__init__(
+            f"VM entry failed (VM-instruction error {error.value}): this does not hold: {check.name} ({check.section})"
+        )
+
+
+class _Intercepted(Exception):  # noqa: N818 - a VM exit, not an error
+    """An exception that was to be delivered became a VM exit."""
+
+
+_F: Final = VmcsField
+_EXIT_REASON: Final = int(_F.EXIT_REASON)
+_QUALIFICATION: Final = int(_F.EXIT_QUALIFICATION)
+_LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
+_INTERRUPTION: Final = int(_F.EXIT_INTERRUPTION_INFORMATION)
+_VECTORING: Final = int(_F.IDT_VECTORING_INFORMATION)
+_INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
+_VALID: Final = 1 << 31
+_ENTRY_FAILURE: Final = 1 << 31
+_DESCRIPTOR_TABLES: Final = frozenset(
+    {
+        SvmExit.GDTR_READ, SvmExit.GDTR_WRITE, SvmExit.IDTR_READ, SvmExit.IDTR_WRITE,
+        SvmExit.LDTR_READ, SvmExit.LDTR_WRITE, SvmExit.TR_READ, SvmExit.TR_WRITE,
+    }
+)  # fmt: skip
+_SOFTWARE_TYPES: Final = {
+    SoftwareInterruptKind.INT_N: InterruptionType.SOFTWARE_INTERRUPT,
+    SoftwareInterruptKind.INT3: InterruptionType.SOFTWARE_EXCEPTION,
+    SoftwareInterruptKind.INTO: InterruptionType.SOFTWARE_EXCEPTION,
+}
+
+
+class NonRootProcessor:
+    """A CPU in VMX non-root operation.
+
+    :ivar vmcs: the current VMCS.
+    :ivar primary: the primary controls, as of the last VM entry; `secondary` and the others likewise.
+    """
+
+    def __init__(self, cpu: Cpu, bus: Bus, vmcs: Vmcs) -> None:
+        self.cpu = cpu
+        self.bus = bus
+        self.vmcs = vmcs
+        self.memory = cpu.engine.memory.view
+        self.primary = 0
+        self.secondary = 0
+        self.exception_bitmap = 0
+        self._window = False
+        self._trap_flag = False
+        self._pending: Event | None = None
+        self._injecting = False
+        self._software: SoftwareInterrupt | None = None
+        cpu.engine.set_cpuid(())
+        vmcs.enter(cpu)
+
+    # ---------------------------------------------------------------------------------------- VM entry
+
+    def enter(self, limit: int) -> ExitReason | HostStop:
+        """VM entry; the guest runs until a VM exit, or until exactly `limit` instructions are retired in all.
+
+        :raises VmEntryError: a control or host-state field is bad.
+        """
+        vmcs = self.vmcs
+        if vmcs.controls_changed:
+            self._take_up_controls()
+        if vmcs.guest_changed:
+            vmcs.guest_changed = False
+            if entry_checks.first_failure(vmcs, frozenset({CheckKind.GUEST_STATE})) is not None:
+                vmcs.guest_changed = True
+                return self._fail_guest_state()
+        cpu = self.cpu
+        start = cpu.engine.count
+        target = min(limit, start + 1) if self._trap_flag else limit
+        window = self._window
+        try:
+            if vmcs.fields.get(_INJECTION, 0) & _VALID:
+                failure = entry_checks.event_injection_failure(vmcs)
+                if failure is not None:
+                    if failure.kind is CheckKind.CONTROLS:
+                        raise self._entry_error(failure)
+                    return self._fail_guest_state()
+                if self._inject(vmcs.fields[_INJECTION]):
+                    return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+            while True:
+                event = self._pending
+                if event is None:
+                    event = cpu.run(target, window=window)
+                else:
+                    self._pending = None
+                kind = type(event)
+                if kind is LimitReached:
+                    if self._trap_flag and cpu.engine.count > start:
+                        return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+                    return HostStop.LIMIT
+                if kind is Interrupted:
+                    return HostStop.INTERRUPTED
+                try:
+                    reason = EXITS[kind](self, event)
+                except ProcessorFault as fault:
+                    reason = None
+                    cpu.raise_fault(fault)
+                if reason is not None:
+                    return reason
+                if kind is Halt:
+                    vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT
+                    return HostStop.HALTED
+                if self._trap_flag:
+                    return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+        except _Intercepted:
+            return ExitReason.EXCEPTION_OR_NMI
+        except Shutdown:
+            return self.exit(ExitReason.TRIPLE_FAULT)
+        finally:
+            self._software = None
+
+    def external_interrupt(self) -> ExitReason | None:
+        """An interrupt of the PC arrives: a VM exit if external-interrupt exiting is 1.
+
+        It is not acknowledged on exit, so the interruption information stays invalid (SDM Vol. 3C §28.2.2).
+        """
+        if not self.vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.EXTERNAL_INTERRUPT_EXITING:
+            return None
+        return self.exit(ExitReason.EXTERNAL_INTERRUPT)
+
+    def meet(self, event: Event) -> None:
+        """Let the next VM entry begin with this event instead of running: what an instruction that the VMM ran met on its way."""
+        self._pending = event
+
+    def _entry_error(self, check: EntryCheck) -> VmEntryError:
+        error = (
+            VmInstructionError.ENTRY_INVALID_CONTROL_FIELDS
+            if check.kind is CheckKind.CONTROLS
+            else VmInstructionError.ENTRY_INVALID_HOST_STATE
+        )
+        self.vmcs.fields[_F.VM_INSTRUCTION_ERROR] = error
+        return VmEntryError(check, error)
+
+    def _fail_guest_state(self) -> ExitReason:
+        """The other style of failure: it looks like a VM exit, with bit 31 of the exit reason set (SDM Vol. 3C §27.8)."""
+        self.exit(ExitReason.ENTRY_FAILURE_GUEST_STATE)
+        self.vmcs.fields[_EXIT_REASON] |= _ENTRY_FAILURE
+        return ExitReason.ENTRY_FAILURE_GUEST_STATE
+
+    def _take_up_controls(self) -> None:
+        """Check controls and host state, and set the CPU up to hand over what they ask for."""
+        vmcs = self.vmcs
+        failure = entry_checks.first_failure(vmcs, frozenset({CheckKind.CONTROLS, CheckKind.HOST_STATE}))
+        if failure is not None:
+            raise self._entry_error(failure)
+        vmcs.controls_changed = False
+        self.primary = primary = entry_checks.primary(vmcs)
+        self.secondary = secondary = entry_checks.secondary(vmcs)
+        self.exception_bitmap = vmcs.read(_F.EXCEPTION_BITMAP)
+        self._window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
+        self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)
+        cpu = self.cpu
+        cpu.exception_filter = self._filter_exception if self.exception_bitmap else None
+        instructions = set[SvmExit]()
+        if primary & PrimaryControls.PAUSE_EXITING:
+            instructions.add(SvmExit.PAUSE)
+        if secondary & SecondaryControls.DESCRIPTOR_TABLE_EXITING:
+            instructions |= _DESCRIPTOR_TABLES
+        cr_reads, cr_writes = 0, Intercepts().cr_writes
+        for number, control_read, control_write in (
+            (3, PrimaryControls.CR3_STORE_EXITING, PrimaryControls.CR3_LOAD_EXITING),
+            (8, PrimaryControls.CR8_STORE_EXITING, PrimaryControls.CR8_LOAD_EXITING),
+        ):
+            cr_reads |= bool(primary & control_read) << number
+            cr_writes |= bool(primary & control_write) << number
+        # A shadow matters to a reader only where it differs from the register.
+        for number, mask, shadow, value in (
+            (0, _F.CR0_GUEST_HOST_MASK, _F.CR0_READ_SHADOW, cpu.state.cr0),
+            (4, _F.CR4_GUEST_HOST_MASK, _F.CR4_READ_SHADOW, cpu.state.cr4),
+        ):
+            cr_reads |= bool((value ^ vmcs.read(shadow)) & vmcs.read(mask)) << number
+        cpu.intercept(
+            Intercepts(
+                frozenset(instructions),
+                cr_reads=cr_reads,
+                cr_writes=cr_writes,
+                dr_reads=0xFF if primary & PrimaryControls.MOV_DR_EXITING else 0,
+            )
+        )
+        offset = vmcs.read(_F.TSC_OFFSET) if primary & PrimaryControls.USE_TSC_OFFSETTING else 0
+        cpu.engine.set_native_tsc(None if primary & PrimaryControls.RDTSC_EXITING else offset)
+
+    def set_tsc_offset(self, offset: int) -> None:
+        """VMWRITE of the TSC offset, without the cost of taking up all controls."""
+        self.vmcs.fields[_F.TSC_OFFSET] = offset
+        if self.primary & PrimaryControls.USE_TSC_OFFSETTING:
+            self.cpu.engine.tsc_base = offset
+
+    # ---------------------------------------------------------------------------------------- event injection
+
+    def _inject(self, information: int) -> bool:
+        """Deliver the event of the VM-entry interruption-information field through the guest's IDT (SDM Vol. 3C §27.6).
+
+        :return: is it no event of the guest but a pending MTF VM exit?
+        """
+        vmcs, cpu = self.vmcs, self.cpu
+        vmcs.fields[_INJECTION] = information & ~_VALID
+        vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.ACTIVE
+        vector, kind = information & 0xFF, InterruptionType(information >> 8 & 7)
+        rip = cpu.state.rip
+        if kind.needs_instruction_length:
+            rip = rip + vmcs.read(_F.ENTRY_INSTRUCTION_LENGTH) & (0xFFFF_FFFF_FFFF_FFFF if cpu.state.code_64 else 0xFFFFFFFF)
+        if kind is InterruptionType.OTHER_EVENT:  # a pending MTF exit
+            return True
+        error_code = vmcs.read(_F.ENTRY_EXCEPTION_ERROR_CODE) if information & 1 << 11 else None
+        self._injecting = True
+        try:
+            cpu.deliver(Interruption(vector, _SOURCES[kind], rip, error_code))
+        finally:
+            self._injecting = False
+        return False
+
+    # ---------------------------------------------------------------------------------------- VM exit
+
+    def exit(self, reason: ExitReason, qualification: int = 0, length: int = 0) -> ExitReason:
+        """Record a VM exit in the exit-information fields."""
+        fields = self.vmcs.fields
+        fields[_EXIT_REASON] = reason
+        fields[_QUALIFICATION] = qualification
+        fields[_LENGTH] = length
+        fields[_INTERRUPTION] = 0
+        fields[_VECTORING] = 0
+        return reason
+
+    def exception_exit(
+        self, vector: int, kind: InterruptionType, error_code: int | None, qualification: int = 0, length: int = 0
+    ) -> ExitReason:
+        """Record a VM exit that an exception caused (SDM Vol. 3C §28.2.2)."""
+        self.exit(ExitReason.EXCEPTION_OR_NMI, qualification, length)
+        fields = self.vmcs.fields
+        information = InterruptionInformation(vector, kind, deliver_error_code=error_code is not None)
+        fields[_INTERRUPTION] = information.encode()
+        fields[_F.EXIT_INTERRUPTION_ERROR_CODE] = error_code or 0
+        return ExitReason.EXCEPTION_OR_NMI
+
+    def intercepts_exception(self, vector: int, error_code: int | None) -> bool:
+        """Does the exception bitmap make this exception exit? For page faults the error code has a say (SDM Vol. 3C §26.2)."""
+        bit = bool(self.exception_bitmap >> vector & 1)
+        if vector != Vector.PF:
+            return bit
+        mask, match = self.vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MASK), self.vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
+        return bit if (error_code or 0) & mask == match else not bit
+
+    def _filter_exception(self, vector: int, error_code: int | None, cr2: int | None, during: Interruption | None) -> None:
+        """Called for each exception that is about to be delivered: `during` is what was being delivered when it struck."""
+        if (during is None and self._injecting) or not self.intercepts_exception(vector, error_code):
+            return
+        qualification = cr2 or 0
+        if vector == Vector.DB:
+            dr6 = self.cpu.state.debug_register(6)
+            qualification = DebugQualification(
+                breakpoints=dr6 & 0xF, debug_register_access=bool(dr6 & Dr6.BD), single_step=bool(dr6 & Dr6.BS)
+            ).encode()
+        self.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification)
+        if during is not None:
+            fields = self.vmcs.fields
+            kind = self._interruption_type(during)
+            information = InterruptionInformation(during.vector, kind, deliver_error_code=during.error_code is not None)
+            fields[_VECTORING] = information.encode()
+            fields[_F.IDT_VECTORING_ERROR_CODE] = during.error_code or 0
+            if kind.needs_instruction_length and self._software is not None:
+                fields[_LENGTH] = self._software.length
+        raise _Intercepted
+
+    def _interruption_type(self, what: Interruption) -> InterruptionType:
+        if what.source is Source.SOFTWARE:
+            return _SOFTWARE_TYPES[self._software.kind] if self._software else InterruptionType.SOFTWARE_INTERRUPT
+        return InterruptionType.HARDWARE_EXCEPTION if what.source is Source.EXCEPTION else InterruptionType.EXTERNAL_INTERRUPT
+
+    def delivering(self, event: SoftwareInterrupt) -> None:
+        """A software interrupt is about to be delivered: what an exit in the midst of it has to say."""
+        self._software = event
+
+    def long_mode_changed(self) -> None:
+        """With "unrestricted guest" the control "IA-32e mode guest" follows IA32_EFER.LMA (SDM Vol. 3C §28.2)."""
+        fields = self.vmcs.fields
+        bit = int(EntryControls.IA32E_MODE_GUEST)
+        controls = fields.get(_F.ENTRY_CONTROLS, 0)
+        fields[_F.ENTRY_CONTROLS] = controls | bit if self.cpu.state.long_mode else controls & ~bit
+
+
+_SOURCES: Final = {
+    InterruptionType.EXTERNAL_INTERRUPT: Source.EXTERNAL,
+    InterruptionType.NMI: Source.EXTERNAL,
+    InterruptionType.HARDWARE_EXCEPTION: Source.EXCEPTION,
+    InterruptionType.SOFTWARE_INTERRUPT: Source.SOFTWARE,
+    InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION: Source.EXCEPTION,
+    InterruptionType.SOFTWARE_EXCEPTION: Source.SOFTWARE,
+}

@@ -1,0 +1,72 @@
+"""The dispatcher of the strategy `vtx`: one table from exit reason to handler (Popek and Goldberg 1974 §3: dispatcher D).
+
+A handler returns None to enter the guest again at once, or why the machine's loop has to look first: devices may have changed, or the
+virtual processor sleeps. A test checks that every reason that the chosen controls can produce has its row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import MonitorError
+from simvirt.machine.machine import Stop
+from simvirt.machine.vmx import entry_checks
+from simvirt.machine.vmx.entry_checks import CheckKind
+from simvirt.strategies.vtx import interpreter
+from simvirt.vmm.exit_log import Intervention
+from simvirt.x86.vmx import ExitReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.strategies.vtx.processor import VtxProcessor
+
+    Handler = Callable[["VtxProcessor"], Stop | None]
+
+
+def _external_interrupt(_vcpu: VtxProcessor) -> Stop:
+    """The PC's timer: the loop lets the VM's devices do what is due."""
+    return Stop.LIMIT
+
+
+def _interrupt_window(_vcpu: VtxProcessor) -> Stop:
+    """The guest can take the interrupt that waits: the loop injects it."""
+    return Stop.WINDOW
+
+
+def _entry_failure(vcpu: VtxProcessor) -> None:
+    check = entry_checks.first_failure(vcpu.vmcs, frozenset({CheckKind.GUEST_STATE}))
+    why = f"{check.name} ({check.section})" if check else "no check of ours fails"
+    raise MonitorError(f"VM entry failed for the guest state (exit reason 33); what does not hold: {why}")
+
+
+_R: Final = ExitReason
+_EMULATED: Final = Intervention.EMULATED
+
+DISPATCH: Final[dict[ExitReason, tuple[Handler, Intervention]]] = {
+    _R.EXTERNAL_INTERRUPT: (_external_interrupt, Intervention.EVENT),
+    _R.TRIPLE_FAULT: (interpreter.triple_fault, Intervention.EVENT),
+    _R.INTERRUPT_WINDOW: (_interrupt_window, Intervention.EVENT),
+    _R.CPUID: (interpreter.cpuid, _EMULATED),
+    _R.HLT: (interpreter.halt, _EMULATED),
+    _R.INVD: (interpreter.cache, _EMULATED),
+    _R.VMCALL: (interpreter.undefined, _EMULATED),
+    _R.VMCLEAR: (interpreter.undefined, _EMULATED),
+    _R.VMLAUNCH: (interpreter.undefined, _EMULATED),
+    _R.VMPTRLD: (interpreter.undefined, _EMULATED),
+    _R.VMPTRST: (interpreter.undefined, _EMULATED),
+    _R.VMREAD: (interpreter.undefined, _EMULATED),
+    _R.VMRESUME: (interpreter.undefined, _EMULATED),
+    _R.VMWRITE: (interpreter.undefined, _EMULATED),
+    _R.VMXOFF: (interpreter.undefined, _EMULATED),
+    _R.VMXON: (interpreter.undefined, _EMULATED),
+    _R.INVEPT: (interpreter.undefined, _EMULATED),
+    _R.INVVPID: (interpreter.undefined, _EMULATED),
+    _R.CR_ACCESS: (interpreter.control_register, _EMULATED),
+    _R.IO_INSTRUCTION: (interpreter.port, _EMULATED),
+    _R.RDMSR: (interpreter.read_msr_, _EMULATED),
+    _R.WRMSR: (interpreter.write_msr_, _EMULATED),
+    _R.ENTRY_FAILURE_GUEST_STATE: (_entry_failure, Intervention.EVENT),
+    _R.EPT_VIOLATION: (interpreter.memory, _EMULATED),
+}
+"""Handler and kind of intervention for each exit reason that this VMM's controls can produce."""

@@ -1,0 +1,221 @@
+"""The interpreter of the strategy `vtx`: it does for the guest, on the virtual machine's own resources, what a VM exit kept it from doing.
+
+Privilege has been checked by the processor before an exit; what is left are the checks on values. A fault that an instruction meets
+here is injected at the next VM entry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import MonitorError
+from simvirt.machine import device_access
+from simvirt.machine.completion import cr4_supported, finish_port_access, write_control_register
+from simvirt.machine.cpu import Shutdown
+from simvirt.machine.events import ExceptionRaised, PhysicalAccess, PhysicalTarget, PortAccess
+from simvirt.machine.faults import ProcessorFault, general_protection
+from simvirt.machine.fills import Access
+from simvirt.machine.machine import Stop
+from simvirt.machine.memory import RegionKind
+from simvirt.machine.msrs import read_msr, write_msr
+from simvirt.machine.pc import BoardBus
+from simvirt.machine.vmx.control_registers import write_with_mask
+from simvirt.strategies.vtx import controls
+from simvirt.vmm.exit_log import Disposition, ResourceAttempt
+from simvirt.x86.addresses import Gpa, Gva, Port
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import Cr0
+from simvirt.x86.msrs import name_of
+from simvirt.x86.prefixes import split_prefixes
+from simvirt.x86.registers import GeneralRegister
+from simvirt.x86.vmx import CrAccess, CrAccessType, EptViolation, IoInstruction, VmcsField
+
+if TYPE_CHECKING:
+    from simvirt.machine.board import Board
+    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.memory import AddressSpace
+    from simvirt.strategies.vtx.processor import VtxProcessor
+    from simvirt.x86.cpuid import CpuModel
+
+_F: Final = VmcsField
+_QUALIFICATION: Final = int(_F.EXIT_QUALIFICATION)
+_LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
+_RAX, _RBX, _RCX, _RDX = GeneralRegister.RAX, GeneralRegister.RBX, GeneralRegister.RCX, GeneralRegister.RDX
+
+
+class VmBus(BoardBus):
+    """What the processor in non-root mode finds outside itself: the VM's own devices, memory and time."""
+
+    def __init__(self, cpu: Cpu, board: Board, space: AddressSpace, cpu_model: CpuModel) -> None:
+        super().__init__(board, space, cpu_model)
+        self._cpu = cpu
+
+    def time_stamp(self) -> int:
+        """The PC's counter, plus the TSC offset."""
+        return self._cpu.engine.count + self._cpu.engine.tsc_base
+
+
+def cpuid(vcpu: VtxProcessor) -> None:
+    """CPUID: the model that the VM was given answers."""
+    state = vcpu.cpu.state
+    eax, ebx, ecx, edx = vcpu.bus.cpu_model.cpuid(state[_RAX] & 0xFFFFFFFF, state[_RCX] & 0xFFFFFFFF)
+    state[_RAX], state[_RBX], state[_RCX], state[_RDX] = eax, ebx, ecx, edx
+    vcpu.advance()
+
+
+def halt(vcpu: VtxProcessor) -> Stop:
+    """HLT: the virtual processor waits for a virtual interrupt."""
+    vcpu.advance()
+    return Stop.HALTED
+
+
+def cache(vcpu: VtxProcessor) -> None:
+    """INVD: the caches are the host's, and must not lose what it wrote. There is nothing to do for the guest."""
+    vcpu.advance()
+
+
+def port(vcpu: VtxProcessor) -> Stop:
+    """IN, OUT, INS, OUTS: the VM's own board answers."""
+    cpu, vmcs, board = vcpu.cpu, vcpu.vmcs, vcpu.board
+    qualification = vmcs.fields[_QUALIFICATION]
+    size, number = (qualification & 7) + 1, Port(qualification >> 16)
+    is_out, is_string = not qualification & 8, bool(qualification & 16)
+    state = cpu.state
+    if not is_string:
+        if is_out:
+            board.write_port(number, size, state.register(_RAX, size))  # type: ignore[arg-type]  # 1, 2 or 4
+        else:
+            state.set_register(_RAX, size, board.read_port(number, size))  # type: ignore[arg-type]  # likewise
+        vcpu.advance()
+        return Stop.HANDLED
+    io = IoInstruction.decode(qualification)
+    address_size = 2 << (vmcs.fields[_F.EXIT_INSTRUCTION_INFORMATION] >> 7 & 7)
+    value = 0
+    try:
+        if is_out:
+            value = cpu.memory.read_integer(vmcs.fields[_F.GUEST_LINEAR_ADDRESS], size, user=state.cpl == 3)
+            board.write_port(number, size, value)  # type: ignore[arg-type]  # likewise
+        else:
+            value = board.read_port(number, size)  # type: ignore[arg-type]  # likewise
+        event = PortAccess(number, size, is_out, value, vmcs.fields[_LENGTH], True, io.rep, address_size)
+        vcpu.log.emulated_instructions += 1
+        finish_port_access(cpu, event, value)
+    except ProcessorFault as fault:
+        inject_fault(vcpu, fault)
+    return Stop.HANDLED
+
+
+def read_msr_(vcpu: VtxProcessor) -> None:
+    """RDMSR of what is not passed through: the VM's own register, if it has it."""
+    state = vcpu.cpu.state
+    number = state[_RCX] & 0xFFFFFFFF
+    try:
+        value = read_msr(vcpu.cpu, vcpu.bus, number)
+    except ProcessorFault as fault:
+        _deny_msr(vcpu, "RDMSR", number, fault)
+        return
+    state[_RAX], state[_RDX] = value & 0xFFFFFFFF, value >> 32
+    vcpu.advance()
+
+
+def write_msr_(vcpu: VtxProcessor) -> None:
+    """WRMSR of what is not passed through."""
+    state = vcpu.cpu.state
+    number = state[_RCX] & 0xFFFFFFFF
+    value = (state[_RDX] & 0xFFFFFFFF) << 32 | state[_RAX] & 0xFFFFFFFF
+    try:
+        write_msr(vcpu.cpu, vcpu.bus, number, value)
+    except ProcessorFault as fault:
+        _deny_msr(vcpu, "WRMSR", number, fault)
+        return
+    vcpu.non_root.long_mode_changed()
+    vcpu.advance()
+
+
+def _deny_msr(vcpu: VtxProcessor, what: str, number: int, fault: ProcessorFault) -> None:
+    vcpu.log.attempt(ResourceAttempt(vcpu.count, f"{what} {name_of(number)}", Disposition.DENIED))
+    inject_fault(vcpu, fault)
+
+
+def control_register(vcpu: VtxProcessor) -> None:
+    """A write to CR0 or CR4 that touches a bit of the VMM's: the guest's value goes to the shadow, the VMM's bits stay."""
+    cpu, vmcs = vcpu.cpu, vcpu.vmcs
+    access = CrAccess.decode(vmcs.fields[_QUALIFICATION])
+    if access.access is not CrAccessType.MOV_TO_CR or access.register not in _CR_FIELDS:
+        raise MonitorError(f"the VMM did not ask for this access to a control register: {access}")
+    state = cpu.state
+    number = int(access.register)
+    value = state[access.general_register]
+    if not state.code_64:
+        value &= 0xFFFFFFFF
+    mask, shadow_field = _CR_FIELDS[number]
+    try:
+        check_control_register(number, value)
+        write_with_mask(vcpu.non_root, number, value, mask)
+    except ProcessorFault as fault:
+        inject_fault(vcpu, fault)
+        return
+    vmcs.write(shadow_field, value | int(Cr0.ET) if number == 0 else value)
+    vcpu.advance()
+
+
+_CR_FIELDS: Final = {
+    0: (controls.CR0_MASK, _F.CR0_READ_SHADOW),
+    4: (controls.CR4_MASK, _F.CR4_READ_SHADOW),
+}
+
+
+def check_control_register(number: int, value: int) -> None:
+    """The checks on the bits that the VMM keeps: CR0.NW needs CD, and CR4 has no VMXE in a VM without VMX.
+
+    :raises ProcessorFault: #GP(0).
+    """
+    if number == 0 and value & int(Cr0.NW) and not value & int(Cr0.CD):
+        raise general_protection(0)
+    if number == 4 and value & ~cr4_supported():
+        raise general_protection(0)
+
+
+def undefined(vcpu: VtxProcessor) -> None:
+    """An instruction of VMX: this VM's processor has none, so it is #UD as on the bare PC."""
+    vcpu.log.attempt(
+        ResourceAttempt(vcpu.count, f"{vcpu.reason.name}: VMX operation of the host", Disposition.DENIED)
+    )
+    vcpu.inject_exception(Vector.UD)
+
+
+def memory(vcpu: VtxProcessor) -> None:
+    """An EPT violation: nothing of the VM's lies there. The access is done as on a bus that nobody answers."""
+    cpu, fields = vcpu.cpu, vcpu.vmcs.fields
+    violation = EptViolation.decode(fields[_QUALIFICATION])
+    gpa = Gpa(fields[_F.GUEST_PHYSICAL_ADDRESS])
+    access = Access.FETCH if violation.fetch else Access.WRITE if violation.write else Access.READ
+    region = vcpu.bus.region(gpa)
+    target = _TARGETS.get(region.kind, PhysicalTarget.HOLE) if region is not None else PhysicalTarget.HOLE
+    if target is PhysicalTarget.HOLE:
+        what = f"guest-physical address {gpa:#x} ({access.name.lower()})"
+        vcpu.log.attempt(ResourceAttempt(vcpu.count, what, Disposition.ABSORBED))
+    event = PhysicalAccess(target, gpa, Gva(fields[_F.GUEST_LINEAR_ADDRESS]), access, fields[_LENGTH])
+    before = cpu.engine.count
+    met = device_access.complete(cpu, vcpu.bus, event)
+    vcpu.log.emulated_instructions += cpu.engine.count - before
+    if type(met) is ExceptionRaised:
+        cpu.state.set_control_register(2, met.cr2) if met.cr2 is not None else None
+        vcpu.inject_exception(met.vector, met.error_code)
+    elif met is not None:
+        vcpu.non_root.meet(met)
+
+
+_TARGETS: Final = {RegionKind.MMIO: PhysicalTarget.MMIO, RegionKind.ROM: PhysicalTarget.ROM, RegionKind.HOLE: PhysicalTarget.HOLE}
+
+
+def triple_fault(_vcpu: VtxProcessor) -> None:
+    """The guest's processor shuts down: the end of the VM."""
+    raise Shutdown
+
+
+def inject_fault(vcpu: VtxProcessor, fault: ProcessorFault) -> None:
+    """Give the guest a fault that its instruction met in the VMM's hands."""
+    if fault.cr2 is not None:
+        vcpu.cpu.state.set_control_register(2, fault.cr2)
+    vcpu.inject_exception(fault.vector, fault.error_code)
