@@ -29,8 +29,9 @@ def _external_interrupt(_vcpu: VtxProcessor) -> Stop:
     return Stop.LIMIT
 
 
-def _interrupt_window(_vcpu: VtxProcessor) -> Stop:
-    """The guest can take the interrupt that waits: the loop injects it."""
+def _interrupt_window(vcpu: VtxProcessor) -> Stop:
+    """The guest can take the interrupt that waits: the loop injects it, and the window has served."""
+    vcpu.set_window(False)
     return Stop.WINDOW
 
 

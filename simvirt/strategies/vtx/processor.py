@@ -40,6 +40,8 @@ class VtxSnapshot:
     count: int
     image: bytes
     vmcs: dict[int, int]
+    stopped: bool
+    """Did the simulation stop the guest, rather than a VM exit?"""
 
 
 class VtxProcessor:
@@ -61,6 +63,7 @@ class VtxProcessor:
         self.non_root = NonRootProcessor(cpu, self.bus, self.vmcs)
         self._window = False
         self._skipped = 0
+        self._stopped = False
 
     # ---------------------------------------------------------------------------------------- running
 
@@ -79,17 +82,19 @@ class VtxProcessor:
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run the guest, exit by exit, until one concerns the devices or `limit` is reached."""
         if window is not self._window:
-            self._set_window(window)
+            self.set_window(window)
         skipped = self.board.clock.skipped
         if skipped != self._skipped:
             self._skipped = skipped
             self.non_root.set_tsc_offset(skipped)
+        self._stopped = False
         enter, log = self.non_root.enter, self.log
         while True:
             reason = enter(limit)
             if type(reason) is HostStop:
                 if reason is HostStop.LIMIT:
                     return self._limit()
+                self._stopped = True
                 return Stop.HALTED if reason is HostStop.HALTED else Stop.INTERRUPTED
             handler, intervention = DISPATCH[reason]  # type: ignore[index]  # mypy does not narrow by `type(x) is`
             number = log.note(reason, intervention)  # type: ignore[arg-type]  # likewise
@@ -102,23 +107,32 @@ class VtxProcessor:
     def _limit(self) -> Stop:
         """At the limit the PC's timer interrupts, if it is where the VM's next timer is due: that is how the VMM keeps its time."""
         deadline = self.board.next_deadline()
-        if deadline is not None and self.board.clock.instruction_at(deadline) <= self.count:
-            reason = self.non_root.external_interrupt()
-            if reason is not None:
-                _, intervention = DISPATCH[reason]
-                number = self.log.note(reason, intervention)
-                if self.log.listener is not None:
-                    self.log.listener(exit_record(self, number, reason, intervention))
+        self._stopped = deadline is None or self.board.clock.instruction_at(deadline) > self.count
+        if not self._stopped:
+            self._note(self.non_root.external_interrupt())
         return Stop.LIMIT
 
-    def _set_window(self, window: bool) -> None:
-        """An interrupt waits and cannot be taken yet: exit as soon as it can."""
+    def _note(self, reason: ExitReason | None) -> None:
+        """Write down an exit that needs no handler."""
+        if reason is not None:
+            _, intervention = DISPATCH[reason]
+            number = self.log.note(reason, intervention)
+            if self.log.listener is not None:
+                self.log.listener(exit_record(self, number, reason, intervention))
+
+    def set_window(self, window: bool) -> None:
+        """An interrupt waits and cannot be taken yet: exit as soon as it can. Or no more."""
         self._window = window
         primary = self.vmcs.read(_F.PRIMARY_CONTROLS)
         self.vmcs.write(_F.PRIMARY_CONTROLS, primary | _WINDOW if window else primary & ~_WINDOW)
 
     def inject_interrupt(self, vector: int) -> None:
         """Have the next VM entry deliver a virtual interrupt."""
+        if self._window:
+            if self._stopped:  # had the simulation not stopped here, the window would have made the guest exit
+                self._note(self.non_root.exit(ExitReason.INTERRUPT_WINDOW))
+            self.set_window(False)
+        self._stopped = False
         information = InterruptionInformation(vector, InterruptionType.EXTERNAL_INTERRUPT)
         self.vmcs.write(_F.ENTRY_INTERRUPTION_INFORMATION, information.encode())
 
@@ -147,7 +161,7 @@ class VtxProcessor:
         vmcs.adopt(self.cpu)
 
     def save(self) -> VtxSnapshot:
-        return VtxSnapshot(self.count, self.cpu.engine.save_image(), self.vmcs.save())
+        return VtxSnapshot(self.count, self.cpu.engine.save_image(), self.vmcs.save(), self._stopped)
 
     def restore(self, state: Any) -> None:
         """Take up a saved state.
@@ -164,6 +178,7 @@ class VtxProcessor:
         self.vmcs.restore(state.vmcs)
         self._window = bool(self.vmcs.read(_F.PRIMARY_CONTROLS) & _WINDOW)
         self._skipped = self.vmcs.read(_F.TSC_OFFSET)
+        self._stopped = state.stopped
 
     # ---------------------------------------------------------------------------------------- for the dispatcher
 
