@@ -149,6 +149,10 @@ class PortBus:
             self.write(port, half, value & (1 << 8 * half) - 1)
             self.write(Port(port + half), half, value >> 8 * half)
 
+    def answers(self, port: Port, size: int) -> bool:
+        """Whether a device would take any part of this access."""
+        return port in self._readers[size] or (size > 1 and self._answers_part(port, size))
+
     @property
     def unclaimed(self) -> list[UnclaimedAccess]:
         """What nobody answered, in the order in which it was first tried."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Intervention(Enum):
     """What kind of thing the VMM did, in the terms of Popek and Goldberg's VMM (1974 §3)."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and `ExitLog.note` runs at every exit
+
     EMULATED = "a sensitive instruction was emulated"
     REFLECTED = "the guest's own exception or software interrupt was delivered to it"
     HIDDEN = "an innocuous instruction was interrupted for the VMM's own ends; the guest does not notice"
@@ -85,6 +87,7 @@ _ATTEMPTS_KEPT = 1000
 class ExitLog:
     """The interventions of one run.
 
+    :ivar total: all interventions.
     :ivar counts: by the strategy's exit reasons.
     :ivar interventions: by kind.
     :ivar emulated_instructions: guest instructions that the VMM completed instead of the processor.
@@ -94,19 +97,16 @@ class ExitLog:
     def __init__(self) -> None:
         self.counts: Counter[Enum] = Counter()
         self.interventions: Counter[Intervention] = Counter()
+        self.total = 0
         self.emulated_instructions = 0
         self.attempts: list[ResourceAttempt] = []
         self.listener: Callable[[ExitRecord], None] | None = None
-
-    @property
-    def total(self) -> int:
-        """All interventions."""
-        return sum(self.counts.values())
 
     def note(self, reason: Enum, intervention: Intervention) -> int:
         """Count one exit; its number."""
         self.counts[reason] += 1
         self.interventions[intervention] += 1
+        self.total += 1
         return self.total
 
     def attempt(self, attempt: ResourceAttempt) -> None:

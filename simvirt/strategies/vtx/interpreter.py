@@ -81,6 +81,8 @@ def port(vcpu: VtxProcessor) -> Stop:
     size, number = (qualification & 7) + 1, Port(qualification >> 16)
     is_out, is_string = not qualification & 8, bool(qualification & 16)
     state = cpu.state
+    if not board.bus.answers(number, size):
+        _note_unclaimed(vcpu, number, size, is_out=is_out)
     if not is_string:
         if is_out:
             board.write_port(number, size, state.register(_RAX, size))  # type: ignore[arg-type]  # 1, 2 or 4
@@ -103,6 +105,11 @@ def port(vcpu: VtxProcessor) -> Stop:
     except ProcessorFault as fault:
         inject_fault(vcpu, fault)
     return Stop.HANDLED
+
+
+def _note_unclaimed(vcpu: VtxProcessor, port: Port, size: int, *, is_out: bool) -> None:
+    what = f"{'OUT' if is_out else 'IN'} port {port:#x}, {size} byte{'s' if size > 1 else ''}"
+    vcpu.log.attempt(ResourceAttempt(vcpu.count, what, Disposition.ABSORBED))
 
 
 def read_msr_(vcpu: VtxProcessor) -> None:
