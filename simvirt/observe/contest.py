@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.machine import Outcome
@@ -12,6 +13,7 @@ from simvirt.observe.efficiency import NOTHING_RAN, Efficiency
 from simvirt.observe.equivalence import ENDS, Checkpoints, exemptions, run_in_step
 from simvirt.observe.interruption import StopOnInterrupt
 from simvirt.observe.resource_control import ResourceControl
+from simvirt.observe.sites import compare_sites, site_addresses
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from simvirt.observe.costs import CostPreset
     from simvirt.observe.divergence import Interval
     from simvirt.observe.results import Run, RunConfig
+    from simvirt.observe.sites import SiteTable
     from simvirt.strategies.strategy import Strategy
 
 GRACE: Final = 1_000_000
@@ -71,12 +74,26 @@ class Contest:
             verdicts = {
                 strategy.info.name: self._verdict(strategy, reference_run, runs, parted) for strategy in self.strategies
             }
+            sites = self._sites(able, reference.count) if site_addresses(self.image) else None
         return Comparison(
             guest=self.image.name,
             reference=self.reference.info.name,
             runs=(reference_run, *runs.values()),
             verdicts=verdicts,
+            sites=sites,
         )
+
+    def _sites(self, strategies: Sequence[Strategy], limit: int) -> SiteTable | None:
+        if self._stop.requested or not strategies:
+            return None
+        makers = {strategy.info.name: partial(self._watched, strategy) for strategy in strategies}
+        return compare_sites(self.image, partial(self._watched, self.reference), makers, limit)
+
+    def _watched(self, strategy: Strategy) -> Trial:
+        """A trial that Ctrl-C stops too."""
+        trial = self._trial(strategy)
+        self._stop.watch_too(trial.machine)
+        return trial
 
     def _trial(self, strategy: Strategy) -> Trial:
         return Trial(self.image, strategy, self.config)
@@ -117,6 +134,5 @@ class Contest:
             return None
 
     def _pair(self, strategy: Strategy) -> Pair:
-        pair = Pair(self._trial(self.reference), self._trial(strategy))
-        self._stop.watch(pair.reference.machine, pair.trial.machine)
-        return pair
+        self._stop.watch()
+        return Pair(self._watched(self.reference), self._watched(strategy))

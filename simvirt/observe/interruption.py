@@ -42,6 +42,10 @@ class StopOnInterrupt:
         if self.requested:
             self._stop()
 
+    def watch_too(self, stoppable: Stoppable) -> None:
+        """Stop this one as well."""
+        self.watch(*self._watched, stoppable)
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.getsignal(signal.SIGINT)

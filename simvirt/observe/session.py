@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UsageError
@@ -19,6 +20,7 @@ from simvirt.observe.contest import Contest
 from simvirt.observe.costs import DEFAULT_COSTS, find_costs
 from simvirt.observe.equivalence import Checkpoints
 from simvirt.observe.interruption import StopOnInterrupt
+from simvirt.observe.postmortem import examine
 from simvirt.observe.results import RunConfig
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
@@ -79,13 +81,15 @@ def run(
     image = _image(guest)
     preset = find_costs(costs)
     config = _config(memory, cpu, seed, max_instructions)
+    chosen = _strategy(strategy)
     exits: list[ExitRecord] = []
     listener = exits.append if trace is True else trace if callable(trace) else None
     with StopOnInterrupt() as stop:
-        trial = Trial(image, _strategy(strategy), config, listener)
+        trial = Trial(image, chosen, config, listener)
         stop.watch(trial.machine)
         _drive(trial, progress)
-    return trial.finish(preset, tuple(exits))
+        post_mortem = examine(trial, lambda: _watched(stop, Trial(image, chosen, config)))
+    return replace(trial.finish(preset, tuple(exits)), post_mortem=post_mortem)
 
 
 def compare(
@@ -162,6 +166,11 @@ def _drive(trial: Trial, progress: Progress | None) -> None:
             size *= 2
         elif elapsed > _REPORT_SECONDS * 2 and size > 1:
             size //= 2
+
+
+def _watched(stop: StopOnInterrupt, trial: Trial) -> Trial:
+    stop.watch(trial.machine)
+    return trial
 
 
 def _image(guest: str | Path | GuestImage) -> GuestImage:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
+    from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.observe.comparison import Comparison, Verdict
+    from simvirt.observe.postmortem import PostMortem
     from simvirt.observe.results import Run
     from simvirt.observe.sites import SiteTable
 
@@ -173,6 +175,47 @@ def _divergence(name: str, reference: str, verdict: Verdict) -> list[RenderableT
         Text(f"  {found.component}: {shown(found.reference_value)} on {reference}, {shown(found.value)} on {name}"),
         Text(f"  {found.explanation}"),
     ]
+
+
+def show_post_mortem(found: PostMortem) -> RenderableType:
+    """The chain of faults, and the last instructions with their registers."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text("Post-mortem", style="bold"), *map(Text, found.notes)]
+    if found.faults:
+        parts.append(Text("The chain of faults:"))
+        parts += [Text(f"  {number}. {fault}") for number, fault in enumerate(found.faults, 1)]
+    if found.last:
+        parts += [Text("The last instructions, and the registers before each:"), _instruction_table(found)]
+    return Group(*parts)
+
+
+def _instruction_table(found: PostMortem) -> Table:
+    from rich.text import Text
+
+    table = _table()
+    table.add_column("number", justify="right")
+    table.add_column("instruction")
+    table.add_column("registers")
+    for step in found.last:
+        number = Text(f"{step.instruction:,}", style="" if step.retired else "red")
+        where = " ".join(part for part in (step.place.symbol, step.place.source) if part)
+        instruction = Text(f"{step.place.address:08x}  {step.place.text}" + (f"\n{where}" if where else ""))
+        table.add_row(number, instruction, Text(_registers(step.state)))
+    return table
+
+
+def _registers(state: ArchitecturalState) -> str:
+    """General registers, flags and code segment in three lines."""
+    components = list(state.components())
+    wide = bool(components[8:16]) and any(value for _, value in components[8:16])
+    general = components[: 16 if wide else 8]
+    digits = 16 if wide else 8
+    cells = [f"{name.lower()} {value:0{digits}x}" for name, value in general]
+    rest = f"eflags {state.eflags:08x}  cs {state.segments[1].selector:04x}  ss {state.segments[2].selector:04x}"
+    lines = [" ".join(cells[at : at + 4]) for at in range(0, len(cells), 4)]
+    return "\n".join([*lines, rest])
 
 
 def show_sites(table: SiteTable) -> RenderableType:
