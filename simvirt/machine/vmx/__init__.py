@@ -1,1 +1,1 @@
-"""VMX operation: the VMCS, and the processor in non-root mode, which turns events into VM exits by the VMCS's controls."""
+"""VMX operation: the VMCS, and the processor in non-root mode, which turns events into VM exits by the controls."""

@@ -1,7 +1,7 @@
 """I/O bitmaps and MSR bitmaps: 4-KByte pages in which each bit says whether one port, or one access to one MSR, exits.
 
-They lie in host-physical memory at the addresses that the VMCS names (SDM Vol. 3C §25.6.4, §25.6.9), where the processor reads them at
-each access.
+They lie in host-physical memory at the addresses that the VMCS names (SDM Vol. 3C §25.6.4, §25.6.9), where the
+processor reads them at each access.
 """
 
 from __future__ import annotations

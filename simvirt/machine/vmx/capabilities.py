@@ -67,11 +67,13 @@ REQUIRED: Final[dict[type[IntFlag], int]] = {
     ExitControls: 0x0003_6DFB,
     EntryControls: 0x0000_11FB,
 }
-"""Bits that must be 1, by the *true* capability MSRs, which leave CR3 exiting and the debug controls free (Vol. 3D Appendix A.2 to A.5)."""
+"""Bits that must be 1, by the *true* capability MSRs, which leave CR3 exiting and the debug controls free (Vol. 3D
+Appendix A.2 to A.5)."""
 
 CR0_FIXED_1: Final = int(Cr0.PE | Cr0.PG)
-"""IA32_VMX_CR0_FIXED0: bits of CR0 that must be 1 in VMX operation; an unrestricted guest is free of both. Intel's processors fix NE
-too (Vol. 3D Appendix A.7); here it is free, for with NE fixed a guest's x87 errors would arrive by another way than on the bare PC."""
+"""IA32_VMX_CR0_FIXED0: bits of CR0 that must be 1 in VMX operation; an unrestricted guest is free of both. Intel's
+processors fix NE too (Vol. 3D Appendix A.7); here it is free, for with NE fixed a guest's x87 errors would arrive by
+another way than on the bare PC."""
 CR4_FIXED_1: Final = int(Cr4.VMXE)
 """IA32_VMX_CR4_FIXED0: bits of CR4 that must be 1 in VMX operation (Vol. 3D Appendix A.8)."""
 CR3_TARGETS: Final = 4

@@ -1,7 +1,9 @@
-"""Control registers in VMX non-root operation: guest/host masks, read shadows, CR3 targets (SDM Vol. 3C §25.6.6, §25.6.7, §26.1.3, §26.3).
+"""Control registers in VMX non-root operation: guest/host masks, read shadows, CR3 targets.
 
-A bit of CR0 or CR4 whose mask bit is 1 belongs to the VMM: the guest reads its shadow, and exits when it would write something else than
-the shadow. The other bits are the guest's own.
+Sources: SDM Vol. 3C §25.6.6, §25.6.7, §26.1.3, §26.3.
+
+A bit of CR0 or CR4 whose mask bit is 1 belongs to the VMM: the guest reads its shadow, and exits when it would write
+something else than the shadow. The other bits are the guest's own.
 """
 
 from __future__ import annotations
@@ -9,7 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine import completion
-from simvirt.machine.completion import complete_once, finish_machine_status_word, machine_status_word_operand, write_control_register
+from simvirt.machine.completion import (
+    complete_once,
+    finish_machine_status_word,
+    machine_status_word_operand,
+    write_control_register,
+)
 from simvirt.machine.events import ControlRegisterAccess, ControlRegisterOperation
 from simvirt.x86.flags import Cr0
 from simvirt.x86.registers import ControlRegister, GeneralRegister
@@ -42,7 +49,12 @@ def access(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitRea
 
 
 def _exit(
-    processor: NonRootProcessor, event: ControlRegisterAccess, kind: CrAccessType, *, memory: bool = False, data: int = 0
+    processor: NonRootProcessor,
+    event: ControlRegisterAccess,
+    kind: CrAccessType,
+    *,
+    memory: bool = False,
+    data: int = 0,
 ) -> ExitReason:
     mov = kind in (CrAccessType.MOV_TO_CR, CrAccessType.MOV_FROM_CR)
     qualification = CrAccess(
@@ -79,7 +91,7 @@ def _to_cr(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitRea
 
 
 def write_with_mask(processor: NonRootProcessor, number: int, value: int, mask: int) -> None:
-    """MOV to CR0 or CR4 in which the bits of `mask` keep what they are; the processor's checks are on the bits that change.
+    """MOV to CR0 or CR4 in which the bits of `mask` stay; the processor checks the bits that change.
 
     :raises ProcessorFault: #GP(0).
     """

@@ -1,8 +1,8 @@
 """The checks of VM entry, each with its name and its place in the manual (SDM Vol. 3C §27.2 and §27.3).
 
-They come in two kinds, as the manual's: a bad control or host field makes VMLAUNCH or VMRESUME fail like any instruction of VMX, with a
-VM-instruction error; a bad guest state looks like a VM exit with reason 33 and bit 31 set. What is checked is what this PC models; the
-rest of the manual's list is a later matter.
+They come in two kinds, as the manual's: a bad control or host field makes VMLAUNCH or VMRESUME fail like any
+instruction of VMX, with a VM-instruction error; a bad guest state looks like a VM exit with reason 33 and bit 31 set.
+What is checked is what this PC models; the rest of the manual's list is a later matter.
 """
 
 from __future__ import annotations
@@ -141,32 +141,47 @@ def _event_injection(vmcs: Vmcs) -> bool:
 _CONTROL_CHECKS: Final = (
     *_control_words(),
     EntryCheck(
-        "the CR3-target count is not greater than 4", CheckKind.CONTROLS, "SDM Vol. 3C §27.2.1.1",
+        "the CR3-target count is not greater than 4",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
         lambda v: v.read(_F.CR3_TARGET_COUNT) <= CR3_TARGETS,
     ),
     EntryCheck(
-        "the I/O-bitmap addresses are 4-KByte aligned and no wider than a physical address", CheckKind.CONTROLS, "SDM Vol. 3C §27.2.1.1",
+        "the I/O-bitmap addresses are 4-KByte aligned and no wider than a physical address",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
         lambda v: _implies(
             primary(v) & PrimaryControls.USE_IO_BITMAPS,
             _aligned(_F.IO_BITMAP_A_ADDRESS)(v) and _aligned(_F.IO_BITMAP_B_ADDRESS)(v),
         ),
     ),
     EntryCheck(
-        "the MSR-bitmap address is 4-KByte aligned and no wider than a physical address", CheckKind.CONTROLS, "SDM Vol. 3C §27.2.1.1",
+        "the MSR-bitmap address is 4-KByte aligned and no wider than a physical address",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
         lambda v: _implies(primary(v) & PrimaryControls.USE_MSR_BITMAPS, _aligned(_F.MSR_BITMAPS_ADDRESS)(v)),
     ),
     EntryCheck(
-        "unrestricted guest needs EPT", CheckKind.CONTROLS, "SDM Vol. 3C §27.2.1.1",
-        lambda v: _implies(secondary(v) & SecondaryControls.UNRESTRICTED_GUEST, secondary(v) & SecondaryControls.ENABLE_EPT),
+        "unrestricted guest needs EPT",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: _implies(
+            secondary(v) & SecondaryControls.UNRESTRICTED_GUEST, secondary(v) & SecondaryControls.ENABLE_EPT
+        ),
     ),
     EntryCheck(
-        "the EPT pointer is well formed", CheckKind.CONTROLS, "SDM Vol. 3C §27.2.1.1, Table 25-9",
+        "the EPT pointer is well formed",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1, Table 25-9",
         lambda v: _implies(secondary(v) & SecondaryControls.ENABLE_EPT, _eptp(v)),
     ),
     EntryCheck(
-        "the VM-entry interruption information is consistent", CheckKind.CONTROLS, "SDM Vol. 3C §27.2.1.3", _event_injection,
+        "the VM-entry interruption information is consistent",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.3",
+        _event_injection,
     ),
-)  # fmt: skip
+)
 
 
 # -------------------------------------------------------------------------------------------- host state
@@ -182,25 +197,34 @@ def _host_bases(vmcs: Vmcs) -> bool:
 
 _HOST_CHECKS: Final = (
     EntryCheck(
-        "host CR0 and CR4 have the bits that VMX operation fixes", CheckKind.HOST_STATE, "SDM Vol. 3C §27.2.2",
+        "host CR0 and CR4 have the bits that VMX operation fixes",
+        CheckKind.HOST_STATE,
+        "SDM Vol. 3C §27.2.2",
         lambda v: v.read(_F.HOST_CR0) & CR0_FIXED_1 == CR0_FIXED_1 and v.read(_F.HOST_CR4) & CR4_FIXED_1 == CR4_FIXED_1,
     ),
     EntryCheck(
-        "RPL and TI of the host's selectors are 0", CheckKind.HOST_STATE, "SDM Vol. 3C §27.2.3", _selectors,
+        "RPL and TI of the host's selectors are 0",
+        CheckKind.HOST_STATE,
+        "SDM Vol. 3C §27.2.3",
+        _selectors,
     ),
     EntryCheck(
-        "the host's CS and TR are not null", CheckKind.HOST_STATE, "SDM Vol. 3C §27.2.3",
+        "the host's CS and TR are not null",
+        CheckKind.HOST_STATE,
+        "SDM Vol. 3C §27.2.3",
         lambda v: bool(v.read(_F.HOST_CS_SELECTOR) and v.read(_F.HOST_TR_SELECTOR)),
     ),
     EntryCheck("the host's base addresses are canonical", CheckKind.HOST_STATE, "SDM Vol. 3C §27.2.3", _host_bases),
     EntryCheck(
-        "a host in 64-bit mode has CR4.PAE and a canonical RIP", CheckKind.HOST_STATE, "SDM Vol. 3C §27.2.4",
+        "a host in 64-bit mode has CR4.PAE and a canonical RIP",
+        CheckKind.HOST_STATE,
+        "SDM Vol. 3C §27.2.4",
         lambda v: _implies(
             v.read(_F.EXIT_CONTROLS) & ExitControls.HOST_ADDRESS_SPACE_SIZE,
             v.read(_F.HOST_CR4) & Cr4.PAE and canonical(v.read(_F.HOST_RIP)),
         ),
     ),
-)  # fmt: skip
+)
 
 
 # -------------------------------------------------------------------------------------------- guest state
@@ -277,68 +301,105 @@ def _activity(vmcs: Vmcs) -> bool:
     if activity == ActivityState.HLT and _rights(vmcs, "SS") & 0x60:
         return False
     return _implies(
-        vmcs.read(_F.GUEST_INTERRUPTIBILITY_STATE) & (Interruptibility.BLOCKING_BY_STI | Interruptibility.BLOCKING_BY_MOV_SS),
+        vmcs.read(_F.GUEST_INTERRUPTIBILITY_STATE)
+        & (Interruptibility.BLOCKING_BY_STI | Interruptibility.BLOCKING_BY_MOV_SS),
         activity == ActivityState.ACTIVE,
     )
 
 
 _GUEST_CHECKS: Final = (
     EntryCheck(
-        "guest CR0 has the bits that VMX operation fixes", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.1", _cr0,
+        "guest CR0 has the bits that VMX operation fixes",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
+        _cr0,
     ),
     EntryCheck(
-        "paging needs protection: CR0.PG only with CR0.PE", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.1",
+        "paging needs protection: CR0.PG only with CR0.PE",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
         lambda v: _implies(v.read(_F.GUEST_CR0) & Cr0.PG, v.read(_F.GUEST_CR0) & Cr0.PE),
     ),
     EntryCheck(
-        "guest CR4 has the bits that VMX operation fixes", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.1",
+        "guest CR4 has the bits that VMX operation fixes",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
         lambda v: v.read(_F.GUEST_CR4) & CR4_FIXED_1 == CR4_FIXED_1,
     ),
     EntryCheck(
-        "IA-32e mode needs paging and PAE", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.1",
+        "IA-32e mode needs paging and PAE",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
         lambda v: _implies(
             v.read(_F.ENTRY_CONTROLS) & EntryControls.IA32E_MODE_GUEST,
             v.read(_F.GUEST_CR0) & Cr0.PG and v.read(_F.GUEST_CR4) & Cr4.PAE,
         ),
     ),
     EntryCheck(
-        "IA32_EFER.LMA equals the control \"IA-32e mode guest\", and LME where paging is on", CheckKind.GUEST_STATE,
-        "SDM Vol. 3C §27.3.1.1", _efer,
+        'IA32_EFER.LMA equals the control "IA-32e mode guest", and LME where paging is on',
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
+        _efer,
     ),
     EntryCheck(
-        "TR is usable and a busy TSS in the GDT", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2",
-        lambda v: not _rights(v, "TR") & UNUSABLE and _rights(v, "TR") & 0xF in (3, 11) and not v.read(_F.GUEST_TR_SELECTOR) & 4,
+        "TR is usable and a busy TSS in the GDT",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.2",
+        lambda v: (
+            not _rights(v, "TR") & UNUSABLE
+            and _rights(v, "TR") & 0xF in (3, 11)
+            and not v.read(_F.GUEST_TR_SELECTOR) & 4
+        ),
     ),
     EntryCheck(
-        "LDTR is unusable or an LDT", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2",
+        "LDTR is unusable or an LDT",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.2",
         lambda v: bool(_rights(v, "LDTR") & UNUSABLE) or _rights(v, "LDTR") & 0x1F == 2,
     ),
     EntryCheck(
-        "the segment registers are as virtual-8086 mode needs them", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _virtual_8086,
+        "the segment registers are as virtual-8086 mode needs them",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.2",
+        _virtual_8086,
     ),
     EntryCheck("segment limits agree with their granularity", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _limits),
     EntryCheck(
-        "the limits of GDTR and IDTR have 16 bits", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.3",
+        "the limits of GDTR and IDTR have 16 bits",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.3",
         lambda v: not (v.read(_F.GUEST_GDTR_LIMIT) >> 16 or v.read(_F.GUEST_IDTR_LIMIT) >> 16),
     ),
     EntryCheck(
-        "RIP has 32 bits outside 64-bit mode, and is canonical in it", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.4",
-        lambda v: canonical(v.read(_F.GUEST_RIP))
-        and _implies(not v.read(_F.ENTRY_CONTROLS) & EntryControls.IA32E_MODE_GUEST, not v.read(_F.GUEST_RIP) >> 32),
+        "RIP has 32 bits outside 64-bit mode, and is canonical in it",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.4",
+        lambda v: (
+            canonical(v.read(_F.GUEST_RIP))
+            and _implies(not v.read(_F.ENTRY_CONTROLS) & EntryControls.IA32E_MODE_GUEST, not v.read(_F.GUEST_RIP) >> 32)
+        ),
     ),
     EntryCheck("RFLAGS has its reserved bits right", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.4", _rflags),
     EntryCheck(
-        "an external interrupt is injected only with IF set", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.4", _if_for_injection,
+        "an external interrupt is injected only with IF set",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.4",
+        _if_for_injection,
     ),
     EntryCheck(
-        "the interruptibility state is possible", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.5", _interruptibility,
+        "the interruptibility state is possible",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.5",
+        _interruptibility,
     ),
     EntryCheck("the activity state is possible", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.5", _activity),
     EntryCheck(
-        "the VMCS link pointer is all ones", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.5",
+        "the VMCS link pointer is all ones",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.5",
         lambda v: v.read(_F.VMCS_LINK_POINTER) == _NONE_LINKED,
     ),
-)  # fmt: skip
+)
 
 ENTRY_CHECKS: Final[tuple[EntryCheck, ...]] = (*_CONTROL_CHECKS, *_HOST_CHECKS, *_GUEST_CHECKS)
 """All checks, in the manual's order: controls, host state, guest state."""
@@ -349,7 +410,9 @@ def first_failure(vmcs: Vmcs, kinds: frozenset[CheckKind]) -> EntryCheck | None:
     return next((check for check in ENTRY_CHECKS if check.kind in kinds and not check.holds(vmcs)), None)
 
 
-_INJECTION_CHECKS: Final = tuple(check for check in ENTRY_CHECKS if check.holds in (_event_injection, _if_for_injection))
+_INJECTION_CHECKS: Final = tuple(
+    check for check in ENTRY_CHECKS if check.holds in (_event_injection, _if_for_injection)
+)
 
 
 def event_injection_failure(vmcs: Vmcs) -> EntryCheck | None:

@@ -1,8 +1,9 @@
 """What becomes of each event in VMX non-root operation: a table over the event union.
 
-Each entry answers by the current controls: complete the instruction as the processor does outside VMX, with the changes of SDM Vol. 3C
-§26.3, or record a VM exit (§26.1, §26.2) and return its reason. Faults of privilege and of operands come first (§26.1.1): the engine and
-the checks here raise them before a control is looked at; MOV DR is the manual's one exception to that.
+Each entry answers by the current controls: complete the instruction as the processor does outside VMX, with the
+changes of SDM Vol. 3C §26.3, or record a VM exit (§26.1, §26.2) and return its reason. Faults of privilege and of
+operands come first (§26.1.1): the engine and the checks here raise them before a control is looked at; MOV DR is the
+manual's one exception to that.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ _VMX_INSTRUCTIONS: Final = {
     Operation.INVEPT: ExitReason.INVEPT,
     Operation.INVVPID: ExitReason.INVVPID,
 }
-"""The instructions of VMX that exit without condition (SDM Vol. 3C §26.1.2); the engine does not have them: they arrive as #UD."""
+"""The instructions of VMX that exit without condition (SDM Vol. 3C §26.1.2); the engine does not have them: they
+arrive as #UD."""
 
 
 def _exception(processor: NonRootProcessor, event: ExceptionRaised) -> ExitReason | None:
@@ -121,7 +123,10 @@ def _exception(processor: NonRootProcessor, event: ExceptionRaised) -> ExitReaso
 
 
 def _vmx_instruction(processor: NonRootProcessor) -> ExitReason | None:
-    """Is it an instruction of VMX? Those exit at any CPL, but are #UD as elsewhere in real-address and virtual-8086 mode, save VMCALL."""
+    """Is it an instruction of VMX?
+
+    Those exit at any CPL; in real-address and virtual-8086 mode they are #UD as elsewhere, save VMCALL.
+    """
     cpu = processor.cpu
     if 0x0F not in cpu.engine.code_bytes[:5]:
         return None
@@ -197,14 +202,18 @@ def _physical(processor: NonRootProcessor, event: PhysicalAccess) -> ExitReason 
     if not processor.secondary & _EPT:
         return complete(processor, event)
     rom = event.target is PhysicalTarget.ROM
-    return _ept_violation(processor, event.gpa, event.gva, event.access, readable=rom, executable=rom, length=event.length)
+    return _ept_violation(
+        processor, event.gpa, event.gva, event.access, readable=rom, executable=rom, length=event.length
+    )
 
 
 def _watched_write(processor: NonRootProcessor, event: WatchedWrite) -> ExitReason | None:
     """A page that the VMM has made read-only."""
     if not processor.secondary & _EPT:
         return complete(processor, event)
-    return _ept_violation(processor, event.gpa, event.gva, Access.WRITE, readable=True, executable=True, length=event.length)
+    return _ept_violation(
+        processor, event.gpa, event.gva, Access.WRITE, readable=True, executable=True, length=event.length
+    )
 
 
 def _ept_violation(

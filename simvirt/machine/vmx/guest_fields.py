@@ -1,8 +1,8 @@
 """The guest-state area of a VMCS while the guest is on the processor: where each field lives in the processor's state.
 
-Copying some seventy fields at every VM entry and exit would cost more than everything else. So the state stays in the CPU as long as its
-VMCS is current, and a field is fetched when the VMM reads it. What a VMM sees is the same (SDM Vol. 3C §25.4 "Guest-State Area",
-§25.11.1: software must not rely on where the processor keeps it).
+Copying some seventy fields at every VM entry and exit would cost more than everything else. So the state stays in the
+CPU as long as its VMCS is current, and a field is fetched when the VMM reads it. What a VMM sees is the same (SDM
+Vol. 3C §25.4 "Guest-State Area", §25.11.1: software must not rely on where the processor keeps it).
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def with_access_rights(segment: Segment, rights: int) -> Segment:
 # -------------------------------------------------------------------------------------------- segment registers
 
 
-def _segment_register(register: SegmentRegister) -> tuple[Callable[[ProcessorState], Segment], Callable[[ProcessorState, Segment], None]]:
+def _segment_register(
+    register: SegmentRegister,
+) -> tuple[Callable[[ProcessorState], Segment], Callable[[ProcessorState, Segment], None]]:
     def read(state: ProcessorState) -> Segment:
         return state.segment(register)
 
@@ -95,7 +97,10 @@ def _set_tr(state: ProcessorState, segment: Segment) -> None:
 
 
 def _four_fields(
-    read: Callable[[ProcessorState], Segment], write: Callable[[ProcessorState, Segment], None], *, holds_cpl: bool = False
+    read: Callable[[ProcessorState], Segment],
+    write: Callable[[ProcessorState, Segment], None],
+    *,
+    holds_cpl: bool = False,
 ) -> tuple[GuestField, GuestField, GuestField, GuestField]:
     """Selector, base, limit and access rights of one segment register."""
 
@@ -104,9 +109,13 @@ def _four_fields(
         return value & ~0x60 | int(cpu.state.cpl) << 5 if holds_cpl else value
 
     return (
-        GuestField(lambda cpu: read(cpu.state).selector, lambda cpu, v: write(cpu.state, replace(read(cpu.state), selector=v))),
+        GuestField(
+            lambda cpu: read(cpu.state).selector, lambda cpu, v: write(cpu.state, replace(read(cpu.state), selector=v))
+        ),
         GuestField(lambda cpu: read(cpu.state).base, lambda cpu, v: write(cpu.state, replace(read(cpu.state), base=v))),
-        GuestField(lambda cpu: read(cpu.state).limit, lambda cpu, v: write(cpu.state, replace(read(cpu.state), limit=v))),
+        GuestField(
+            lambda cpu: read(cpu.state).limit, lambda cpu, v: write(cpu.state, replace(read(cpu.state), limit=v))
+        ),
         GuestField(rights, lambda cpu, v: write(cpu.state, with_access_rights(read(cpu.state), v))),
     )
 
@@ -204,4 +213,5 @@ GUEST_FIELDS: Final[dict[VmcsField, GuestField]] = {
     _F.GUEST_IA32_EFER: GuestField(lambda cpu: cpu.state.efer, _set_efer),
     _F.GUEST_IA32_PAT: _word(_O.pat),
 }
-"""Fields that live in the processor while their VMCS is current. CR0 stands before the segments, since loading them depends on it."""
+"""Fields that live in the processor while their VMCS is current. CR0 stands before the segments, since loading them
+depends on it."""

@@ -58,7 +58,7 @@ def descriptor_table(instruction: Instruction) -> int:
 
 
 def vmx(instruction: Instruction) -> int:
-    """Of an instruction of VMX with a memory operand (Tables 28-13 and 28-14): the addressing, and the register operand if any."""
+    """Of an instruction of VMX with a memory operand (Tables 28-13, 28-14): addressing, and register operand."""
     memory = instruction.memory
     assert memory is not None
     register = next((o.register for o in instruction.operands if isinstance(o, GeneralOperand)), None)

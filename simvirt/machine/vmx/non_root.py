@@ -1,8 +1,8 @@
 """The processor in VMX non-root operation: it runs the guest until a VM exit.
 
-`NonRootProcessor.enter` is VMLAUNCH and VMRESUME: it checks the VMCS, injects an event if the VMCS says so, and runs. Every event of the
-CPU is either completed as the bare processor would, or becomes a VM exit, by what the controls say: `machine.vmx.exits` is that table.
-After an exit the VMCS's exit-information fields say what happened.
+`NonRootProcessor.enter` is VMLAUNCH and VMRESUME: it checks the VMCS, injects an event if the VMCS says so, and runs.
+Every event of the CPU is either completed as the bare processor would, or becomes a VM exit, by what the controls
+say: `machine.vmx.exits` is that table. After an exit the VMCS's exit-information fields say what happened.
 
 Guest time stops while the VMM works: the count of instructions is the guest's.
 """
@@ -75,6 +75,8 @@ _VECTORING: Final = int(_F.IDT_VECTORING_INFORMATION)
 _INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
 _VALID: Final = 1 << 31
 _ENTRY_FAILURE: Final = 1 << 31
+_CONTROLS_AND_HOST: Final = frozenset({CheckKind.CONTROLS, CheckKind.HOST_STATE})
+_GUEST_STATE: Final = frozenset({CheckKind.GUEST_STATE})
 _DESCRIPTOR_TABLES: Final = frozenset(
     {
         SvmExit.GDTR_READ, SvmExit.GDTR_WRITE, SvmExit.IDTR_READ, SvmExit.IDTR_WRITE,
@@ -119,57 +121,73 @@ class NonRootProcessor:
         :raises VmEntryError: a control or host-state field is bad.
         """
         vmcs = self.vmcs
-        if vmcs.controls_changed:
-            self._take_up_controls()
-        if vmcs.guest_changed:
-            vmcs.guest_changed = False
-            if entry_checks.first_failure(vmcs, frozenset({CheckKind.GUEST_STATE})) is not None:
-                vmcs.guest_changed = True
-                return self._fail_guest_state()
-        cpu = self.cpu
-        start = cpu.engine.count
-        target = min(limit, start + 1) if self._trap_flag else limit
-        window = self._window
+        injects = vmcs.fields.get(_INJECTION, 0) & _VALID
+        if (vmcs.controls_changed or vmcs.guest_changed or injects) and not self._check_entry():
+            return self._fail_guest_state()
         try:
-            if vmcs.fields.get(_INJECTION, 0) & _VALID:
-                failure = entry_checks.event_injection_failure(vmcs)
-                if failure is not None:
-                    if failure.kind is CheckKind.CONTROLS:
-                        raise self._entry_error(failure)
-                    return self._fail_guest_state()
-                if self._inject(vmcs.fields[_INJECTION]):
-                    return self.exit(ExitReason.MONITOR_TRAP_FLAG)
-            while True:
-                event = self._pending
-                if event is None:
-                    event = cpu.run(target, window=window)
-                else:
-                    self._pending = None
-                kind = type(event)
-                if kind is LimitReached:
-                    if self._trap_flag and cpu.engine.count > start:
-                        return self.exit(ExitReason.MONITOR_TRAP_FLAG)
-                    return HostStop.LIMIT
-                if kind is Interrupted:
-                    return HostStop.INTERRUPTED
-                try:
-                    reason = EXITS[kind](self, event)
-                except ProcessorFault as fault:
-                    reason = None
-                    cpu.raise_fault(fault)
-                if reason is not None:
-                    return reason
-                if kind is Halt:
-                    vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT
-                    return HostStop.HALTED
-                if self._trap_flag:
-                    return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+            if injects and self._inject(vmcs.fields[_INJECTION]):
+                return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+            return self._run(limit)
         except _Intercepted:
             return ExitReason.EXCEPTION_OR_NMI
         except Shutdown:
             return self.exit(ExitReason.TRIPLE_FAULT)
         finally:
             self._software = None
+
+    def _run(self, limit: int) -> ExitReason | HostStop:
+        """Run from event to event until one is a VM exit."""
+        cpu = self.cpu
+        start = cpu.engine.count
+        target = min(limit, start + 1) if self._trap_flag else limit
+        window = self._window
+        while True:
+            event = self._pending
+            if event is None:
+                event = cpu.run(target, window=window)
+            else:
+                self._pending = None
+            kind = type(event)
+            if kind is LimitReached:
+                if self._trap_flag and cpu.engine.count > start:
+                    return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+                return HostStop.LIMIT
+            if kind is Interrupted:
+                return HostStop.INTERRUPTED
+            reason = None
+            try:
+                reason = EXITS[kind](self, event)
+            except ProcessorFault as fault:
+                cpu.raise_fault(fault)
+            if reason is not None:
+                return reason
+            if kind is Halt:
+                self.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT
+                return HostStop.HALTED
+            if self._trap_flag:
+                return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+
+    def _check_entry(self) -> bool:
+        """Make the checks of VM entry that what has changed calls for, and take up the controls.
+
+        :return: does the guest state hold?
+        :raises VmEntryError: a control or host-state field is bad.
+        """
+        vmcs = self.vmcs
+        if vmcs.controls_changed:
+            self._take_up_controls()
+        if vmcs.guest_changed:
+            if entry_checks.first_failure(vmcs, _GUEST_STATE) is not None:
+                return False
+            vmcs.guest_changed = False
+        if (
+            vmcs.fields.get(_INJECTION, 0) & _VALID
+            and (failure := entry_checks.event_injection_failure(vmcs)) is not None
+        ):
+            if failure.kind is CheckKind.CONTROLS:
+                raise self._entry_error(failure)
+            return False
+        return True
 
     def external_interrupt(self) -> ExitReason | None:
         """An interrupt of the PC arrives: a VM exit if external-interrupt exiting is 1.
@@ -181,7 +199,7 @@ class NonRootProcessor:
         return self.exit(ExitReason.EXTERNAL_INTERRUPT)
 
     def meet(self, event: Event) -> None:
-        """Let the next VM entry begin with this event instead of running: what an instruction that the VMM ran met on its way."""
+        """Let the next VM entry begin with this event: what an instruction that the VMM ran met on its way."""
         self._pending = event
 
     def _entry_error(self, check: EntryCheck) -> VmEntryError:
@@ -194,7 +212,7 @@ class NonRootProcessor:
         return VmEntryError(check, error)
 
     def _fail_guest_state(self) -> ExitReason:
-        """The other style of failure: it looks like a VM exit, with bit 31 of the exit reason set (SDM Vol. 3C §27.8)."""
+        """The other style of failure: it looks like a VM exit, with bit 31 of the reason set (SDM Vol. 3C §27.8)."""
         self.exit(ExitReason.ENTRY_FAILURE_GUEST_STATE)
         self.vmcs.fields[_EXIT_REASON] |= _ENTRY_FAILURE
         return ExitReason.ENTRY_FAILURE_GUEST_STATE
@@ -202,7 +220,7 @@ class NonRootProcessor:
     def _take_up_controls(self) -> None:
         """Check controls and host state, and set the CPU up to hand over what they ask for."""
         vmcs = self.vmcs
-        failure = entry_checks.first_failure(vmcs, frozenset({CheckKind.CONTROLS, CheckKind.HOST_STATE}))
+        failure = entry_checks.first_failure(vmcs, _CONTROLS_AND_HOST)
         if failure is not None:
             raise self._entry_error(failure)
         vmcs.controls_changed = False
@@ -261,7 +279,9 @@ class NonRootProcessor:
         vector, kind = information & 0xFF, InterruptionType(information >> 8 & 7)
         rip = cpu.state.rip
         if kind.needs_instruction_length:
-            rip = rip + vmcs.read(_F.ENTRY_INSTRUCTION_LENGTH) & (0xFFFF_FFFF_FFFF_FFFF if cpu.state.code_64 else 0xFFFFFFFF)
+            rip = rip + vmcs.read(_F.ENTRY_INSTRUCTION_LENGTH) & (
+                0xFFFF_FFFF_FFFF_FFFF if cpu.state.code_64 else 0xFFFFFFFF
+            )
         if kind is InterruptionType.OTHER_EVENT:  # a pending MTF exit
             return True
         error_code = vmcs.read(_F.ENTRY_EXCEPTION_ERROR_CODE) if information & 1 << 11 else None
@@ -296,15 +316,17 @@ class NonRootProcessor:
         return ExitReason.EXCEPTION_OR_NMI
 
     def intercepts_exception(self, vector: int, error_code: int | None) -> bool:
-        """Does the exception bitmap make this exception exit? For page faults the error code has a say (SDM Vol. 3C §26.2)."""
+        """Does the bitmap make this exception exit? For page faults the error code has a say (SDM Vol. 3C §26.2)."""
         bit = bool(self.exception_bitmap >> vector & 1)
         if vector != Vector.PF:
             return bit
         mask, match = self.vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MASK), self.vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
         return bit if (error_code or 0) & mask == match else not bit
 
-    def _filter_exception(self, vector: int, error_code: int | None, cr2: int | None, during: Interruption | None) -> None:
-        """Called for each exception that is about to be delivered: `during` is what was being delivered when it struck."""
+    def _filter_exception(
+        self, vector: int, error_code: int | None, cr2: int | None, during: Interruption | None
+    ) -> None:
+        """Called for each exception before its delivery: `during` is what was being delivered when it struck."""
         if (during is None and self._injecting) or not self.intercepts_exception(vector, error_code):
             return
         qualification = cr2 or 0
@@ -327,7 +349,11 @@ class NonRootProcessor:
     def _interruption_type(self, what: Interruption) -> InterruptionType:
         if what.source is Source.SOFTWARE:
             return _SOFTWARE_TYPES[self._software.kind] if self._software else InterruptionType.SOFTWARE_INTERRUPT
-        return InterruptionType.HARDWARE_EXCEPTION if what.source is Source.EXCEPTION else InterruptionType.EXTERNAL_INTERRUPT
+        return (
+            InterruptionType.HARDWARE_EXCEPTION
+            if what.source is Source.EXCEPTION
+            else InterruptionType.EXTERNAL_INTERRUPT
+        )
 
     def delivering(self, event: SoftwareInterrupt) -> None:
         """A software interrupt is about to be delivered: what an exit in the midst of it has to say."""

@@ -1,8 +1,10 @@
-"""The virtual-machine control structure: what a VMM sets before a VM entry and reads after a VM exit (SDM Vol. 3C Chapter 25).
+"""The virtual-machine control structure: what a VMM sets before a VM entry and reads after a VM exit.
 
-One `Vmcs` belongs to one virtual processor. Its fields are reached by their encodings, `VmcsField`, with `read` (VMREAD) and `write`
-(VMWRITE); the exit-information fields are read-only to the VMM. While a VMCS is current on a processor, guest-state fields live in the
-processor (`machine.vmx.guest_fields`); `leave` brings them home.
+Source: SDM Vol. 3C Chapter 25.
+
+One `Vmcs` belongs to one virtual processor. Its fields are reached by their encodings, `VmcsField`, with `read`
+(VMREAD) and `write` (VMWRITE); the exit-information fields are read-only to the VMM. While a VMCS is current on a
+processor, guest-state fields live in the processor (`machine.vmx.guest_fields`); `leave` brings them home.
 
 >>> vmcs = Vmcs()
 >>> vmcs.write(VmcsField.EXCEPTION_BITMAP, 1 << 6)
@@ -98,10 +100,14 @@ class Vmcs:
         if type(field) is not VmcsField:
             raise VmcsError(f"VMWRITE of {field:#x}", "there is no such field", VmInstructionError.UNSUPPORTED_FIELD)
         if field.read_only:
-            raise VmcsError(f"VMWRITE of {field.name}", "the field is read-only", VmInstructionError.WRITE_TO_READ_ONLY_FIELD)
+            raise VmcsError(
+                f"VMWRITE of {field.name}", "the field is read-only", VmInstructionError.WRITE_TO_READ_ONLY_FIELD
+            )
         if value < 0 or value >> field.bits:
             raise VmcsError(
-                f"VMWRITE of {field.name}", f"{value:#x} does not fit its {field.bits} bits", VmInstructionError.UNSUPPORTED_FIELD
+                f"VMWRITE of {field.name}",
+                f"{value:#x} does not fit its {field.bits} bits",
+                VmInstructionError.UNSUPPORTED_FIELD,
             )
         live = GUEST_FIELDS.get(field)
         if live is not None and self._cpu is not None:
@@ -113,7 +119,10 @@ class Vmcs:
         self.controls_changed |= field in _CONTROLS_CHANGE
 
     def enter(self, cpu: Cpu) -> None:
-        """Become current on `cpu`: its guest state is loaded. General, floating-point and debug registers are the VMM's to load."""
+        """Become current on `cpu`: the guest state is loaded.
+
+        General, floating-point and debug registers are the VMM's to load.
+        """
         if self._cpu is cpu:
             return
         self._cpu = cpu

@@ -1,9 +1,10 @@
 """The controls that this VMM chooses, and where it keeps what they point to.
 
-The guest is to run as far as possible by itself, and to reach nothing that is not its own. So what exits is: HLT (the VMM decides who
-runs then), every I/O port (all devices are the VMM's models), the MSRs that are not the guest's own state, accesses to memory that the VM
-does not have, and what exits without a choice. Interrupts of the PC exit. Everything else, CLI and POPF, page tables and CR3, RDTSC with
-an offset, exceptions and system calls, is between the guest and the processor.
+The guest is to run as far as possible by itself, and to reach nothing that is not its own. So what exits is: HLT (the
+VMM decides who runs then), every I/O port (all devices are the VMM's models), the MSRs that are not the guest's own
+state, accesses to memory that the VM does not have, and what exits without a choice. Interrupts of the PC exit.
+Everything else, CLI and POPF, page tables and CR3, RDTSC with an offset, exceptions and system calls, is between the
+guest and the processor.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def set_up(vmcs: Vmcs, memory: memoryview) -> None:
 
 
 def encoded(controls: PinControls | PrimaryControls | SecondaryControls | ExitControls | EntryControls) -> int:
-    """A control word's value for the VMCS: what is wanted, and the bits that must be 1, save those that the true capability MSRs free."""
+    """A control word's value for the VMCS: what is wanted, and the bits that must be 1 by the true capability MSRs."""
     return int(controls) | REQUIRED[type(controls)]
 
 

@@ -1,7 +1,8 @@
-"""The dispatcher of the strategy `vtx`: one table from exit reason to handler (Popek and Goldberg 1974 §3: dispatcher D).
+"""The dispatcher of the strategy `vtx`: one table from exit reason to handler.
 
-A handler returns None to enter the guest again at once, or why the machine's loop has to look first: devices may have changed, or the
-virtual processor sleeps. A test checks that every reason that the chosen controls can produce has its row.
+It is the module D of Popek and Goldberg's VMM (1974 §3). A handler returns None to enter the guest again at once, or
+why the machine's loop has to look first: devices may have changed, or the virtual processor sleeps. A test checks
+that every reason that the chosen controls can produce has its row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The interpreter of the strategy `vtx`: it does for the guest, on the virtual machine's own resources, what a VM exit kept it from doing.
+"""The interpreter of the strategy `vtx`: it does for the guest, on the VM's own resources, what an exit kept it from.
 
-Privilege has been checked by the processor before an exit; what is left are the checks on values. A fault that an instruction meets
-here is injected at the next VM entry.
+Privilege has been checked by the processor before an exit; what is left are the checks on values. A fault that an
+instruction meets here is injected at the next VM entry.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine import device_access
-from simvirt.machine.completion import cr4_supported, finish_port_access, write_control_register
+from simvirt.machine.completion import cr4_supported, finish_port_access
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.events import ExceptionRaised, PhysicalAccess, PhysicalTarget, PortAccess
 from simvirt.machine.faults import ProcessorFault, general_protection
@@ -26,7 +26,6 @@ from simvirt.x86.addresses import Gpa, Gva, Port
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0
 from simvirt.x86.msrs import name_of
-from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import CrAccess, CrAccessType, EptViolation, IoInstruction, VmcsField
 
@@ -145,7 +144,7 @@ def _deny_msr(vcpu: VtxProcessor, what: str, number: int, fault: ProcessorFault)
 
 
 def control_register(vcpu: VtxProcessor) -> None:
-    """A write to CR0 or CR4 that touches a bit of the VMM's: the guest's value goes to the shadow, the VMM's bits stay."""
+    """A write to CR0 or CR4 that touches a bit of the VMM's: the value goes to the shadow, the VMM's bits stay."""
     cpu, vmcs = vcpu.cpu, vcpu.vmcs
     access = CrAccess.decode(vmcs.fields[_QUALIFICATION])
     if access.access is not CrAccessType.MOV_TO_CR or access.register not in _CR_FIELDS:
@@ -185,9 +184,7 @@ def check_control_register(number: int, value: int) -> None:
 
 def undefined(vcpu: VtxProcessor) -> None:
     """An instruction of VMX: this VM's processor has none, so it is #UD as on the bare PC."""
-    vcpu.log.attempt(
-        ResourceAttempt(vcpu.count, f"{vcpu.reason.name}: VMX operation of the host", Disposition.DENIED)
-    )
+    vcpu.log.attempt(ResourceAttempt(vcpu.count, f"{vcpu.reason.name}: VMX operation of the host", Disposition.DENIED))
     vcpu.inject_exception(Vector.UD)
 
 
@@ -213,7 +210,11 @@ def memory(vcpu: VtxProcessor) -> None:
         vcpu.non_root.meet(met)
 
 
-_TARGETS: Final = {RegionKind.MMIO: PhysicalTarget.MMIO, RegionKind.ROM: PhysicalTarget.ROM, RegionKind.HOLE: PhysicalTarget.HOLE}
+_TARGETS: Final = {
+    RegionKind.MMIO: PhysicalTarget.MMIO,
+    RegionKind.ROM: PhysicalTarget.ROM,
+    RegionKind.HOLE: PhysicalTarget.HOLE,
+}
 
 
 def triple_fault(_vcpu: VtxProcessor) -> None:

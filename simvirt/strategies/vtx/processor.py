@@ -1,4 +1,4 @@
-"""The virtual processor of the strategy `vtx`: runs a guest in non-root mode and hands its VM exits to the dispatcher."""
+"""The virtual processor of the strategy `vtx`: runs a guest in non-root mode, hands its VM exits to the dispatcher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from simvirt.strategies.vtx import controls
 from simvirt.strategies.vtx.dispatcher import DISPATCH
 from simvirt.strategies.vtx.records import exit_record
 from simvirt.x86.flags import Efer
-from simvirt.x86.vmx import EntryControls, ExitReason, InterruptionInformation, InterruptionType, PrimaryControls, VmcsField
+from simvirt.x86.vmx import (
+    EntryControls,
+    ExitReason,
+    InterruptionInformation,
+    InterruptionType,
+    PrimaryControls,
+    VmcsField,
+)
 
 if TYPE_CHECKING:
     from simvirt.machine.board import Board
@@ -69,14 +76,17 @@ class VtxProcessor:
 
     @property
     def count(self) -> int:
+        """Guest instructions retired."""
         return self.cpu.engine.count
 
     @property
     def interruptible(self) -> bool:
+        """Can a maskable interrupt be injected now?"""
         return not self.vmcs.fields.get(_INJECTION, 0) & _VALID and self.cpu.interruptible
 
     @property
     def interrupts_enabled(self) -> bool:
+        """Is IF set?"""
         return self.cpu.state.interrupt_flag
 
     def run(self, limit: int, *, window: bool) -> Stop:
@@ -96,7 +106,7 @@ class VtxProcessor:
                     return self._limit()
                 self._stopped = True
                 return Stop.HALTED if reason is HostStop.HALTED else Stop.INTERRUPTED
-            handler, intervention = DISPATCH[reason]  # type: ignore[index]  # mypy does not narrow by `type(x) is`
+            handler, intervention = DISPATCH[reason]
             number = log.note(reason, intervention)  # type: ignore[arg-type]  # likewise
             if log.listener is not None:
                 log.listener(exit_record(self, number, reason, intervention))  # type: ignore[arg-type]  # likewise
@@ -105,7 +115,7 @@ class VtxProcessor:
                 return stop
 
     def _limit(self) -> Stop:
-        """At the limit the PC's timer interrupts, if it is where the VM's next timer is due: that is how the VMM keeps its time."""
+        """At the limit the PC's timer interrupts, if the VM's next timer is due there: so the VMM keeps its time."""
         deadline = self.board.next_deadline()
         self._stopped = deadline is None or self.board.clock.instruction_at(deadline) > self.count
         if not self._stopped:
@@ -137,6 +147,7 @@ class VtxProcessor:
         self.vmcs.write(_F.ENTRY_INTERRUPTION_INFORMATION, information.encode())
 
     def request_stop(self) -> None:
+        """Make the current or next run stop soon."""
         self.cpu.request_stop()
 
     # ---------------------------------------------------------------------------------------- state
@@ -161,6 +172,7 @@ class VtxProcessor:
         vmcs.adopt(self.cpu)
 
     def save(self) -> VtxSnapshot:
+        """Everything that the virtual processor knows."""
         return VtxSnapshot(self.count, self.cpu.engine.save_image(), self.vmcs.save(), self._stopped)
 
     def restore(self, state: Any) -> None:

@@ -1,7 +1,7 @@
 """What a VM exit was and why, as a record for traces: built only while somebody listens.
 
-The *what* is what the guest did, from the qualification and the registers; the *why* is the rule or control that made it exit, named as
-the manual names it, down to the mask or bitmap bit.
+The *what* is what the guest did, from the qualification and the registers; the *why* is the rule or control that made
+it exit, named as the manual names it, down to the mask or bitmap bit.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _code(vcpu: VtxProcessor) -> bytes:
 def _external_interrupt(_vcpu: VtxProcessor) -> Explanation:
     return (
         "the PC's timer interrupted the guest, where the VM's own timer is due",
-        "pin-based control \"external-interrupt exiting\" is 1; without \"acknowledge interrupt on exit\" no vector is recorded",
+        'pin-based control "external-interrupt exiting" is 1',
         None,
     )
 
@@ -77,11 +77,11 @@ def _triple_fault(vcpu: VtxProcessor) -> Explanation:
     return f"an exception while a double fault was being delivered ({chain})", "a triple fault always exits", None
 
 
-def _interrupt_window(vcpu: VtxProcessor) -> Explanation:
+def _interrupt_window(_vcpu: VtxProcessor) -> Explanation:
     bit = int(Eflags.IF).bit_length() - 1
     return (
         f"the guest can take an interrupt now: RFLAGS.IF (bit {bit}) is 1 and no blocking by STI or MOV SS is in force",
-        "primary control \"interrupt-window exiting\" is 1: the VMM set it because a virtual interrupt waits",
+        'primary control "interrupt-window exiting" is 1: the VMM set it because a virtual interrupt waits',
         None,
     )
 
@@ -93,7 +93,7 @@ def _cpuid(vcpu: VtxProcessor) -> Explanation:
 
 
 def _halt(_vcpu: VtxProcessor) -> Explanation:
-    return "HLT", "primary control \"HLT exiting\" is 1", None
+    return "HLT", 'primary control "HLT exiting" is 1', None
 
 
 def _invd(_vcpu: VtxProcessor) -> Explanation:
@@ -102,7 +102,11 @@ def _invd(_vcpu: VtxProcessor) -> Explanation:
 
 def _vmx_instruction(vcpu: VtxProcessor) -> Explanation:
     name = vcpu.reason.name
-    return f"{name} at CPL {int(vcpu.cpu.state.cpl)}", f"{name} always exits in VMX non-root operation, whatever the CPL", None
+    return (
+        f"{name} at CPL {int(vcpu.cpu.state.cpl)}",
+        f"{name} always exits in VMX non-root operation, whatever the CPL",
+        None,
+    )
 
 
 _CR_FLAGS: Final = {0: Cr0, 4: Cr4}
@@ -128,9 +132,10 @@ def _control_register(vcpu: VtxProcessor) -> Explanation:
         what = f"MOV {access.register.name}, {access.general_register.name_at(width).upper()} with {value:#x}"
     wrong = (value ^ vcpu.vmcs.fields.get(shadow_field, 0)) & mask
     names = [bit.name for bit in _CR_FLAGS.get(number, Cr0) if wrong & bit and bit.bit_count() == 1]
+    numbers = [str(n) for n in range(64) if wrong >> n & 1]
     why = (
-        f"bit {', '.join(str(n) for n in range(64) if wrong >> n & 1)} ({', '.join(str(n) for n in names)}) is 1 in the CR{number} "
-        f"guest/host mask, and the value differs there from the read shadow"
+        f"bit {', '.join(numbers)} ({', '.join(str(n) for n in names)}) is 1 in the CR{number} guest/host mask, "
+        f"and the value differs there from the read shadow"
     )
     return what, why, access
 
@@ -143,7 +148,7 @@ def _port(vcpu: VtxProcessor) -> Explanation:
     bitmap = "A" if io.port < 0x8000 else "B"
     return (
         f"{prefix}{name} port {io.port:#x}, {io.size} byte{'s' if io.size > 1 else ''}{value}",
-        f"primary control \"use I/O bitmaps\" is 1, and bit {io.port & 0x7FFF:#x} of I/O bitmap {bitmap} is 1",
+        f'primary control "use I/O bitmaps" is 1, and bit {io.port & 0x7FFF:#x} of I/O bitmap {bitmap} is 1',
         io,
     )
 
@@ -156,9 +161,9 @@ def _msr(vcpu: VtxProcessor) -> Explanation:
     what = f"{vcpu.reason.name} {name_of(number)}" + (f" ← {value:#x}" if is_write else "")
     half = "write" if is_write else "read"
     if number < 0x2000:
-        why = f"bit {number:#x} of the MSR bitmap \"{half} low\" is 1"
+        why = f'bit {number:#x} of the MSR bitmap "{half} low" is 1'
     elif 0xC0000000 <= number < 0xC0002000:
-        why = f"bit {number & 0x1FFF:#x} of the MSR bitmap \"{half} high\" is 1"
+        why = f'bit {number & 0x1FFF:#x} of the MSR bitmap "{half} high" is 1'
     else:
         why = "the MSR bitmaps cover 0 to 1FFFH and C0000000H to C0001FFFH, and any other MSR exits"
     return what, why, None
@@ -173,7 +178,7 @@ def _ept_violation(vcpu: VtxProcessor) -> Explanation:
         why = "the EPT entry of the page allows no writes"
     else:
         why = "no EPT entry maps the page: the VM has nothing there"
-    return f"{kind} guest-physical {gpa:#x} at linear address {gva:#x}", f"\"enable EPT\" is 1, and {why}", violation
+    return f"{kind} guest-physical {gpa:#x} at linear address {gva:#x}", f'"enable EPT" is 1, and {why}', violation
 
 
 def _entry_failure(_vcpu: VtxProcessor) -> Explanation:
