@@ -27,7 +27,7 @@ ROOT: Final = Path(__file__).resolve().parent
 NATIVE: Final = Path("simvirt", "machine", "native")
 SOURCE: Final = NATIVE / "engine.c"
 STAMP: Final = Path("build", "native.stamp")
-FLAGS: Final = ("-O2", "-g0", "-s", "-shared", "-std=c11", "-Wall", "-Wextra", "-Werror")
+FLAGS: Final = ("-O2", "-fomit-frame-pointer", "-g0", "-s", "-shared", "-std=c11", "-Wall", "-Wextra", "-Werror")
 COMPILER_TIMEOUT: Final = 600  # seconds; the first build for Windows compiles a C library and takes a minute and a half
 
 

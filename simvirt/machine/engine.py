@@ -160,7 +160,7 @@ class _Library:
         self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
         self.hooks = {
             name: ctypes.cast(getattr(library, f"simvirt_{name}_hook"), ctypes.c_void_p).value
-            for name in ("fill", "block", "interrupt", "in", "out", "syscall", "sysenter", "invalid")
+            for name in ("fill", "edge", "block", "interrupt", "in", "out", "syscall", "sysenter", "invalid")
         }
         offsets = (ctypes.c_uint64 * 64)()
         count = library.simvirt_layout(offsets)
@@ -290,6 +290,7 @@ class Engine:
         add = self._uclib.uc_hook_add
         hooks: list[tuple[int, str, int | None]] = [
             (const.UC_HOOK_TLB_FILL, "fill", None),
+            (const.UC_HOOK_EDGE_GENERATED, "edge", None),
             (const.UC_HOOK_BLOCK, "block", None),
             (const.UC_HOOK_INTR, "interrupt", None),
             (const.UC_HOOK_INSN_INVALID, "invalid", None),

@@ -25,7 +25,7 @@ typedef uint8_t u8;
 #define PAGE_SIZE 4096ULL
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
-enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, BLOCK_CACHE = 1 << 14, CODE_PAGES = 1 << 12, MAX_CPUID = 64 };
+enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, BLOCK_CACHE = 1 << 12, CODE_PAGES = 1 << 12, MAX_CPUID = 64 };
 enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
 enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
 enum { GRANT_READ = 1, GRANT_WRITE = 2, GRANT_EXECUTE = 4 };              /* UC_PROT_* */
@@ -59,7 +59,7 @@ struct block {
 struct region { u64 first_page, last_page, host_page, kind; };
 struct override { u64 page, host_page; };
 struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
-struct cached_block { u64 pc, key, generation; struct block *block; };
+struct cached_block { u64 pc, key; struct block *block; u64 icount; };
 struct code_page { u64 page, host_page; };
 struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, dirty, user_page, level; };
 
@@ -91,8 +91,10 @@ struct simvirt {
     /* statistics */
     u64 fills, cache_misses, entries, native_exits, modified_blocks;
     /* private */
-    struct block *current;
-    u64 current_start, requested, stopping, generation;
+    const struct cached_block *current; /* the block that runs, counted in full; NULL once the count has been put right */
+    const u32 *hflags;
+    u64 fast_limit, cache_generation, requested, stopping;
+    struct cached_block uncached;
     u64 saved_registers[16], saved_dr[8], io_pending;
     struct cached_block cache[BLOCK_CACHE];
     struct code_page code_pages[CODE_PAGES];
@@ -119,7 +121,7 @@ static void flush_tlb(struct simvirt *s) { ((ctl_fn)s->ctl)((void *)s->uc, UC_CT
 
 static void flush_translations(struct simvirt *s) {
     ((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_FLUSH, 0, UC_CTL_IO_WRITE));
-    s->generation++;
+    s->cache_generation += 1ULL << 32;
     s->current = NULL;
 }
 
@@ -268,7 +270,7 @@ static void note_code_page(struct simvirt *s, u64 page, u64 host_page) {
     if (c->page == page && c->host_page == host_page) return;
     c->page = page;
     c->host_page = host_page;
-    s->generation++;
+    s->cache_generation += 1ULL << 32;
 }
 
 bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, void *data) {
@@ -339,15 +341,28 @@ static struct block *find_block(struct simvirt *s, u64 pc, u32 size) {
     u64 *slot;
     struct block *b = jump_cache_entry(s, pc, &slot);
     if (is_block(s, b, pc, size)) return b;
-    struct cached_block *c = &s->cache[((pc ^ size) * 0x9E3779B97F4A7C15ULL) >> 50];
-    if (c->pc == pc && c->key == size && c->generation == s->generation && is_block(s, c->block, pc, size)) return c->block;
     s->cache_misses++;
     struct { u64 pc; u16 icount, size; } out;
     if (((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_REQUEST_CACHE, 2, UC_CTL_IO_READ_WRITE), pc, &out) != UC_OK) return NULL;
     b = (struct block *)*slot;
-    if (!is_block(s, b, pc, size)) return NULL;
-    *c = (struct cached_block){pc, size, s->generation, b};
-    return b;
+    return is_block(s, b, pc, size) ? b : NULL;
+}
+
+/* Blocks of more than one instruction are remembered, so that the common case touches one cache line. An entry holds as long as the
+ * mapping of code pages is the same (the generation) and its block has not been translated anew (edge_hook). A block of one instruction
+ * is never remembered: it might be the remainder of a block that overwrote itself, which block_hook has to notice. */
+static struct cached_block *cache_entry(struct simvirt *s, u64 pc) { return &s->cache[(pc ^ pc >> 12) & (BLOCK_CACHE - 1)]; }
+
+static u64 cache_key(const struct simvirt *s, u32 size) {
+    return s->cache_generation | (u64)(*s->hflags & HF_CODE_SIZE_MASK) << 12 | size;
+}
+
+struct translated { u64 pc; u16 icount, size; };
+
+void simvirt_edge_hook(void *uc, const struct translated *now, const struct translated *before, void *data) {
+    (void)uc, (void)before;
+    struct cached_block *c = cache_entry(data, now->pc);
+    if (c->pc == now->pc) c->pc = ~0ULL;
 }
 
 static int64_t sleb128(const u8 **p) {
@@ -389,12 +404,22 @@ static u64 linear_pc(const struct simvirt *s) {
 
 static void stop(struct simvirt *s) {
     s->stopping = 1;
+    s->fast_limit = 0;
     ((emu_stop_fn)s->emu_stop)((void *)s->uc);
 }
 
-void simvirt_block_hook(void *uc, u64 pc, u32 size, void *data) {
-    struct simvirt *s = data;
-    (void)uc;
+/* The instruction at pc, in the block that runs, has not been executed: what is counted ends in front of it. */
+static void uncount_from(struct simvirt *s, u64 pc) {
+    s->instruction_length = 0;
+    if (!s->current) return;
+    const int index = index_in_block(s->current->block, pc, &s->instruction_length);
+    if (index >= 0) s->count = s->count - s->current->icount + (u64)index;
+    s->current = NULL;
+}
+
+static void run_fast_again(struct simvirt *s) { s->fast_limit = s->limit < s->slice ? s->limit : s->slice; }
+
+static __attribute__((noinline)) void count_block(struct simvirt *s, u64 pc, u32 size) {
     if (s->stopping) return;
     struct block *b = find_block(s, pc, size);
     if (!b) {
@@ -409,9 +434,7 @@ void simvirt_block_hook(void *uc, u64 pc, u32 size, void *data) {
         u64 *slot;
         if (jump_cache_entry(s, pc, &slot) == b) *slot = 0;
         if (!s->requested && s->current) {
-            u64 length;
-            int index = index_in_block(s->current, pc, &length);
-            if (index >= 0) s->count = s->current_start + (u64)index;
+            uncount_from(s, pc);
             s->modified_blocks++;
         }
     }
@@ -422,18 +445,24 @@ void simvirt_block_hook(void *uc, u64 pc, u32 size, void *data) {
         stop(s);
         return;
     }
-    s->current = b;
-    s->current_start = s->count;
+    run_fast_again(s);
+    struct cached_block *c = b->icount > 1 && !(b->cflags & CF_COUNT_MASK) ? cache_entry(s, pc) : &s->uncached;
+    *c = (struct cached_block){pc, cache_key(s, size), b, b->icount};
+    s->current = c;
     s->count = n;
 }
 
-/* The instruction at pc has not been executed: what is counted ends in front of it. */
-static void uncount_from(struct simvirt *s, u64 pc) {
-    s->instruction_length = 0;
-    if (!s->current) return;
-    int index = index_in_block(s->current, pc, &s->instruction_length);
-    if (index >= 0) s->count = s->current_start + (u64)index;
-    s->current = NULL;
+void simvirt_block_hook(void *uc, u64 pc, u32 size, void *data) {
+    struct simvirt *s = data;
+    (void)uc;
+    const struct cached_block *c = cache_entry(s, pc);
+    const u64 n = s->count + c->icount;
+    if (__builtin_expect(c->pc == pc && n <= s->fast_limit && c->key == cache_key(s, size), 1)) {
+        s->count = n;
+        s->current = c;
+        return;
+    }
+    count_block(s, pc, size);
 }
 
 /* ------------------------------------------------------------------------------------------------ exits */
@@ -481,7 +510,7 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
         memcpy((void *)(s->env + s->off_env_dr), s->saved_dr, sizeof s->saved_dr);
         s->io_pending = 0;
         const u64 base = linear_pc(s) - after;
-        struct block *b = s->current;
+        const struct block *b = s->current ? s->current->block : NULL;
         u64 at = 0, length = 0;
         if (b) {                           /* find the instruction that ends here */
             const u8 *p = (const u8 *)(b->code + b->code_size);
@@ -506,10 +535,7 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
         const u64 pc = linear_pc(s);
         /* a trap's EIP stands behind its instruction, which has been executed: the debug exception of a single step */
         if (code == SVM_EXCEPTION + 1 && s->current) {
-            u64 length;
-            int index = index_in_block(s->current, pc, &length);
-            if (index >= 0) s->count = s->current_start + (u64)index;
-            s->current = NULL;
+            uncount_from(s, pc);
             s->instruction_length = 0;
         } else {
             uncount_from(s, pc);
@@ -597,6 +623,7 @@ static void settle_flags(struct simvirt *s) {
 /* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
 int simvirt_run(struct simvirt *s) {
     u64 step = 0;
+    s->hflags = (const u32 *)(s->env + s->off_env_hflags);
     u32 *pending = (u32 *)(s->cpu + s->off_cpu_interrupt_request), *next = (u32 *)(s->cpu + s->off_cpu_cflags_next);
     for (int idle = 0; idle < 64; idle++) {
         const u64 before = s->count;
@@ -605,6 +632,7 @@ int simvirt_run(struct simvirt *s) {
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
         s->requested = step;
+        if (step) s->fast_limit = 0; else run_fast_again(s);
         *next = step ? (u32)step : ~0U;
         s->entries++;
         const int status = ((emu_start_fn)s->emu_start)((void *)s->uc, ENV64(s, s->off_env_eip), 0, 0, 0);

@@ -13,7 +13,7 @@ from typing import Final
 MAX_REGIONS: Final = 32
 MAX_OVERRIDES: Final = 4
 MAX_CPUID: Final = 64
-_BLOCK_CACHE: Final = 1 << 14
+_BLOCK_CACHE: Final = 1 << 12
 _CODE_PAGES: Final = 1 << 12
 
 
@@ -73,7 +73,8 @@ class SharedRecord(ctypes.Structure):
         *_words("io_port io_size io_is_out io_value system_call"),
         ("bytes", ctypes.c_uint8 * 16),
         *_words("byte_count fills cache_misses entries native_exits modified_blocks"),
-        *_words("current current_start requested stopping generation"),
+        *_words("current hflags fast_limit cache_generation requested stopping"),
+        ("uncached", ctypes.c_uint64 * 4),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
         *_words("io_pending"),
