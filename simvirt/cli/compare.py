@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from simvirt.cli.options import add_shared_options, shared_arguments
 from simvirt.cli.output import print_json, print_result
 from simvirt.cli.progress import ProgressLine
-from simvirt.cli.run import run_status
+from simvirt.cli.run import report_faults
+from simvirt.cli.tracing import add_trace_options, open_trace
 from simvirt.cli.values import positive_count
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from simvirt.cli.status import ExitStatus
+    from simvirt.cli.tracing import Listener
+    from simvirt.guests.image import GuestImage
+    from simvirt.observe.comparison import Comparison
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,22 +39,24 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="instructions between two checkpoints (default: 10,000 and growing)",
     )
     add_shared_options(parser)
+    add_trace_options(parser)
 
 
 def execute(arguments: Namespace) -> ExitStatus:
     """Compare, and print what was found."""
+    from simvirt.guests.resolve import resolve
     from simvirt.observe.session import ALL, compare
 
+    image = resolve(arguments.guest)
     names = [name.strip() for name in arguments.strategy.split(",") if name.strip()]
     strategies = ALL if not names or ALL in names else names
-    with ProgressLine(f"comparing {arguments.guest}", quiet=arguments.quiet) as progress:
+    with ExitStack() as stack:
+        listeners = _open_traces(stack, arguments, image, names if strategies is not ALL else None)
+        progress = stack.enter_context(ProgressLine(f"comparing {image.name}", quiet=arguments.quiet))
         comparison = compare(
-            arguments.guest,
-            strategies,
-            interval=arguments.interval,
-            progress=progress.report,
-            **shared_arguments(arguments),
+            image, strategies, interval=arguments.interval, progress=progress.report, **shared_arguments(arguments)
         )
+        _write_traces(listeners, comparison, arguments, image)
     if arguments.json:
         print_json(comparison.to_dict())
     elif arguments.quiet:
@@ -57,4 +64,34 @@ def execute(arguments: Namespace) -> ExitStatus:
             print(f"{name}: {verdict.equivalence.value}")
     else:
         print_result(comparison)
-    return run_status(*comparison.runs)
+    return report_faults(*comparison.runs)
+
+
+def _open_traces(
+    stack: ExitStack, arguments: Namespace, image: GuestImage, names: list[str] | None
+) -> dict[str, Listener]:
+    """A file for each strategy's trace, open before anything runs; bare metal has no exits."""
+    if arguments.trace is None:
+        stack.enter_context(open_trace(arguments, image))
+        return {}
+    from simvirt.strategies.registry import REFERENCE, STRATEGIES, find
+
+    chosen = STRATEGIES if names is None else [find(name) for name in names]
+    traced = [strategy.info.name for strategy in chosen if strategy is not REFERENCE]
+    opened = {
+        name: stack.enter_context(open_trace(arguments, image, name if len(traced) > 1 else None)) for name in traced
+    }
+    return {name: listener for name, listener in opened.items() if listener is not None}
+
+
+def _write_traces(
+    listeners: dict[str, Listener], comparison: Comparison, arguments: Namespace, image: GuestImage
+) -> None:
+    """Run each strategy once more for its trace: the same guest under the same strategy takes the same exits again."""
+    from simvirt.machine.machine import Outcome
+    from simvirt.observe.session import run
+
+    for ran in comparison.runs:
+        listener = listeners.get(ran.strategy)
+        if listener is not None and ran.outcome is not Outcome.INTERRUPTED:
+            run(image, ran.strategy, trace=listener, **shared_arguments(arguments))

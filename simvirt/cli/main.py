@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from simvirt.cli.parser import COMMANDS, build_parser, check_command
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the command's name; by default the process's own.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _accept_every_character()
     try:
         check_command(words)
         arguments = build_parser().parse_args(words)
@@ -46,7 +48,7 @@ def _execute(arguments: Namespace) -> int:
         return ExitStatus.OK
     except KeyboardInterrupt:
         print("simvirt: interrupted", file=sys.stderr)
-        return ExitStatus.OK
+        return ExitStatus.ABANDONED
     except SimvirtError as error:
         _trace(arguments)
         _complain(error)
@@ -72,6 +74,13 @@ def _trace(arguments: Namespace) -> None:
 def _complain(error: SimvirtError) -> None:
     prefix = "simvirt: fault of the monitor: " if isinstance(error, MonitorError) else "simvirt: "
     print(f"{prefix}{error}", file=sys.stderr)
+
+
+def _accept_every_character() -> None:
+    """A guest may print what the terminal's encoding lacks; that is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:

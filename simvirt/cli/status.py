@@ -13,3 +13,5 @@ class ExitStatus(IntEnum):
     """Wrong usage, or a guest that cannot be read."""
     MONITOR = 3
     """simvirt itself is at fault, or does not work on this machine."""
+    ABANDONED = 130
+    """Ctrl-C ended a command that has no result yet, as shells report it (128 + SIGINT). A run has one: OK."""

@@ -71,7 +71,7 @@ class StepView:
         """Guest memory as bytes and characters."""
         data = self._read(gva, size)
         if not data:
-            print("nothing to read there")
+            print(self._nothing(self._trial.machine.processor.guest_state()))
         for offset in range(0, len(data), _BYTES_A_LINE):
             line = data[offset : offset + _BYTES_A_LINE]
             characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
@@ -94,7 +94,8 @@ class StepView:
         for number in range(_CODE_LINES):
             piece = bytes(code[at : at + MAX_INSTRUCTION_LENGTH])
             if not piece:
-                print("  (no memory there)" if number == 0 else "")
+                if number == 0:
+                    print(f"> {offset:08x}  ({self._nothing(state)})  {self._place(linear)}".rstrip())
                 break
             length = instruction_length(piece, bits) or 1
             line = (
@@ -141,7 +142,12 @@ class StepView:
         pointer = state.general[GeneralRegister.RSP] & (_WRAP if size == 4 else 0xFFFF)
         data = self._read(pointer + segment.base, _STACK_WORDS * size)
         words = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data) - size + 1, size)]
-        print(f"stack {pointer:08x}: {' '.join(f'{word:0{2 * size}x}' for word in words)}")
+        print(f"stack {pointer:08x}: {' '.join(f'{word:0{2 * size}x}' for word in words) or self._nothing(state)}")
+
+    @staticmethod
+    def _nothing(state: ArchitecturalState) -> str:
+        """Why there is nothing to be read."""
+        return "paging is on: memory is not shown" if state.control[0] & Cr0.PG else "nothing to read here"
 
     def _read(self, gva: int, size: int) -> bytes:
         """Guest memory by linear address, without a trace in the guest; empty where it cannot be had."""

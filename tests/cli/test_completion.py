@@ -135,7 +135,7 @@ def test_fish_completes(simvirt: Simvirt, tmp_path: Path) -> None:
         return {row.split("\t")[0] for row in done.stdout.splitlines()}
 
     assert set(COMMANDS) <= offered("simvirt ")
-    assert _GUESTS <= offered("simvirt run ")
+    assert offered("simvirt run ") >= _GUESTS
     assert offered("simvirt run --strategy v") == {"vtx"}
     assert offered("simvirt compare --strategy vtx,tr") == {"vtx,trap-and-emulate"}
     assert offered("simvirt list c") == {"cpus", "costs"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from simvirt.cli import checks
@@ -48,7 +47,7 @@ def test_another_unicorn(simvirt: Simvirt, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_optional_tools_are_no_fault(simvirt: Simvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.shutil, "which", lambda _name: None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
     result = simvirt("doctor")
     assert result.status == 0
     assert "absent  gdb" in result.out
@@ -57,7 +56,7 @@ def test_optional_tools_are_no_fault(simvirt: Simvirt, monkeypatch: pytest.Monke
 
 
 def test_a_check_that_fails_in_an_unforeseen_way(simvirt: Simvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "version_info", None)
+    monkeypatch.setattr(checks, "_OLDEST_PYTHON", "three")
     result = simvirt("doctor")
     assert result.status == 3
     assert "broken  python: unexpected TypeError" in result.out

@@ -78,8 +78,8 @@ def test_wrong_usage(simvirt: Simvirt, words: tuple[str, ...], message: str) -> 
 
 
 def test_a_fault_of_the_monitor_is_told_from_wrong_usage(simvirt: Simvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(error: Exception) -> None:
-        def execute(arguments: object) -> int:
+    def fail(error: BaseException) -> None:
+        def execute(_arguments: object) -> int:
             raise error
 
         monkeypatch.setattr(listing, "execute", execute)
@@ -90,6 +90,9 @@ def test_a_fault_of_the_monitor_is_told_from_wrong_usage(simvirt: Simvirt, monke
     fail(UsageError("not so"))
     result = simvirt("list", "cpus")
     assert (result.status, result.err) == (2, "simvirt: not so\n")
+    fail(KeyboardInterrupt())
+    result = simvirt("list", "cpus")
+    assert (result.status, result.err) == (130, "simvirt: interrupted\n")
     fail(ZeroDivisionError("oops"))
     result = simvirt("list", "cpus")
     assert result.status == 3
@@ -101,7 +104,7 @@ def test_a_fault_of_the_monitor_is_told_from_wrong_usage(simvirt: Simvirt, monke
     assert "Traceback" in result.err
 
 
-def test_a_reader_that_goes_away(process: Process) -> None:
+def test_a_reader_that_goes_away() -> None:
     """As `simvirt ... | head -1` does: no traceback, and no complaint of the interpreter when it ends."""
     with subprocess.Popen(
         [sys.executable, "-m", "simvirt", "completion", "bash"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -111,6 +114,12 @@ def test_a_reader_that_goes_away(process: Process) -> None:
         child.stdout.close()
         error = child.stderr.read()
     assert (child.returncode, error) == (0, b"")
+
+
+def test_an_encoding_that_lacks_characters(process: Process) -> None:
+    result = process("compare", "hello", "--strategy", "tae", env={"PYTHONIOENCODING": "ascii"})
+    assert result.status == 0
+    assert "\\u" in result.out
 
 
 def test_quick_commands_load_nothing_heavy() -> None:

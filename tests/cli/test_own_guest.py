@@ -24,7 +24,11 @@ def test_new_build_run(simvirt: Simvirt, tmp_path: Path, language: str, toolchai
     created = simvirt("new", "mine", "--language", language, "--directory", str(tmp_path))
     assert created.status == 0
     folder = tmp_path / "mine"
-    assert {path.name for path in folder.iterdir()} == {f"mine{'.c' if language == 'c' else '.S'}", "guest.h", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {
+        f"mine{'.c' if language == 'c' else '.S'}",
+        "guest.h",
+        "README.md",
+    }
     assert f"simvirt build {folder}" in created.out
     built = simvirt("build", str(folder), "--toolchain", toolchain)
     assert (built.status, built.err) == (0, "")

@@ -29,7 +29,11 @@ def test_columns_line_up_and_the_last_is_wrapped() -> None:
 
 
 def test_numbers_are_flush_right() -> None:
-    assert table(("n", "x"), [("1", "a"), ("100", "b")], right=frozenset({0})).splitlines() == ["  n  x", "  1  a", "100  b"]
+    assert table(("n", "x"), [("1", "a"), ("100", "b")], right=frozenset({0})).splitlines() == [
+        "  n  x",
+        "  1  a",
+        "100  b",
+    ]
 
 
 def test_colour_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:

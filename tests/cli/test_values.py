@@ -29,7 +29,7 @@ def test_counts(text: str, value: int) -> None:
     "text", ["", "-1", "many", "1.5", "1e99", "0x10", "1__0", "_1", "1e-3", "1MiB", "9" * 30, "nan", "inf"]
 )
 def test_what_is_no_count(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="instructions|reach"):
+    with pytest.raises(ArgumentTypeError, match=r"instructions|reach"):
         instruction_count(text)
 
 

@@ -1,0 +1,116 @@
+"""`run --step`, with its commands piped in."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FlatGuest, Result, Simvirt
+
+# MOV EAX, 12345678H; PUSH EAX; STC; CLI; JMP to itself
+_CODE = b"\xb8\x78\x56\x34\x12\x50\xf9\xfa\xeb\xfe"
+
+
+@pytest.fixture
+def step(simvirt: Simvirt, flat: FlatGuest, monkeypatch: pytest.MonkeyPatch) -> Step:
+    path = flat(_CODE)
+
+    def call(commands: str, *words: str, guest: str = "") -> Result:
+        monkeypatch.setattr("sys.stdin", io.StringIO(commands))
+        return simvirt("run", guest or path, "--step", *words)
+
+    return call
+
+
+class Step(Protocol):
+    def __call__(self, commands: str, *words: str, guest: str = "") -> Result: ...
+
+
+def _stops(result: Result) -> list[str]:
+    """The texts of the stops, each from its title on."""
+    return result.out.split("── after ")[1:]
+
+
+def test_each_step_is_one_instruction(step: Step) -> None:
+    result = step("\ns\n\nq\n")
+    assert (result.status, result.err) == (0, "")
+    stops = _stops(result)
+    assert [stop.split()[0] for stop in stops] == ["0", "1", "2", "3"]
+    next_instructions = [next(line for line in stop.splitlines() if line.startswith(">")) for stop in stops]
+    for line, text in zip(next_instructions, ("mov eax, 0x12345678", "push eax", "stc", "cli"), strict=True):
+        assert text in line
+
+
+def test_changes_are_marked(step: Step) -> None:
+    before, moved, pushed, carried = _stops(step("\n\n\nq\n"))
+    assert "*" not in before
+    assert "EAX 12345678*" in moved
+    assert "EAX 12345678 " in pushed
+    assert "ESP 0007fffc*" in pushed
+    assert "stack 0007fffc: 12345678" in pushed
+    assert "[CF]" in carried
+    assert "EFLAGS 00000003*" in carried
+
+
+def test_several_at_once(step: Step) -> None:
+    assert [stop.split()[0] for stop in _stops(step("n 3\nq\n"))] == ["0", "3"]
+
+
+def test_to_the_end(step: Step) -> None:
+    result = step("c\n", "--max-instructions", "1000")
+    assert "limit" in result.out
+    assert "1,000 instructions" in result.out
+
+
+def test_the_end_of_the_commands_ends_the_run(step: Step) -> None:
+    for commands in ("", "q\n"):
+        assert "interrupted" in step(commands).out
+
+
+def test_registers(step: Step) -> None:
+    out = step("\nr\nq\n").out
+    for name in ("EAX 12345678*", "CS.base 00000000", "GDTR.limit", "CR0 00000011", "DR7 00000400"):
+        assert name in out
+    assert "R15" not in out
+
+
+def test_memory(step: Step) -> None:
+    out = step("x 7c00 10\nx 100000 10\nx\nx main\nx 0 zz\nq\n").out
+    assert _CODE.hex(" ") in out
+    assert "x needs an address" in out
+    assert "'main' is not an address" in out
+    assert "'zz' is not a whole number" in out
+
+
+def test_unknown_commands_and_help(step: Step) -> None:
+    out = step("jump\nh\nn\nn x\nq\n").out
+    assert "unknown command 'jump'" in out
+    assert "x ADDR [LEN]" in out
+    assert "'x' is not a number of instructions" in out
+
+
+@pytest.mark.parametrize("strategy", ["trap-and-emulate", "vtx"])
+def test_the_last_exit_is_explained(step: Step, strategy: str) -> None:
+    result = step("n 30\nc\n", "--strategy", strategy, guest="hello")
+    assert result.status == 0
+    stop = _stops(result)[1]
+    assert "\nexit " in stop
+    assert "SDM" in stop.split("\nexit ")[1]
+    assert "finished" in result.out
+
+
+def test_the_guest_does_not_notice(step: Step, simvirt: Simvirt) -> None:
+    """Stopped before every instruction or not, the same instructions are counted and the same is printed."""
+    whole = simvirt("run", "rings", "--json").json()
+    result = step("n 100\n" * 3 + "\n" * 50 + "c\n", guest="rings")
+    assert f"counted   {whole['counted']['instructions']:,} instructions" in result.out or (
+        f"{whole['counted']['instructions']:,}" in result.out
+    )
+    assert whole["console"].splitlines()[-1] in result.out
+
+
+def test_symbols_and_source_lines(step: Step) -> None:
+    assert "_start lib/boot.S:" in " ".join(_stops(step("q\n", guest="hello"))[0].split())
