@@ -27,7 +27,7 @@ _INT3: Final = b"\xcc"
 
 
 def first_reached(trial: Trial, places: Iterable[Gva], limit: int) -> Mapping[Gva, int]:
-    """For each place that a fresh trial on the bare machine reaches within `limit` instructions, how many were retired before it."""
+    """Instructions that a fresh trial on the bare machine retires before each place that it reaches within `limit`."""
     processor = _BreakingProcessor(trial, places)
     trial.machine.processor = cast("Processor", processor)
     while processor.waiting and trial.outcome is None and trial.count < limit:

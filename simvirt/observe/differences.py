@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from simvirt.machine.msrs import STORED
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa
+from simvirt.x86.msrs import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 _WORD: Final = 4
 _GOING_ON: Final = "running"
+_ORDER: Final = (
+    "outcome", "EIP", "RIP", "CS", "debug-exit port", "console", "EAX", "RAX", "ECX", "RCX", "EDX", "RDX", "EBX", "RBX",
+    "EBP", "RBP", "ESI", "RSI", "EDI", "RDI", "EFLAGS", "memory",
+)  # fmt: skip
+"""What tells most comes first: where control went, then what a program would look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,9 @@ def _partings(reference: Trial, trial: Trial, pages: Iterable[int]) -> Iterator[
     mine, theirs = reference.machine.processor.guest_state(), trial.machine.processor.guest_state()
     for difference in mine.differences(theirs):
         yield Parting(difference.component, difference.reference, difference.value)
+    for register, number, other_number in zip(STORED, msr_values(reference), msr_values(trial), strict=True):
+        if number != other_number:
+            yield Parting(name_of(register), number, other_number)
     for gpa in _memory_differences(reference.machine, trial.machine, pages):
         yield Parting(
             f"memory at {gpa:#x}",
@@ -65,6 +75,31 @@ def _partings(reference: Trial, trial: Trial, pages: Iterable[int]) -> Iterator[
             int.from_bytes(trial.machine.read_physical(gpa, _WORD), "little"),
         )
     yield from _board_differences(reference.machine, trial.machine)
+
+
+def msr_values(trial: Trial) -> list[int]:
+    """The model-specific registers that are plain storage, in the order of the machine's table."""
+    state = trial.cpu.state
+    return [
+        state.word(storage.offset) if storage.size == 8 else state.doubleword(storage.offset)
+        for storage in STORED.values()
+    ]
+
+
+def copy_msrs(source: Trial, target: Trial) -> None:
+    """Give the target's machine the MSRs of the source's."""
+    state = target.cpu.state
+    for storage, value in zip(STORED.values(), msr_values(source), strict=True):
+        if storage.size == 8:
+            state.set_word(storage.offset, value)
+        else:
+            state.set_doubleword(storage.offset, value)
+
+
+def rank(parting: Parting) -> int:
+    """Place in the order of what tells most; a stable sort keeps the order of the rest."""
+    kind = parting.component.split(" at ")[0]
+    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
 def _ending(trial: Trial) -> str:

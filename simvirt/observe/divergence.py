@@ -16,7 +16,7 @@ from simvirt.errors import MonitorError
 from simvirt.machine.machine import Outcome
 from simvirt.observe.code import place
 from simvirt.observe.comparison import FirstDivergence
-from simvirt.observe.differences import Parting, all_pages, differ, partings
+from simvirt.observe.differences import Parting, all_pages, differ, partings, rank
 from simvirt.observe.explanation import Witnessed, explain
 
 if TYPE_CHECKING:
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 _STEPPED: Final = 2048
 """An interval of this many instructions is stepped through; a longer one is divided first."""
-_ORDER: Final = (
-    "outcome", "EIP", "RIP", "CS", "debug-exit port", "console", "EAX", "RAX", "ECX", "RCX", "EDX", "RDX", "EBX", "RBX",
-    "EBP", "RBP", "ESI", "RSI", "EDI", "RDI", "EFLAGS", "memory",
-)  # fmt: skip
-"""What tells most comes first: where control went, then what a program would look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,7 @@ def _report(pair: Pair, interval: Interval) -> FirstDivergence:
     trial.log.listener = exits.append
     watched, other_watched = InterruptWatch.on(reference), InterruptWatch.on(trial)
     pair.advance(interval.parted)
-    found = sorted(partings(reference, trial, pair.take_pages() or all_pages(reference)), key=_rank)
+    found = sorted(partings(reference, trial, pair.take_pages() or all_pages(reference)), key=rank)
     faults = tuple(record for record in reference.cpu.fault_chain if record.instruction == interval.equal)
     vectors, other_vectors = tuple(watched.vectors), tuple(other_watched.vectors)
     seen = Witnessed(where, tuple(found), vectors, other_vectors, faults, tuple(exits))
@@ -132,12 +127,6 @@ def _report(pair: Pair, interval: Interval) -> FirstDivergence:
         source=where.source,
         components=tuple(parting.component for parting in found),
     )
-
-
-def _rank(parting: Parting) -> int:
-    """Place in the order of what tells most; the sort is stable, so that the rest keeps its order."""
-    kind = parting.component.split(" at ")[0]
-    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
 
 
 class InterruptWatch:

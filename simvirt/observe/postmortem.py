@@ -112,7 +112,7 @@ class PostMortem:
 
 
 def examine(trial: Trial, fresh: Callable[[], Trial]) -> PostMortem | None:
-    """The post-mortem of a trial that ended badly; None if it did not. `fresh` makes the same trial from its beginning."""
+    """The post-mortem of a trial that ended badly; None if it did not. `fresh` makes the same trial once more."""
     if trial.outcome not in BAD_ENDS:
         return None
     assert trial.outcome is not None

@@ -138,13 +138,11 @@ def compare(
 
 def _contestants(strategies: str | Sequence[str | Strategy]) -> list[Strategy]:
     """The strategies to compare with the reference, each once."""
-    names: Sequence[str | Strategy]
-    if strategies == ALL:
+    names: Sequence[str | Strategy] = [strategies] if isinstance(strategies, str) else strategies
+    if ALL in names:
         from simvirt.strategies.registry import STRATEGIES
 
         names = STRATEGIES
-    else:
-        names = [strategies] if isinstance(strategies, str) else strategies
     found = {strategy.info.name: strategy for strategy in map(_strategy, names)}
     found.pop(BareMetal.info.name, None)
     return list(found.values())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.observe.breakpoints import first_reached
 from simvirt.observe.code import place
 from simvirt.observe.comparison import shown
-from simvirt.observe.differences import all_pages, partings
+from simvirt.observe.differences import all_pages, copy_msrs, partings, rank
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.exceptions import Vector
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from simvirt.guests.image import GuestImage
+    from simvirt.observe.differences import Parting
     from simvirt.observe.trial import Trial
 
 PREFIX: Final = "site_"
@@ -108,6 +109,7 @@ def compare_sites(
     """Try every site by itself.
 
     Args:
+        image: the guest.
         reference: makes a trial on the bare machine, at the guest's beginning.
         strategies: the same for each strategy.
         limit: instructions within which the reference is to reach a site.
@@ -153,8 +155,8 @@ class Bench:
         ]
         if faults:
             return ", ".join(faults)
-        changed = [(parting.component, parting.value) for parting in partings(self.before, self._after, pages)]
-        return _listed((name, value) for name, value in changed if name not in _UNREMARKABLE)
+        changed = sorted(partings(self.before, self._after, pages), key=rank)
+        return _listed(parting for parting in changed if parting.component not in _UNREMARKABLE)
 
 
 class Laboratory:
@@ -183,6 +185,7 @@ class Laboratory:
         trial.cpu.count = reference.count
         machine.board.restore(source.board.save())
         machine.processor.set_guest_state(source.processor.guest_state())
+        copy_msrs(reference, trial)
         trial.take_dirty_pages()
 
     def step(self, reference: Trial, pages: set[int]) -> SiteEffect:
@@ -192,11 +195,11 @@ class Laboratory:
         found = partings(reference, self._trial, pages | self._written)
         if self._trial.error:
             return SiteEffect(same=False, shown=f"{self._trial.error.kind}: {self._trial.error.message}")
-        return SiteEffect(not found, _listed((parting.component, parting.value) for parting in found))
+        return SiteEffect(not found, _listed(sorted(found, key=rank)))
 
 
-def _listed(values: Iterable[tuple[str, int | str]]) -> str:
-    texts = [f"{component} = {shown(value)}" for component, value in values]
+def _listed(changed: Iterable[Parting]) -> str:
+    texts = [f"{parting.component} = {shown(parting.value)}" for parting in changed]
     more = [f"and {len(texts) - _SHOWN_MOST} more"] if len(texts) > _SHOWN_MOST else []
     return ", ".join([*texts[:_SHOWN_MOST], *more])
 
