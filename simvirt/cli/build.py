@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simvirt.cli.progress import WaitingLine
 from simvirt.cli.status import ExitStatus
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ def execute(arguments: Namespace) -> ExitStatus:
     from simvirt.guests.build import Toolchain, build
 
     toolchain = Toolchain.ZIGLANG if arguments.toolchain == "zig" else Toolchain(arguments.toolchain)
-    print(build(arguments.source, arguments.output or _beside(arguments.source[0]), toolchain))
+    output = arguments.output or _beside(arguments.source[0])
+    with WaitingLine(f"building {output}"):
+        image = build(arguments.source, output, toolchain)
+    print(image)
     return ExitStatus.OK
 
 

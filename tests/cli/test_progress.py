@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import io
+import time
 
-from simvirt.cli.progress import ProgressLine
+from simvirt.cli.progress import ProgressLine, WaitingLine
 
 
 class Terminal(io.StringIO):
@@ -34,3 +35,18 @@ def test_one_line_that_is_gone_at_the_end() -> None:
     assert lines[2].startswith("spin: 30,000,000 instructions in 2 s (15.0")
     assert lines[-2].strip() == ""
     assert lines[-1] == ""
+
+
+def test_waiting() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    with WaitingLine("building x", stream=terminal, patience_seconds=0.01):
+        while "\r" not in terminal.getvalue():
+            time.sleep(0.01)
+    assert terminal.getvalue().startswith("\rbuilding x: 0 s\r")
+    assert terminal.getvalue().split("\r")[-2].strip() == ""
+    with WaitingLine("building x", stream=pipe, patience_seconds=0.0):
+        time.sleep(0.05)
+    assert pipe.getvalue() == ""
+    with WaitingLine("quick", stream=terminal):
+        pass
+    assert "quick" not in terminal.getvalue()
