@@ -101,15 +101,15 @@ class VtxProcessor:
         enter, log = self.non_root.enter, self.log
         while True:
             reason = enter(limit)
-            if type(reason) is HostStop:
+            if isinstance(reason, HostStop):
                 if reason is HostStop.LIMIT:
                     return self._limit()
                 self._stopped = True
                 return Stop.HALTED if reason is HostStop.HALTED else Stop.INTERRUPTED
             handler, intervention = DISPATCH[reason]
-            number = log.note(reason, intervention)  # type: ignore[arg-type]  # likewise
+            number = log.note(reason, intervention)
             if log.listener is not None:
-                log.listener(exit_record(self, number, reason, intervention))  # type: ignore[arg-type]  # likewise
+                log.listener(exit_record(self, number, reason, intervention))
             stop = handler(self)
             if stop is not None:
                 return stop
