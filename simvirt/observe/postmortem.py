@@ -129,8 +129,9 @@ def _last_instructions(count: int, trial: Trial) -> tuple[LastInstruction, ...]:
         where, number = place(trial, state), trial.count + 1
         ended = trial.advance(number) is not None
         found.append(LastInstruction(number, where, state, retired=trial.count == number))
-        if ended or trial.count > count:
-            break
+        if ended and trial.count == number:  # it completed, and already the fetch of the next one did not
+            state = trial.machine.processor.guest_state()
+            found.append(LastInstruction(number + 1, place(trial, state), state, retired=False))
     return tuple(found[-LAST_INSTRUCTIONS:])
 
 
