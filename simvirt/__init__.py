@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads them
+    from simvirt.observe.comparison import Comparison
+    from simvirt.observe.results import Run
     from simvirt.observe.session import compare, run
 
 __version__ = "0.1.0"
@@ -24,7 +26,7 @@ _LAZY: Final[dict[str, str]] = {  # public name -> the module that defines it
     "Comparison": "simvirt.observe.comparison",
 }
 
-__all__ = ["__version__", "compare", "run"]
+__all__ = ["Comparison", "Run", "__version__", "compare", "run"]
 
 
 def __getattr__(name: str) -> object:
