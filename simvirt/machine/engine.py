@@ -524,7 +524,7 @@ class Engine:
     @property
     def statistics(self) -> dict[str, int]:
         """Counters of the native side. They depend on the host and are for tuning only: no result may contain them."""
-        names = ("fills", "cache_misses", "entries", "native_exits", "modified_blocks")
+        names = ("fills", "cache_misses", "entries", "native_exits", "modified_blocks", "inlined_blocks")
         return {name: int(getattr(self._record, name)) for name in names}
 
 

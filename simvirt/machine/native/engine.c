@@ -2,7 +2,8 @@
  *
  *   fill_hook       the memory-management unit: walks the guest's page tables and then the second dimension (the regions of the
  *                   physical address space), sets accessed and dirty flags, grants execute on demand, or refuses with a verdict
- *   block_hook      the instruction counter: stops in front of the block that would pass the limit
+ *   edge_hook       gives each translated block its own instruction count, in line
+ *   block_hook      the instruction counter's slow side: stops in front of the block that would pass the limit
  *   interrupt_hook  SVM exits: exceptions, software interrupts and intercepted instructions, precise and uncommitted
  *   in_hook ...     I/O instructions and system calls, which Unicorn does not intercept
  *   simvirt_run     runs up to an exact instruction and returns one event
@@ -25,7 +26,7 @@ typedef uint8_t u8;
 #define PAGE_SIZE 4096ULL
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
-enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, BLOCK_CACHE = 1 << 12, CODE_PAGES = 1 << 12, MAX_CPUID = 64 };
+enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
 enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
 enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
 enum { GRANT_READ = 1, GRANT_WRITE = 2, GRANT_EXECUTE = 4 };              /* UC_PROT_* */
@@ -59,8 +60,6 @@ struct block {
 struct region { u64 first_page, last_page, host_page, kind; };
 struct override { u64 page, host_page; };
 struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
-struct cached_block { u64 pc, key; struct block *block; u64 icount; };
-struct code_page { u64 page, host_page; };
 struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, dirty, user_page, level; };
 
 struct simvirt {
@@ -89,15 +88,15 @@ struct simvirt {
     u8 bytes[16];
     u64 byte_count;
     /* statistics */
-    u64 fills, cache_misses, entries, native_exits, modified_blocks;
+    u64 fills, cache_misses, entries, native_exits, modified_blocks, inlined_blocks;
     /* private */
-    const struct cached_block *current; /* the block that runs, counted in full; NULL once the count has been put right */
-    const u32 *hflags;
-    u64 fast_limit, cache_generation, requested, stopping;
-    struct cached_block uncached;
+    int64_t remaining;                  /* instructions until block_hook wants to see a block again; counted down by the blocks */
+    u32 current;                        /* number of the block that runs, counted in full; 0 once the count has been put right */
+    u32 next_block;
+    int64_t granted;                    /* `remaining` when `count` was last brought up to date */
+    u64 requested, stopping;
     u64 saved_registers[16], saved_dr[8], io_pending;
-    struct cached_block cache[BLOCK_CACHE];
-    struct code_page code_pages[CODE_PAGES];
+    const struct block *blocks[MAX_BLOCKS];
 };
 
 #define ENV32(s, off) (*(u32 *)((s)->env + (off)))
@@ -121,8 +120,7 @@ static void flush_tlb(struct simvirt *s) { ((ctl_fn)s->ctl)((void *)s->uc, UC_CT
 
 static void flush_translations(struct simvirt *s) {
     ((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_FLUSH, 0, UC_CTL_IO_WRITE));
-    s->cache_generation += 1ULL << 32;
-    s->current = NULL;
+    s->current = 0;
 }
 
 /* ------------------------------------------------------------------------------------------------ physical memory */
@@ -265,14 +263,6 @@ static bool refuse(struct simvirt *s, enum refusal why, u64 va, int access, cons
     return false;
 }
 
-static void note_code_page(struct simvirt *s, u64 page, u64 host_page) {
-    struct code_page *c = &s->code_pages[page & (CODE_PAGES - 1)];
-    if (c->page == page && c->host_page == host_page) return;
-    c->page = page;
-    c->host_page = host_page;
-    s->cache_generation += 1ULL << 32;
-}
-
 bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, void *data) {
     struct simvirt *s = data;
     (void)uc;
@@ -310,7 +300,6 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
             *flags |= PAGE_EXECUTED;
             flush_tlb(s);                 /* entries granted without execute write past the engine's check for modified code */
         }
-        note_code_page(s, va >> PAGE_SHIFT, host_page);
     }
     if (access == ACCESS_WRITE) *flags |= PAGE_DIRTY;
     u32 grant = GRANT_READ;
@@ -346,23 +335,6 @@ static struct block *find_block(struct simvirt *s, u64 pc, u32 size) {
     if (((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_REQUEST_CACHE, 2, UC_CTL_IO_READ_WRITE), pc, &out) != UC_OK) return NULL;
     b = (struct block *)*slot;
     return is_block(s, b, pc, size) ? b : NULL;
-}
-
-/* Blocks of more than one instruction are remembered, so that the common case touches one cache line. An entry holds as long as the
- * mapping of code pages is the same (the generation) and its block has not been translated anew (edge_hook). A block of one instruction
- * is never remembered: it might be the remainder of a block that overwrote itself, which block_hook has to notice. */
-static struct cached_block *cache_entry(struct simvirt *s, u64 pc) { return &s->cache[(pc ^ pc >> 12) & (BLOCK_CACHE - 1)]; }
-
-static u64 cache_key(const struct simvirt *s, u32 size) {
-    return s->cache_generation | (u64)(*s->hflags & HF_CODE_SIZE_MASK) << 12 | size;
-}
-
-struct translated { u64 pc; u16 icount, size; };
-
-void simvirt_edge_hook(void *uc, const struct translated *now, const struct translated *before, void *data) {
-    (void)uc, (void)before;
-    struct cached_block *c = cache_entry(data, now->pc);
-    if (c->pc == now->pc) c->pc = ~0ULL;
 }
 
 static int64_t sleb128(const u8 **p) {
@@ -402,39 +374,45 @@ static u64 linear_pc(const struct simvirt *s) {
     return (eip + ENV64(s, s->off_env_segs + 24 + 8)) & 0xffffffffULL;
 }
 
+/* Translated blocks count `remaining` down; `count` is brought up to date whenever somebody looks. */
+static void settle_count(struct simvirt *s) {
+    s->count += (u64)(s->granted - s->remaining);
+    s->granted = s->remaining;
+}
+
+/* Let blocks run without a look until the limit or the slice's end; not at all when every block has to be looked at. */
+static void grant(struct simvirt *s) {
+    const u64 end = s->limit < s->slice ? s->limit : s->slice;
+    s->remaining = s->granted = s->stopping || s->requested ? -1 : (int64_t)(end - s->count);
+}
+
 static void stop(struct simvirt *s) {
+    settle_count(s);
     s->stopping = 1;
-    s->fast_limit = 0;
+    grant(s);
     ((emu_stop_fn)s->emu_stop)((void *)s->uc);
 }
 
 /* The instruction at pc, in the block that runs, has not been executed: what is counted ends in front of it. */
 static void uncount_from(struct simvirt *s, u64 pc) {
+    settle_count(s);
     s->instruction_length = 0;
     if (!s->current) return;
-    const int index = index_in_block(s->current->block, pc, &s->instruction_length);
-    if (index >= 0) s->count = s->count - s->current->icount + (u64)index;
-    s->current = NULL;
+    const struct block *b = s->blocks[s->current];
+    const int index = index_in_block(b, pc, &s->instruction_length);
+    if (index >= 0) s->count = s->count - b->icount + (u64)index;
+    s->current = 0;
 }
 
-static void run_fast_again(struct simvirt *s) { s->fast_limit = s->limit < s->slice ? s->limit : s->slice; }
-
-static __attribute__((noinline)) void count_block(struct simvirt *s, u64 pc, u32 size) {
-    if (s->stopping) return;
-    struct block *b = find_block(s, pc, size);
-    if (!b) {
-        s->event = EVENT_ENGINE_ERROR;
-        s->engine_status = 1000;
-        stop(s);
-        return;
-    }
+static void count_block(struct simvirt *s, const struct block *b, u32 number) {
+    settle_count(s);
     if (b->cflags & CF_COUNT_MASK) {
         /* A block of limited length runs either because simvirt_run asked for it or because the block before it overwrote its own
          * code and was cut off there. Nothing else may find it, so it leaves the jump cache. */
         u64 *slot;
-        if (jump_cache_entry(s, pc, &slot) == b) *slot = 0;
+        if (jump_cache_entry(s, b->pc, &slot) == b) *slot = 0;
         if (!s->requested && s->current) {
-            uncount_from(s, pc);
+            uncount_from(s, b->pc);
             s->modified_blocks++;
         }
     }
@@ -445,24 +423,129 @@ static __attribute__((noinline)) void count_block(struct simvirt *s, u64 pc, u32
         stop(s);
         return;
     }
-    run_fast_again(s);
-    struct cached_block *c = b->icount > 1 && !(b->cflags & CF_COUNT_MASK) ? cache_entry(s, pc) : &s->uncached;
-    *c = (struct cached_block){pc, cache_key(s, size), b, b->icount};
-    s->current = c;
+    s->blocks[number] = b;
+    s->current = number;
     s->count = n;
+    grant(s);
 }
+
+enum { UNNUMBERED = 1, FIRST_NUMBER = 2 };                                /* block numbers; 0 is none */
 
 void simvirt_block_hook(void *uc, u64 pc, u32 size, void *data) {
     struct simvirt *s = data;
     (void)uc;
-    const struct cached_block *c = cache_entry(s, pc);
-    const u64 n = s->count + c->icount;
-    if (__builtin_expect(c->pc == pc && n <= s->fast_limit && c->key == cache_key(s, size), 1)) {
-        s->count = n;
-        s->current = c;
-        return;
+    if (s->stopping) return;
+    const struct block *b = find_block(s, pc, size);
+    if (b) {
+        count_block(s, b, UNNUMBERED);
+    } else {
+        s->event = EVENT_ENGINE_ERROR;
+        s->engine_status = 1000;
+        stop(s);
     }
-    count_block(s, pc, size);
+}
+
+/* Every translated block begins with a call of block_hook and a look for a request to stop:
+ *
+ *     load rdi, uc; load rsi, pc; load rdx, size; load rcx, s; call block_hook
+ *     load rdi, uc; xor esi, esi; call check_exit_request
+ *
+ * where a load of a constant has one of several forms. When a block has just been translated and before it runs, the first line is
+ * replaced by an inline count, which skips both lines while instructions remain:
+ *
+ *     load rcx, &s->remaining; sub qword [rcx], icount; jl slow; mov dword [rcx + 8], number; jmp behind both lines
+ *     slow: call block_due; nop...
+ *
+ * A call site that does not look exactly like this, on another host or in another version, stays as it is: that costs speed alone. */
+#if defined(__x86_64__)
+enum { RDI = 7, RSI = 6, RDX = 2, RCX = 1, SEARCHED = 32, LONGEST = 80, COUNT_BYTES = 20, NUMBER_BEFORE_RETURN = 11 };
+
+static __attribute__((used)) void block_due(u64 a, u64 b, u64 c, int64_t *remaining) {
+    (void)a, (void)b, (void)c;
+    struct simvirt *s = (struct simvirt *)((u8 *)remaining - offsetof(struct simvirt, remaining));
+    u32 number;
+    memcpy(&number, (const u8 *)__builtin_return_address(0) - NUMBER_BEFORE_RETURN, sizeof number);
+    const struct block *block = s->blocks[number];
+    *remaining += block->icount;
+    if (!s->stopping) count_block(s, block, number);
+}
+
+static int fits(int64_t distance) { return distance == (int32_t)distance; }
+
+static int32_t displacement(const u8 *at) {
+    int32_t value;
+    memcpy(&value, at, 4);
+    return value;
+}
+
+/* Steps over an instruction that loads `wanted` into a register; NULL if there is none. */
+static const u8 *after_load(const u8 *at, int reg, u64 wanted) {
+    u64 value;
+    if (!at) return NULL;
+    if (at[0] == 0xb8 + reg) {                                            /* mov r32, imm32 */
+        value = (u32)displacement(at + 1), at += 5;
+    } else if (at[0] == 0x48 && at[1] == 0xc7 && at[2] == 0xc0 + reg) {     /* mov r64, imm32 */
+        value = (u64)(int64_t)displacement(at + 3), at += 7;
+    } else if (at[0] == 0x48 && at[1] == 0x8d && at[2] == (5 | reg << 3)) { /* lea r64, [rip + disp32] */
+        value = (u64)(at + 7) + (u64)(int64_t)displacement(at + 3), at += 7;
+    } else if (at[0] == 0x48 && at[1] == 0xb8 + reg) {                      /* mov r64, imm64 */
+        memcpy(&value, at + 2, 8), at += 10;
+    } else {
+        return NULL;
+    }
+    return value == wanted ? at : NULL;
+}
+
+/* Steps over a call, of `function` unless that is NULL. */
+static const u8 *after_call(const u8 *at, const void *function) {
+    if (!at || at[0] != 0xe8 || (function && at + 5 + displacement(at + 1) != (const u8 *)function)) return NULL;
+    return at + 5;
+}
+
+static u8 *put(u8 *to, const void *bytes, size_t n) { return (u8 *)memcpy(to, bytes, n) + n; }
+
+static void count_in_line(struct simvirt *s, const struct block *b) {
+    if (b->icount > 127 || b->cflags & CF_COUNT_MASK || b->code_size < SEARCHED + LONGEST) return;
+    u8 *at = (u8 *)b->code;
+    const u8 *first = NULL, *behind = NULL;
+    for (const u8 *end = at + SEARCHED; at < end; at++) {
+        first = after_load(after_load(after_load(after_load(at, RDI, s->uc), RSI, b->pc), RDX, b->size), RCX, (u64)s);
+        if ((first = after_call(first, (const void *)simvirt_block_hook))) break;
+    }
+    const u8 *check = after_load(first, RDI, s->uc);
+    if (!check || check[0] != 0x33 || check[1] != 0xf6 || !(behind = after_call(check + 2, NULL))) return;
+
+    const u64 remaining = (u64)&s->remaining;
+    const int64_t near = (int64_t)(remaining - (u64)(at + 7));
+    const int load = fits(near) ? 7 : 10;
+    u8 *const slow = at + load + COUNT_BYTES - 5;
+    const int64_t due = (const u8 *)block_due - (slow + 5);
+    if (slow + 5 > first || !fits(due)) return;
+    if (s->next_block < FIRST_NUMBER || s->next_block >= MAX_BLOCKS) s->next_block = FIRST_NUMBER;
+    const u32 number = s->next_block++;
+    const int32_t near32 = (int32_t)near, due32 = (int32_t)due;
+    const u8 icount = (u8)b->icount, skip = (u8)(behind - slow);
+    at = load == 7 ? put(put(at, "\x48\x8d\x0d", 3), &near32, 4) : put(put(at, "\x48\xb9", 2), &remaining, 8);
+    at = put(put(at, "\x48\x83\x29", 3), &icount, 1);
+    at = put(put(put(at, "\x7c\x09", 2), "\xc7\x41\x08", 3), &number, 4);
+    at = put(put(at, "\xeb", 1), &skip, 1);
+    at = put(put(at, "\xe8", 1), &due32, 4);
+    memset(at, 0x90, (size_t)(first - at));
+    s->blocks[number] = b;
+    s->inlined_blocks++;
+}
+#else
+static void count_in_line(struct simvirt *s, const struct block *b) { (void)s, (void)b; }
+#endif
+
+struct translated { u64 pc; u16 icount, size; };
+
+void simvirt_edge_hook(void *uc, const struct translated *now, const struct translated *before, void *data) {
+    struct simvirt *s = data;
+    (void)uc, (void)before;
+    u64 *slot;
+    const struct block *b = jump_cache_entry(s, now->pc, &slot);
+    if (b && b->pc == now->pc && b->size == now->size && b->icount == now->icount) count_in_line(s, b);
 }
 
 /* ------------------------------------------------------------------------------------------------ exits */
@@ -510,7 +593,7 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
         memcpy((void *)(s->env + s->off_env_dr), s->saved_dr, sizeof s->saved_dr);
         s->io_pending = 0;
         const u64 base = linear_pc(s) - after;
-        const struct block *b = s->current ? s->current->block : NULL;
+        const struct block *b = s->current ? s->blocks[s->current] : NULL;
         u64 at = 0, length = 0;
         if (b) {                           /* find the instruction that ends here */
             const u8 *p = (const u8 *)(b->code + b->code_size);
@@ -534,6 +617,7 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
     } else {
         const u64 pc = linear_pc(s);
         /* a trap's EIP stands behind its instruction, which has been executed: the debug exception of a single step */
+        settle_count(s);
         if (code == SVM_EXCEPTION + 1 && s->current) {
             uncount_from(s, pc);
             s->instruction_length = 0;
@@ -623,20 +707,20 @@ static void settle_flags(struct simvirt *s) {
 /* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
 int simvirt_run(struct simvirt *s) {
     u64 step = 0;
-    s->hflags = (const u32 *)(s->env + s->off_env_hflags);
     u32 *pending = (u32 *)(s->cpu + s->off_cpu_interrupt_request), *next = (u32 *)(s->cpu + s->off_cpu_cflags_next);
     for (int idle = 0; idle < 64; idle++) {
         const u64 before = s->count;
         if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
-        s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = NULL, s->io_pending = 0;
+        s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = 0, s->io_pending = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
         s->requested = step;
-        if (step) s->fast_limit = 0; else run_fast_again(s);
+        grant(s);
         *next = step ? (u32)step : ~0U;
         s->entries++;
         const int status = ((emu_start_fn)s->emu_start)((void *)s->uc, ENV64(s, s->off_env_eip), 0, 0, 0);
         *next = ~0U;
+        settle_count(s);
         const int stepped = step == 1;
         step = 0;
         s->engine_status = (u64)status;
@@ -647,7 +731,7 @@ int simvirt_run(struct simvirt *s) {
                 /* The translator reads ahead: unless the instruction at EIP itself needs the page, run up to it first. */
                 if (!stepped && (pc & PAGE_MASK) != (s->fault_address & PAGE_MASK)) { step = 1; idle = 0; continue; }
                 s->fault_address = (pc & PAGE_MASK) == (s->fault_address & PAGE_MASK) ? pc : s->fault_address & PAGE_MASK;
-                s->current = NULL;
+                s->current = 0;
             } else {
                 uncount_from(s, pc);
             }
@@ -704,7 +788,7 @@ void simvirt_flush_translations(struct simvirt *s) { flush_translations(s); }
 #define MEMBERS(X) \
     X(uc) X(off_env_eip) X(off_cpu_interrupt_request) X(tlb_window) X(ram) X(regions) X(override_count) X(overrides) \
     X(implicit_first) X(max_physical_bits) X(count) X(tsc_base) X(cpuid_count) X(cpuid) X(event) X(refusal) X(io_port) X(bytes) \
-    X(byte_count) X(fills) X(current)
+    X(byte_count) X(fills) X(remaining) X(current)
 u64 simvirt_layout(u64 *out) {
     u64 n = 0;
 #define OFFSET(member) out[n++] = offsetof(struct simvirt, member);

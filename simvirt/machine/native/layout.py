@@ -13,8 +13,7 @@ from typing import Final
 MAX_REGIONS: Final = 32
 MAX_OVERRIDES: Final = 4
 MAX_CPUID: Final = 64
-_BLOCK_CACHE: Final = 1 << 12
-_CODE_PAGES: Final = 1 << 12
+_MAX_BLOCKS: Final = 1 << 20
 
 
 class NativeEvent(IntEnum):
@@ -72,20 +71,22 @@ class SharedRecord(ctypes.Structure):
         *_words("refusal fault_address fault_gpa fault_access fault_error fault_level"),
         *_words("io_port io_size io_is_out io_value system_call"),
         ("bytes", ctypes.c_uint8 * 16),
-        *_words("byte_count fills cache_misses entries native_exits modified_blocks"),
-        *_words("current hflags fast_limit cache_generation requested stopping"),
-        ("uncached", ctypes.c_uint64 * 4),
+        *_words("byte_count fills cache_misses entries native_exits modified_blocks inlined_blocks"),
+        ("remaining", ctypes.c_int64),
+        ("current", ctypes.c_uint32),
+        ("next_block", ctypes.c_uint32),
+        ("granted", ctypes.c_int64),
+        *_words("requested stopping"),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
         *_words("io_pending"),
-        ("cache", ctypes.c_uint64 * (4 * _BLOCK_CACHE)),
-        ("code_pages", ctypes.c_uint64 * (2 * _CODE_PAGES)),
+        ("blocks", ctypes.c_uint64 * _MAX_BLOCKS),
     ]
 
 
 CHECKED_MEMBERS: Final = (
     "uc off_env_eip off_cpu_interrupt_request tlb_window ram regions override_count overrides implicit_first max_physical_bits count "
-    "tsc_base cpuid_count cpuid event refusal io_port bytes byte_count fills current"
+    "tsc_base cpuid_count cpuid event refusal io_port bytes byte_count fills remaining current"
 ).split()
 """The members whose offsets `simvirt_layout` reports, in its order; the record's size follows."""
 
