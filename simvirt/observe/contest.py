@@ -122,7 +122,13 @@ class Contest:
             ended = reference.outcome in ENDS and runs[name].outcome in ENDS
             equivalence, divergence = (Equivalence.EQUIVALENT if ended else Equivalence.UNDETERMINED), None
         run = runs[name]
-        return Verdict(equivalence, left_out, divergence, Efficiency.of(run.counted), ResourceControl.of(run.attempts))
+        return Verdict(
+            equivalence,
+            left_out,
+            divergence,
+            Efficiency.of(run.counted),
+            ResourceControl.of(run.attempts, run.pages_outside),
+        )
 
     def _first_divergence(self, strategy: Strategy, interval: Interval) -> FirstDivergence | None:
         """Searched on machines of its own, so that the runs' counts stay what they are."""

@@ -24,7 +24,7 @@ class ResourceControl:
     """The evidence for resource control.
 
     Attributes:
-        violations: attempts that reached a real resource, each in a sentence.
+        violations: what reached a real resource, each in a sentence.
         attempts: number of attempts by resource and by what became of them.
     """
 
@@ -32,14 +32,21 @@ class ResourceControl:
     attempts: Mapping[tuple[str, Disposition], int]
 
     @classmethod
-    def of(cls, attempts: Iterable[ResourceAttempt]) -> ResourceControl:
-        """What a run's attempts say."""
+    def of(cls, attempts: Iterable[ResourceAttempt], pages_outside: Iterable[int] = ()) -> ResourceControl:
+        """What a run's attempts say, and the host pages outside the VM's memory that were written while it ran."""
         found = list(attempts)
+        writes = (
+            f"host page {page:#x} does not belong to the VM, and the processor wrote it while it ran the guest"
+            for page in pages_outside
+        )
         return cls(
-            tuple(
-                f"instruction {attempt.instruction:,}: {attempt.resource}: {attempt.disposition.value}"
-                for attempt in found
-                if attempt.disposition is Disposition.SUCCEEDED
+            (
+                *(
+                    f"instruction {attempt.instruction:,}: {attempt.resource}: {attempt.disposition.value}"
+                    for attempt in found
+                    if attempt.disposition is Disposition.SUCCEEDED
+                ),
+                *writes,
             ),
             dict(Counter((attempt.resource, attempt.disposition) for attempt in found)),
         )

@@ -153,6 +153,7 @@ class Run:
         error: the monitor's fault, if that ended the run.
         exits: every exit with its cause, when the run was traced.
         attempts: attempts to reach what was not given, the first thousand.
+        pages_outside: host pages written while the guest ran that are not the VM's memory.
         state: the processor at the end, as the guest's machine has it.
         virtual_ns: virtual time at the end.
         post_mortem: what led to a bad end.
@@ -170,6 +171,7 @@ class Run:
     error: RunError | None = None
     exits: tuple[ExitRecord, ...] = field(default=(), repr=False)
     attempts: tuple[ResourceAttempt, ...] = field(default=(), repr=False)
+    pages_outside: tuple[int, ...] = field(default=(), repr=False)
     state: ArchitecturalState | None = field(default=None, repr=False)
     virtual_ns: int = 0
     post_mortem: PostMortem | None = field(default=None, repr=False)

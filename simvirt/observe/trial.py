@@ -35,6 +35,8 @@ class Trial:
         log: what the VMM does.
         error: the monitor's fault, once it has met one.
         host_seconds: time spent running so far.
+        pages_outside: host pages, by number, that the processor wrote while it ran the guest and that are not the VM's.
+            A VMM's own stores do not go through the simulated processor and are not among them.
 
     Raises:
         UsageError: the guest does not fit the machine.
@@ -57,6 +59,9 @@ class Trial:
         self.log.listener = listener
         self.error: RunError | None = None
         self.host_seconds = 0.0
+        self.pages_outside: set[int] = set()
+        self.take_dirty_pages()
+        self.pages_outside.clear()  # what the strategy wrote while it built the machine
 
     @property
     def count(self) -> int:
@@ -89,15 +94,20 @@ class Trial:
         """Guest-physical pages written since the last call, by number."""
         dirty = self.cpu.engine.take_dirty_pages()
         pages: set[int] = set()
+        outside = set(dirty)
         for region in self.machine.space.ram:
             first, last = region.host >> PAGE_SHIFT, (region.host + region.size) >> PAGE_SHIFT
             shift = (region.start >> PAGE_SHIFT) - first
-            pages.update(page + shift for page in dirty if first <= page < last)
+            inside = [page for page in dirty if first <= page < last]
+            pages.update(page + shift for page in inside)
+            outside.difference_update(inside)
+        self.pages_outside |= outside
         return pages
 
     def finish(self, costs: CostPreset, exits: tuple[ExitRecord, ...] = (), stopped: Outcome = Outcome.LIMIT) -> Run:
         """What the trial has shown; `stopped` is why it was not continued, if it could go on."""
         machine, log = self.machine, self.log
+        self.take_dirty_pages()
         counted = Counted(
             instructions=machine.count,
             emulated_instructions=log.emulated_instructions,
@@ -117,6 +127,7 @@ class Trial:
             error=self.error,
             exits=exits,
             attempts=tuple(log.attempts),
+            pages_outside=tuple(sorted(self.pages_outside)),
             state=self._final_state(),
             virtual_ns=machine.board.clock.now(),
         )

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from simvirt.guests.image import GuestImage
+from simvirt.guests.recognise import recognise
+from simvirt.machine.memory import AddressSpace
 from simvirt.observe.efficiency import Efficiency
 from simvirt.observe.resource_control import ResourceControl
 from simvirt.observe.results import Counted
 from simvirt.observe.session import compare
+from simvirt.strategies.strategy import MachineConfig, Virtualized
 from simvirt.vmm.exit_log import Disposition, Intervention, ResourceAttempt
+from simvirt.x86.addresses import PAGE_SIZE
+from tests.observe.faulty import Faulty
 
 
 def test_only_what_succeeded_is_a_violation() -> None:
@@ -23,6 +31,26 @@ def test_attempts_are_counted_by_what_became_of_them() -> None:
     found = ResourceControl.of(attempts)
     assert found.violations == ()
     assert found.attempts == {("port 0x80", Disposition.ABSORBED): 7}
+
+
+def test_a_write_outside_the_vm_s_memory_is_seen() -> None:
+    """A VM of one page less than the PC has; what a guest does to that page is not its own affair."""
+
+    class Leaky(Faulty):
+        def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
+            built = super().build(image, config)
+            (low, high) = built.machine.space.regions
+            smaller = AddressSpace([low, replace(high, size=high.size - PAGE_SIZE)])
+            built.machine.space = smaller  # the engine still has the whole
+            return built
+
+    last_page = (64 << 20) - PAGE_SIZE
+    code = b"\xc6\x05" + last_page.to_bytes(4, "little") + b"\x01\xf4"  # mov byte [last_page], 1; hlt
+    comparison = compare(recognise(code), [Leaky()])
+    violations = comparison.verdicts["faulty"].resource_control.violations
+    assert len(violations) == 1
+    assert f"{last_page >> 12:#x}" in violations[0]
+    assert comparison.run("bare-metal").pages_outside == ()
 
 
 def test_interventions_on_innocuous_instructions() -> None:
