@@ -1,8 +1,9 @@
 """The processor's state in which a guest's first instruction runs.
 
-Both boot protocols enter 32-bit protected mode with flat 4 GiB segments, paging off, interrupts disabled and A20 on (Multiboot
-Specification 0.6.96 §3.2 "Machine state"). What that specification leaves undefined is zero here; GDTR and IDTR are empty, so a guest
-that loads a segment register or takes an interrupt before it has set them up faults, as it may on a real machine.
+Both boot protocols enter 32-bit protected mode with flat 4 GiB segments, paging off, interrupts disabled and A20 on
+(Multiboot Specification 0.6.96 §3.2 "Machine state"). What that specification leaves undefined is zero here; GDTR and
+IDTR are empty, so a guest that loads a segment register or takes an interrupt before it has set them up faults, as it
+may on a real machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ _DR7_AT_RESET: Final = 0x400
 def initial_state(boot: BootState) -> ArchitecturalState:
     """The state that the boot protocol gives the guest; the floating-point unit is left as it is after reset."""
     general = [0] * len(GeneralRegister)
-    general[GeneralRegister.RAX], general[GeneralRegister.RBX], general[GeneralRegister.RSP] = boot.eax, boot.ebx, boot.esp
+    general[GeneralRegister.RAX], general[GeneralRegister.RBX], general[GeneralRegister.RSP] = (
+        boot.eax,
+        boot.ebx,
+        boot.esp,
+    )
     return ArchitecturalState(
         general=tuple(general),
         rip=boot.entry,

@@ -125,6 +125,10 @@ class ArchitecturalState:
             if mine != theirs
         ]
         if self.floating_point != other.floating_point:
-            at = next(i for i, (a, b) in enumerate(zip(self.floating_point, other.floating_point, strict=True)) if a != b)
-            found.append(Difference(f"floating-point state, byte {at}", self.floating_point[at], other.floating_point[at]))
+            at = next(
+                i for i, (a, b) in enumerate(zip(self.floating_point, other.floating_point, strict=True)) if a != b
+            )
+            found.append(
+                Difference(f"floating-point state, byte {at}", self.floating_point[at], other.floating_point[at])
+            )
         return found

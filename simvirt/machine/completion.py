@@ -1,8 +1,8 @@
 """What the hardware does with each event: the rest of the processor around the engine.
 
-`complete` is the bare processor's answer to an event of `Cpu.run`: deliver the exception, ask the bus, load the register. The bare PC
-calls it for everything, VMX non-root mode for what its controls do not turn into VM exits. It is a table over the event union; each
-entry reads like the instruction's page in SDM Vol. 2.
+`complete` is the bare processor's answer to an event of `Cpu.run`: deliver the exception, ask the bus, load the
+register. The bare PC calls it for everything, VMX non-root mode for what its controls do not turn into VM exits. It is
+a table over the event union; each entry reads like the instruction's page in SDM Vol. 2.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
 
 
 def _engine_fault(cpu: Cpu, _bus: Bus, event: EngineFault) -> None:
-    raise EngineError(f"the engine stopped with status {event.status} at {cpu.state.rip:#x}: this is a bug in simvirt, please report it")
+    raise EngineError(
+        f"the engine stopped with status {event.status} at {cpu.state.rip:#x}: this is a bug in simvirt, please report it"
+    )
 
 
 # -------------------------------------------------------------------------------------------- input, output, devices
@@ -139,7 +141,10 @@ def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
 
 
 def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
-    """The rest of an I/O instruction once its port has been served: `value` arrives, string registers move, RIP advances."""
+    """The rest of an I/O instruction once its port has been served.
+
+    `value` arrives, string registers move, RIP advances.
+    """
     state = cpu.state
     if not event.is_string:
         if not event.is_out:
@@ -159,7 +164,8 @@ def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
         return
     remaining = state.register(GeneralRegister.RCX, size) - 1
     state.set_register(GeneralRegister.RCX, size, remaining)
-    # The engine tests the count once more after the last iteration, unless it steps or a shadow is in force: count as it does.
+    # The engine tests the count once more after the last iteration, unless it steps or a shadow is in force: count as
+    # it does.
     last = remaining == 0 and (state.interrupt_shadow or bool(state.eflags & int(Eflags.TF)))
     if last:
         cpu.advance(event.length)
@@ -232,7 +238,7 @@ def _msr(cpu: Cpu, bus: Bus, event: MsrAccess) -> None:
     cpu.advance(event.length)
 
 
-# -------------------------------------------------------------------------------------------- control and debug registers
+# ------------------------------------------------------------------------------------------ control and debug registers
 
 _CR0_WRITABLE: Final = int(Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG)
 _MSW: Final = 0xF
@@ -272,12 +278,14 @@ def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int)
         value = machine_status_word_operand(cpu, event)
         write_control_register(cpu, 0, cr0 & ~(_MSW & ~int(Cr0.PE)) | value & _MSW)
     else:
-        from simvirt.x86.prefixes import split_prefixes  # noqa: PLC0415 - rare: SMSW is intercepted for experiments only
+        from simvirt.x86.prefixes import split_prefixes
 
         operand = cpu.memory_operand()
         if operand is None:
+            # Outside 64-bit mode the upper half of a 32-bit register is undefined; the engine leaves it as it was, and
+            # so does this.
             prefixes, _ = split_prefixes(cpu.engine.code_bytes, state.bits)
-            state.set_register(event.register, prefixes.operand_size(state.bits), cr0)
+            state.set_register(event.register, prefixes.operand_size(state.bits) if state.code_64 else 2, cr0)
         else:
             cpu.memory.write_integer(operand[0], 2, cr0, user=state.cpl == 3)
     cpu.advance(event.length)
@@ -310,7 +318,11 @@ def write_control_register(cpu: Cpu, number: int, value: int) -> None:
 
 def _write_cr0(cpu: Cpu, value: int) -> None:
     state = cpu.state
-    if value >> 32 or (value & int(Cr0.PG) and not value & int(Cr0.PE)) or (value & int(Cr0.NW) and not value & int(Cr0.CD)):
+    if (
+        value >> 32
+        or (value & int(Cr0.PG) and not value & int(Cr0.PE))
+        or (value & int(Cr0.NW) and not value & int(Cr0.CD))
+    ):
         raise general_protection(0)
     old = state.cr0
     value = value & _CR0_WRITABLE | int(Cr0.ET)
@@ -412,8 +424,8 @@ def _system_call(cpu: Cpu, bus: Bus, event: SystemCall) -> None:
         syscall(cpu, event.length, supported=bus.cpu_model.has_syscall)
 
 
-# Each entry takes the event of its own type, which the table's common type cannot say, and may return another one that the
-# instruction met on its way.
+# Each entry takes the event of its own type, which the table's common type cannot say, and may return another one that
+# the instruction met on its way.
 _COMPLETIONS: Final[dict[type, Callable[..., Event | None]]] = {
     LimitReached: _nothing,
     Interrupted: _nothing,

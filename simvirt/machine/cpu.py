@@ -1,7 +1,7 @@
 """The CPU of the simulated PC: runs until something happens that a processor alone does not settle.
 
-`Cpu.run` returns an `Event` of the closed union in `machine.events`. What becomes of it is decided above: the bare PC has the hardware
-complete it (`machine.completion`), a VMM emulates it, root mode turns it into a VM exit.
+`Cpu.run` returns an `Event` of the closed union in `machine.events`. What becomes of it is decided above: the bare PC
+has the hardware complete it (`machine.completion`), a VMM emulates it, root mode turns it into a VM exit.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from simvirt.machine.events import (
     WatchedWrite,
 )
 from simvirt.machine.faults import FaultRecord, ProcessorFault
+from simvirt.machine.fills import Refusal, Verdict
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
-from simvirt.machine.fills import Refusal, Verdict
 from simvirt.machine.native.layout import NativeEvent
 from simvirt.x86.addresses import Port
 from simvirt.x86.decode import decode
@@ -93,13 +93,19 @@ class Cpu:
         self.fault_chain: deque[FaultRecord] = deque(maxlen=FAULT_CHAIN_LENGTH)
         self._stop_requested = False
         self.exception_filter: ExceptionFilter | None = None
-        """Sees every exception before it is delivered, and may raise something to prevent that: VMX's exception bitmap."""
+        """Sees every exception before it is delivered, and may raise something to prevent that.
+
+        VMX's exception bitmap.
+        """
 
     # ---------------------------------------------------------------------------------------- running
 
     @property
     def count(self) -> int:
-        """Instructions retired. A repeated string instruction counts one for each iteration and one for the test that ends it."""
+        """Instructions retired.
+
+        A repeated string instruction counts one for each iteration and one for the test that ends it.
+        """
         return self.engine.count
 
     @count.setter
@@ -171,8 +177,9 @@ class Cpu:
     def _supervisor_access_at_cpl3(self, verdict: Verdict) -> Event | None:
         """User code touched a supervisor page: its own doing, or the processor reading a descriptor or the TSS on its behalf?
 
-        Only the descriptor tables and the TSS are read so, and only by instructions that load or check segments. The engine cannot tell
-        the two apart, so such an instruction runs alone with these ranges allowed, if its own operand does not lie in the page.
+        Only the descriptor tables and the TSS are read so, and only by instructions that load or check segments. The
+        engine cannot tell the two apart, so such an instruction runs alone with these ranges allowed, if its own
+        operand does not lie in the page.
         """
         page = verdict.gva & ~0xFFF
         if self.instruction().operation in _READS_DESCRIPTORS and not self._operand_touches(page):
@@ -244,7 +251,14 @@ class Cpu:
         prefixes, code = self._opcode()
         is_string = code[0] in (0x6C, 0x6D, 0x6E, 0x6F)
         return PortAccess(
-            Port(port), size, is_out, value, self._length(), is_string, is_string and prefixes.repeated, prefixes.address_size(self.state.bits)
+            Port(port),
+            size,
+            is_out,
+            value,
+            self._length(),
+            is_string,
+            is_string and prefixes.repeated,
+            prefixes.address_size(self.state.bits),
         )
 
     def _time_stamp_counter(self) -> Event:
@@ -291,7 +305,10 @@ class Cpu:
     # ---------------------------------------------------------------------------------------- after an instruction
 
     def advance(self, length: int) -> None:
-        """The instruction at RIP is complete: step over it, count it, end an interrupt shadow, and trap if TF asks for it."""
+        """The instruction at RIP is complete.
+
+        Step over it, count it, end an interrupt shadow, and trap if TF asks for it.
+        """
         state = self.state
         rip = state.rip + length
         state.rip = rip if state.code_64 else rip & 0xFFFFFFFF
@@ -344,7 +361,13 @@ class Cpu:
             if what.source is Source.EXCEPTION:
                 self.fault_chain.append(
                     FaultRecord(
-                        self.count, what.vector, what.error_code, cr2, state.selector(SegmentRegister.CS), state.rip, int(state.cpl)
+                        self.count,
+                        what.vector,
+                        what.error_code,
+                        cr2,
+                        state.selector(SegmentRegister.CS),
+                        state.rip,
+                        int(state.cpl),
                     )
                 )
             if cr2 is not None:
@@ -361,7 +384,13 @@ class Cpu:
                 if outcome is Escalation.SHUTDOWN:
                     self.fault_chain.append(
                         FaultRecord(
-                            self.count, fault.vector, fault.error_code, fault.cr2, state.selector(SegmentRegister.CS), state.rip, int(state.cpl)
+                            self.count,
+                            fault.vector,
+                            fault.error_code,
+                            fault.cr2,
+                            state.selector(SegmentRegister.CS),
+                            state.rip,
+                            int(state.cpl),
                         )
                     )
                     raise Shutdown from None
@@ -414,7 +443,10 @@ _READS_DESCRIPTORS: Final = frozenset(
         Operation.IRET,
     }
 )
-"""The instructions that read descriptor tables (and a TSS) with supervisor privilege at any CPL (SDM Vol. 3A §4.6.1)."""
+"""The instructions that read descriptor tables (and a TSS) with supervisor privilege at any CPL (SDM Vol.
+
+3A §4.6.1).
+"""
 _CONTROL_REGISTERS: Final = (0, 2, 3, 4, 8)
 
 

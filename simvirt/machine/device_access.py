@@ -1,8 +1,9 @@
 """Accesses to device memory, to holes and to ROM: the one instruction, run against scratch pages.
 
-The instruction at RIP touches a guest-physical page that is no memory. Whatever it is, a MOV, a read-modify-write, a string
-instruction, it runs by itself with that page replaced by a scratch page: before it, the page is filled with what a read of the device
-returns; after it, what it changed is written to the device. So no instruction needs an emulation of its own.
+The instruction at RIP touches a guest-physical page that is no memory. Whatever it is, a MOV, a read-modify-write, a
+string instruction, it runs by itself with that page replaced by a scratch page: before it, the page is filled with what
+a read of the device returns; after it, what it changed is written to the device. So no instruction needs an emulation
+of its own.
 """
 
 from __future__ import annotations
@@ -46,14 +47,19 @@ class _Window:
 def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
     """Run the instruction at RIP against scratch pages and pass its effects on.
 
-    :return: None when the instruction is done, or the event that it met instead, such as a page fault of another operand.
+    :return: None when the instruction is done, or the event that it met instead, such as a page fault of another
+        operand.
     """
     if event.access is Access.FETCH:
         # The bus gives ones: FF FF is no instruction (SDM Vol. 2D Table A-6, group 5).
         return ExceptionRaised(Vector.UD)
     windows: list[_Window] = []
     met: Event | None = event
-    while isinstance(met, PhysicalAccess) and met.gva >> PAGE_SHIFT not in [w.page for w in windows] and len(windows) < MAX_OVERRIDES:
+    while (
+        isinstance(met, PhysicalAccess)
+        and met.gva >> PAGE_SHIFT not in [w.page for w in windows]
+        and len(windows) < MAX_OVERRIDES
+    ):
         windows.append(_open(cpu, bus, met))
         for i, window in enumerate(windows):
             cpu.engine.scratch(i)[:] = window.before

@@ -1,9 +1,10 @@
 """The CPU engine: one Unicorn instance in 64-bit mode, made exact.
 
-What Unicorn is used for: translating and running guest code quickly. What is ours: the memory-management unit and the instruction
-counter (native/engine.c), and everything a processor does around an instruction (`machine.cpu`). SVM guest mode, which QEMU left inside,
-is switched on for ever: with it, exceptions, software interrupts and intercepted instructions arrive precisely, before they have had any
-effect. This is the only module that imports unicorn or loads the native callbacks.
+What Unicorn is used for: translating and running guest code quickly. What is ours: the memory-management unit and the
+instruction counter (native/engine.c), and everything a processor does around an instruction (`machine.cpu`). SVM guest
+mode, which QEMU left inside, is switched on for ever: with it, exceptions, software interrupts and intercepted
+instructions arrive precisely, before they have had any effect. This is the only module that imports unicorn or loads
+the native callbacks.
 
 `Engine.run` returns the native event; `machine.cpu` makes typed events of them.
 """
@@ -166,7 +167,9 @@ class _Library:
         count = library.simvirt_layout(offsets)
         expected = [getattr(SharedRecord, name).offset for name in CHECKED_MEMBERS] + [ctypes.sizeof(SharedRecord)]
         if list(offsets[:count]) != expected:
-            raise EngineError("the native callbacks were built from another version of simvirt: install the package again")
+            raise EngineError(
+                "the native callbacks were built from another version of simvirt: install the package again"
+            )
 
     @classmethod
     def load(cls, platform: platforms.Platform) -> _Library:
@@ -216,9 +219,9 @@ class Engine:
 
     @staticmethod
     def _create() -> tuple[Any, Any]:
-        import unicorn  # noqa: PLC0415 - loaded with the first machine, not with the package
-        from unicorn import unicorn_const as const  # noqa: PLC0415 - likewise
-        from unicorn import x86_const  # noqa: PLC0415 - likewise
+        import unicorn
+        from unicorn import unicorn_const as const
+        from unicorn import x86_const
 
         if unicorn.__version__ != platforms.UNICORN_VERSION:
             raise EngineError(
@@ -239,7 +242,9 @@ class Engine:
         context = bytes(self._uc.context_save())[self.platform.context_header :]
         size = self.platform.state.size
         if len(context) != size or ctypes.string_at(self._env, size) != context:
-            raise EngineError(f"Unicorn {platforms.UNICORN_VERSION} does not keep the CPU's state where it was verified on {self.platform.name}")
+            raise EngineError(
+                f"Unicorn {platforms.UNICORN_VERSION} does not keep the CPU's state where it was verified on {self.platform.name}"
+            )
 
     def _map_memory(self) -> None:
         uc = self._uc
@@ -256,7 +261,7 @@ class Engine:
 
     def _fill_record(self, handle: int) -> None:
         record, platform = self._record, self.platform
-        from unicorn.unicorn_py3.unicorn import uclib  # noqa: PLC0415 - see _create
+        from unicorn.unicorn_py3.unicorn import uclib
 
         def function(name: str) -> int:
             return ctypes.cast(getattr(uclib, name), ctypes.c_void_p).value or 0
@@ -284,8 +289,8 @@ class Engine:
         record.max_physical_bits = _VIRTUALIZATION_BITS
 
     def _add_hooks(self, handle: int) -> None:
-        from unicorn import unicorn_const as const  # noqa: PLC0415 - see _create
-        from unicorn import x86_const  # noqa: PLC0415 - see _create
+        from unicorn import unicorn_const as const
+        from unicorn import x86_const
 
         add = self._uclib.uc_hook_add
         hooks: list[tuple[int, str, int | None]] = [
@@ -345,14 +350,19 @@ class Engine:
             mask |= 1 << (code - _INSTRUCTIONS_BASE)
         if mask != state.word(o.intercept):
             state.set_word(o.intercept, mask)
-        controls = intercepts.cr_reads | intercepts.cr_writes << 16 | intercepts.dr_reads << 32 | intercepts.dr_writes << 48
+        controls = (
+            intercepts.cr_reads | intercepts.cr_writes << 16 | intercepts.dr_reads << 32 | intercepts.dr_writes << 48
+        )
         state.set_word(o.intercept_cr_read, controls)
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
 
     def set_cpuid(self, leaves: Iterable[tuple[int, int | None, tuple[int, int, int, int]]]) -> None:
-        """Leaves of CPUID that are answered natively: (leaf, subleaf or None for any, EAX to EDX). None: CPUID is an event."""
+        """Leaves of CPUID that are answered natively: (leaf, subleaf or None for any, EAX to EDX). None.
+
+        CPUID is an event.
+        """
         count = 0
-        for count, (leaf, subleaf, values) in enumerate(leaves, 1):  # noqa: B007 - the last count is used
+        for count, (leaf, subleaf, values) in enumerate(leaves, 1):
             if count > MAX_CPUID:
                 raise UsageError(f"more than {MAX_CPUID} CPUID leaves")
             entry = self._record.cpuid[count - 1]
@@ -389,7 +399,8 @@ class Engine:
     def run(self, limit: int, *, window: bool = False) -> NativeEvent:
         """Run until an event or until exactly `limit` instructions are retired in all.
 
-        `window` asks for an event as soon as the guest can take an interrupt. A long run returns SLICE now and then, at some block's end.
+        `window` asks for an event as soon as the guest can take an interrupt. A long run returns SLICE now and then, at
+        some block's end.
         """
         words = self._words
         words[self._limit] = limit
@@ -412,7 +423,12 @@ class Engine:
         """The last refused fill."""
         w = self._words
         return Verdict(
-            Refusal(w[_REFUSAL]), Access(w[_FAULT_ACCESS]), Gva(w[_FAULT_ADDRESS]), Gpa(w[_FAULT_GPA]), w[_FAULT_ERROR], w[_FAULT_LEVEL]
+            Refusal(w[_REFUSAL]),
+            Access(w[_FAULT_ACCESS]),
+            Gva(w[_FAULT_ADDRESS]),
+            Gpa(w[_FAULT_GPA]),
+            w[_FAULT_ERROR],
+            w[_FAULT_LEVEL],
         )
 
     @property
@@ -446,11 +462,17 @@ class Engine:
         return None if host < 0 else Hpa(host)
 
     def flush_tlb(self) -> None:
-        """Drop all cached translations of addresses: after page tables, regions, or page flags changed behind the processor's back."""
+        """Drop all cached translations of addresses.
+
+        After page tables, regions, or page flags changed behind the processor's back.
+        """
         self._library.flush_tlb(self._self)
 
     def written(self, hpa: int, size: int) -> None:
-        """Host memory was written from outside the engine: mark it dirty, and drop translated code if any lies there."""
+        """Host memory was written from outside the engine.
+
+        Mark it dirty, and drop translated code if any lies there.
+        """
         first, last = hpa >> PAGE_SHIFT, (hpa + max(size, 1) - 1) >> PAGE_SHIFT
         flags = self.memory.page_flags
         if first == last:
@@ -472,7 +494,7 @@ class Engine:
 
     def take_dirty_pages(self) -> list[int]:
         """Host pages written since the last call, in order; starts a new log."""
-        import numpy as np  # noqa: PLC0415 - loaded with the first machine
+        import numpy as np
 
         flags = self.memory.page_flags
         pages = [int(page) for page in np.flatnonzero(flags & int(PageFlag.DIRTY))]
@@ -489,7 +511,7 @@ class Engine:
     def override(self, pages: Iterable[int]) -> None:
         """Serve the given linear page numbers from the scratch pages 0, 1 …; an empty list ends it."""
         count = 0
-        for count, page in enumerate(pages, 1):  # noqa: B007 - the last count is used
+        for count, page in enumerate(pages, 1):
             if count > MAX_OVERRIDES:
                 raise EngineError(f"one instruction touches more than {MAX_OVERRIDES} device pages")
             self._record.overrides[count - 1].page = page
@@ -498,7 +520,10 @@ class Engine:
         self.flush_tlb()
 
     def allow_implicit(self, first: int = 1, last: int = 0) -> None:
-        """Let code at CPL 3 read [`first`, `last`] with supervisor privilege, as segment loads do; no arguments: forbid it again."""
+        """Let code at CPL 3 read [`first`, `last`] with supervisor privilege, as segment loads do; no arguments.
+
+        Forbid it again.
+        """
         self._record.implicit_first, self._record.implicit_last = first, last
         self.flush_tlb()
 

@@ -1,7 +1,8 @@
 """What `Cpu.run` returns: a closed union of small records, one for each thing that a processor does not settle by itself.
 
-Every event stands *before* its instruction's effects: RIP is on the instruction, nothing has changed. `Cpu.complete` then does what the
-bare processor does; a VMM does something else instead. A test checks that every dispatcher covers the whole union.
+Every event stands *before* its instruction's effects: RIP is on the instruction, nothing has changed. `Cpu.complete`
+then does what the bare processor does; a VMM does something else instead. A test checks that every dispatcher covers
+the whole union.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ class ExceptionRaised:
 
 
 class SoftwareInterruptKind(Enum):
-    """Which instruction it was: their gate checks differ in real-address and virtual-8086 mode and in VMX's view of them."""
+    """Which instruction it was.
+
+    Their gate checks differ in real-address and virtual-8086 mode and in VMX's view of them.
+    """
 
     INT_N = "INT n"
     INT3 = "INT3"

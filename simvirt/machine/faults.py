@@ -1,8 +1,8 @@
 """An exception of the simulated processor, while its handling is still under way inside simvirt.
 
-`ProcessorFault` is how the code that does the processor's work (delivery of interrupts, loading of segments, system calls) reports that
-the manual says ``#GP(selector)`` at this point. It never leaves the machine layer: the CPU turns it into a delivery, a double fault or a
-shutdown.
+`ProcessorFault` is how the code that does the processor's work (delivery of interrupts, loading of segments, system
+calls) reports that the manual says ``#GP(selector)`` at this point. It never leaves the machine layer: the CPU turns it
+into a delivery, a double fault or a shutdown.
 """
 
 from __future__ import annotations

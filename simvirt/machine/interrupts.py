@@ -1,7 +1,8 @@
 """Delivery of interrupts and exceptions: through the IVT of real-address mode, the IDT of protected mode and that of IA-32e mode.
 
-It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A) and SDM Vol. 3A §6.12 and §6.14. Nothing of the processor's state
-changes before every check has passed and every stack write has been translated, so a fault in here leaves the state as it was.
+It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A) and SDM Vol. 3A §6.12 and §6.14. Nothing of the
+processor's state changes before every check has passed and every stack write has been translated, so a fault in here
+leaves the state as it was.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Interruption:
 
     @property
     def external(self) -> bool:
-        """EXT of the error codes that its own delivery may cause (SDM Vol. 3A §6.13): it did not come from an instruction INT."""
+        """EXT of the error codes that its own delivery may cause (SDM Vol. 3A §6.13).
+
+        It did not come from an instruction INT.
+        """
         return self.source is not Source.SOFTWARE
 
 
@@ -69,7 +73,10 @@ def deliver(state: ProcessorState, memory: LinearMemory, what: Interruption) -> 
 
 
 def _deliver_in_real_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
-    """SDM Vol. 3B §21.1.4 "Interrupt and Exception Handling" in real-address mode: FLAGS, CS and IP are pushed, no error code."""
+    """SDM Vol. 3B §21.1.4 "Interrupt and Exception Handling" in real-address mode.
+
+    FLAGS, CS and IP are pushed, no error code.
+    """
     table = state.idtr
     if what.vector * 4 + 3 > table.limit:
         raise ProcessorFault(Vector.GP)
@@ -181,7 +188,13 @@ def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Int
         sp = state.rsp
     eflags = state.eflags
     saved_flags = eflags | (_RF if what.source is Source.EXCEPTION and what.vector != Vector.DB else 0)
-    frame = [state.selector(SegmentRegister.SS), state.rsp, saved_flags, state.selector(SegmentRegister.CS), what.return_rip]
+    frame = [
+        state.selector(SegmentRegister.SS),
+        state.rsp,
+        saved_flags,
+        state.selector(SegmentRegister.CS),
+        what.return_rip,
+    ]
     if what.error_code is not None:
         frame.append(what.error_code)
     bottom = (sp & ~0xF) - 8 * len(frame) & (1 << 64) - 1
@@ -226,7 +239,9 @@ def _inner_stack(state: ProcessorState, memory: LinearMemory, cpl: int, what: In
     return memory.read_integer(task.base + selector_at, 2), sp
 
 
-def _check_inner_stack(state: ProcessorState, memory: LinearMemory, selector: int, cpl: int, what: Interruption) -> Descriptor:
+def _check_inner_stack(
+    state: ProcessorState, memory: LinearMemory, selector: int, cpl: int, what: Interruption
+) -> Descriptor:
     """The stack segment of an inner ring: writable data with RPL and DPL equal to the new CPL."""
     named = Selector(selector)
     if named.is_null:

@@ -1,7 +1,7 @@
 """Memory by linear address, as the processor's own accesses see it: through the page tables that are in force, with their faults.
 
-An access that paging refuses raises `ProcessorFault` (#PF). Where the address leads outside memory, reads give ones and writes are
-dropped, as on a bus that nobody answers.
+An access that paging refuses raises `ProcessorFault` (#PF). Where the address leads outside memory, reads give ones and
+writes are dropped, as on a bus that nobody answers.
 """
 
 from __future__ import annotations

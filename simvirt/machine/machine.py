@@ -1,8 +1,8 @@
 """A machine: a board of devices, a processor that runs on it, and the loop that keeps the two in step.
 
-The loop is the same whoever the processor is, the bare CPU or a VM's virtual one: let the devices do what is due, hand over an
-interrupt when one is pending and can be taken, run up to the next deadline, and no further than asked. So every strategy sees every
-timer tick and every interrupt at the same guest instruction.
+The loop is the same whoever the processor is, the bare CPU or a VM's virtual one: let the devices do what is due, hand
+over an interrupt when one is pending and can be taken, run up to the next deadline, and no further than asked. So every
+strategy sees every timer tick and every interrupt at the same guest instruction.
 """
 
 from __future__ import annotations
@@ -118,7 +118,12 @@ class Machine:
     """
 
     def __init__(
-        self, processor: Processor, board: Board, memory: HostMemory, space: AddressSpace, written: Callable[[int, int], None]
+        self,
+        processor: Processor,
+        board: Board,
+        memory: HostMemory,
+        space: AddressSpace,
+        written: Callable[[int, int], None],
     ) -> None:
         self.processor = processor
         self.board = board
@@ -217,7 +222,7 @@ class Machine:
 
     def save(self) -> MachineState:
         """The whole machine as a value."""
-        import numpy as np  # noqa: PLC0415 - loaded with the first machine
+        import numpy as np
 
         pages = self.memory.array.reshape(-1, 4096)
         used = np.flatnonzero(pages.any(axis=1))

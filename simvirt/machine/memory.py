@@ -1,8 +1,8 @@
 """Host-physical memory, and the regions of a physical address space.
 
-Host-physical memory is one page-aligned numpy array that the engine shares: walkers, devices and results read and write it without a
-call. A physical address space (the PC's own, or a VM's guest-physical one) is a list of regions that map its pages to host pages or say
-that there is none.
+Host-physical memory is one page-aligned numpy array that the engine shares: walkers, devices and results read and write
+it without a call. A physical address space (the PC's own, or a VM's guest-physical one) is a list of regions that map
+its pages to host pages or say that there is none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class RegionKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Guest-physical bytes [`start`, `start` + `size`), both multiples of the page size; RAM and ROM lie at `host` in host memory."""
+    """Guest-physical bytes [`start`, `start` + `size`), both multiples of the page size.
+
+    RAM and ROM lie at `host` in host memory.
+    """
 
     start: Gpa
     size: int
@@ -92,7 +95,7 @@ class HostMemory:
     def __init__(self, size: int) -> None:
         if size <= 0 or size % PAGE_SIZE:
             raise ValueError(f"memory of {size} bytes: a positive multiple of {PAGE_SIZE} is needed")
-        import numpy as np  # noqa: PLC0415 - loaded with the first machine, not with the package
+        import numpy as np
 
         self.size = size
         self.pages = size >> PAGE_SHIFT

@@ -1,7 +1,7 @@
 """Model-specific registers: which exist, what they accept, and where they live.
 
-An MSR that is not in the table does not exist: RDMSR and WRMSR of it are #GP(0) (SDM Vol. 2B "RDMSR", "WRMSR"; the registers: SDM
-Vol. 4 Table 2-2).
+An MSR that is not in the table does not exist: RDMSR and WRMSR of it are #GP(0) (SDM Vol. 2B "RDMSR", "WRMSR"; the
+registers: SDM Vol. 4 Table 2-2).
 """
 
 from __future__ import annotations

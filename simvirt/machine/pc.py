@@ -123,7 +123,10 @@ LOW_HOLE: Final = (0xA0000, 0x100000)
 
 
 def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
-    """The memory map of a PC with `memory_size` bytes of RAM that lie at `host`: conventional memory, a hole, extended memory."""
+    """The memory map of a PC with `memory_size` bytes of RAM that lie at `host`.
+
+    Conventional memory, a hole, extended memory.
+    """
     low, high = LOW_HOLE
     regions = [Region(Gpa(0), min(low, memory_size), RegionKind.RAM, host, "conventional memory")]
     if memory_size > high:
@@ -131,7 +134,9 @@ def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
     return AddressSpace(regions)
 
 
-def bare_pc(board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel) -> tuple[Machine, Cpu]:
+def bare_pc(
+    board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel
+) -> tuple[Machine, Cpu]:
     """A PC with nothing on it, and its CPU."""
     memory = HostMemory(memory_size)
     cpu = Cpu(memory)

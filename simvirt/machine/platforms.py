@@ -1,8 +1,8 @@
 """Where Unicorn keeps what its interface hides, for each verified platform.
 
-The engine reaches some members of Unicorn's own structures by their offsets. They hold for one version and one platform's ABI; the
-self-test (`machine.self_test`) verifies them at start by experiment and refuses anything else. A platform that nobody has verified is
-refused with a message: wrong offsets would overwrite foreign memory.
+The engine reaches some members of Unicorn's own structures by their offsets. They hold for one version and one
+platform's ABI; the self-test (`machine.self_test`) verifies them at start by experiment and refuses anything else. A
+platform that nobody has verified is refused with a message: wrong offsets would overwrite foreign memory.
 
 Verified by experiment against Unicorn 2.1.4; members named as in QEMU 5.0 (target/i386/cpu.h, include/hw/core/cpu.h).
 """

@@ -1,7 +1,7 @@
 """Reading descriptors and loading segment registers, as the processor does when it delivers an interrupt or loads TR.
 
-Segment loads by the guest's own MOV, POP and far transfers run in the engine; this is for what the CPU completes itself.
-Sources: SDM Vol. 3A §3.4.5 (descriptors), §5.5 (privilege checks), §7.2.4 (task register).
+Segment loads by the guest's own MOV, POP and far transfers run in the engine; this is for what the CPU completes
+itself. Sources: SDM Vol. 3A §3.4.5 (descriptors), §5.5 (privilege checks), §7.2.4 (task register).
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def descriptor_address(state: ProcessorState, selector: int, size: int = 8) -> i
     return None if named.offset + size - 1 > limit else base + named.offset
 
 
-def read_descriptor(state: ProcessorState, memory: LinearMemory, selector: int, *, external: bool = False) -> Descriptor:
+def read_descriptor(
+    state: ProcessorState, memory: LinearMemory, selector: int, *, external: bool = False
+) -> Descriptor:
     """The 8-byte descriptor that `selector` names.
 
     :raises ProcessorFault: #GP(selector) outside the table's limit, #PF.

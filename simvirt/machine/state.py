@@ -1,11 +1,12 @@
 """The processor's state as a typed view over the engine's state image.
 
-The engine keeps the architectural state of its CPU in one image of some 5.6 KB. This view reads and writes it in place, in tens of
-nanoseconds a field, where the engine's own interface takes microseconds. The image is *settled* whenever the engine is not running:
-EFLAGS stands in one piece, not in the engine's lazy form.
+The engine keeps the architectural state of its CPU in one image of some 5.6 KB. This view reads and writes it in place,
+in tens of nanoseconds a field, where the engine's own interface takes microseconds. The image is *settled* whenever the
+engine is not running: EFLAGS stands in one piece, not in the engine's lazy form.
 
-What the engine derives from the state and caches beside it (its ``hflags``: CPL, code size, paging mode …) has to be renewed after a
-write to a segment register, EFLAGS.VM or CR0: `ProcessorState.refresh` does it, by the rules that the processor itself follows.
+What the engine derives from the state and caches beside it (its ``hflags``: CPL, code size, paging mode …) has to be
+renewed after a write to a segment register, EFLAGS.VM or CR0: `ProcessorState.refresh` does it, by the rules that the
+processor itself follows.
 """
 
 from __future__ import annotations
@@ -318,7 +319,7 @@ class ProcessorState:
         at = self._o.idt
         self._q[at // 8 + 1], self._d[at // 4 + 4] = table.base, table.limit
 
-    # ---------------------------------------------------------------------------------------- control, debug, model-specific
+    # ----------------------------------------------------------------------------------- control, debug, model-specific
 
     def control_register(self, number: int) -> int:
         return self._q[self._cr + number]

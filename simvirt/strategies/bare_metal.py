@@ -24,7 +24,9 @@ class BareMetal:
         summary="the guest runs in ring 0 of the PC itself; the reference for equivalence",
         year=1978,
         reading="SDM Vol. 3A",
-        abilities=frozenset({Ability.REAL_MODE, Ability.PROTECTED_MODE, Ability.PAGING, Ability.LONG_MODE, Ability.UNMODIFIED}),
+        abilities=frozenset(
+            {Ability.REAL_MODE, Ability.PROTECTED_MODE, Ability.PAGING, Ability.LONG_MODE, Ability.UNMODIFIED}
+        ),
         aliases=("bare",),
     )
 

@@ -1,7 +1,7 @@
 """What a strategy is: a way to run a guest on the PC, with a name, abilities, and a statement of what it maps.
 
-A strategy builds a `Machine` for a guest. Everything above works with machines alone, so the same guest, the same board of devices and
-the same questions go to every strategy.
+A strategy builds a `Machine` for a guest. Everything above works with machines alone, so the same guest, the same board
+of devices and the same questions go to every strategy.
 """
 
 from __future__ import annotations

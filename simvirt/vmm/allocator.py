@@ -1,9 +1,10 @@
 """The allocator of a de-privileging VMM: which host memory is the guest's, and the page tables that let it reach that and no more.
 
-The real processor runs with the VMM's paging on while the guest believes that paging is off. Linear addresses that are guest-physical
-memory map to the guest's frames; all others are not present. The topmost 4 MiB hold what the processor needs to run the guest: the shadow
-descriptor tables. They are read-only, but readable in ring 1, since paging does not tell rings 0 to 2 apart and a real VMM's protection,
-a truncated segment limit, is not enforced by this PC's engine (docs/deviations.md).
+The real processor runs with the VMM's paging on while the guest believes that paging is off. Linear addresses that are
+guest-physical memory map to the guest's frames; all others are not present. The topmost 4 MiB hold what the processor
+needs to run the guest: the shadow descriptor tables. They are read-only, but readable in ring 1, since paging does not
+tell rings 0 to 2 apart and a real VMM's protection, a truncated segment limit, is not enforced by this PC's engine
+(docs/deviations.md).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Allocator:
     """
 
     def __init__(self, engine: Engine, memory: HostMemory, space: AddressSpace) -> None:
-        import numpy as np  # noqa: PLC0415 - loaded with the first machine
+        import numpy as np
 
         self._engine = engine
         self._memory = memory
@@ -53,7 +54,10 @@ class Allocator:
             entries[first : first + count] = frames << PAGE_SHIFT | (_LEAF | _W | _U)
 
     def vmm_page(self, index: int) -> memoryview:
-        """Page `index` of the VMM's own, mapped read-only and supervisor-only at `VMM_LINEAR_BASE`; a view to write it by."""
+        """Page `index` of the VMM's own, mapped read-only and supervisor-only at `VMM_LINEAR_BASE`.
+
+        A view to write it by.
+        """
         host = _VMM_FRAMES + index * PAGE_SIZE
         self._set_entry(VMM_LINEAR_BASE + index * PAGE_SIZE, host | _LEAF)
         return self._memory.view[host : host + PAGE_SIZE]

@@ -1,8 +1,9 @@
 """The guest's processor, as a de-privileging VMM presents it: the VM map f and its inverse, component by component.
 
-A guest kernel that believes in ring 0 runs in ring 1. Most of its processor state *is* the real one; what cannot be is kept here. Reading
-through this view applies f⁻¹ (a real CS of 0x0009 was 0x0008 to the guest), writing applies f. So the code that does a processor's work
-for the bare PC (delivery of interrupts, control registers, I/O permission) does it for the virtual processor unchanged.
+A guest kernel that believes in ring 0 runs in ring 1. Most of its processor state *is* the real one; what cannot be is
+kept here. Reading through this view applies f⁻¹ (a real CS of 0x0009 was 0x0008 to the guest), writing applies f. So
+the code that does a processor's work for the bare PC (delivery of interrupts, control registers, I/O permission) does
+it for the virtual processor unchanged.
 
 | component | guest | real |
 |---|---|---|
@@ -81,7 +82,9 @@ class DeprivilegedState(ProcessorState):
     @eflags.setter
     def eflags(self, value: int) -> None:
         if value & int(Eflags.VM):
-            raise UnsupportedGuestError("a guest that enters virtual-8086 mode cannot run de-privileged here: use bare-metal or vtx")
+            raise UnsupportedGuestError(
+                "a guest that enters virtual-8086 mode cannot run de-privileged here: use bare-metal or vtx"
+            )
         self.privileged.flags = value & _VIRTUAL_FLAGS
         ProcessorState.eflags.__set__(self, value & ~_VIRTUAL_FLAGS | _IF)
 
@@ -113,7 +116,12 @@ class DeprivilegedState(ProcessorState):
     def set_segment(self, register: int, segment: Segment) -> None:
         super().set_segment(
             register,
-            Segment(_to_real_selector(register, segment.selector), segment.base, segment.limit, _to_real_flags(segment.flags)),
+            Segment(
+                _to_real_selector(register, segment.selector),
+                segment.base,
+                segment.limit,
+                _to_real_flags(segment.flags),
+            ),
         )
 
     def selector(self, register: int) -> int:
@@ -222,7 +230,7 @@ def _to_guest_selector(register: int, selector: int) -> int:
 
 
 def _to_real_selector(register: int, selector: int) -> int:
-    """f of a selector; a null selector in SS stays null."""
+    """F of a selector; a null selector in SS stays null."""
     if register in (SegmentRegister.CS, SegmentRegister.SS) and selector & 3 == 0 and selector:
         return selector | GUEST_KERNEL_RING
     return selector

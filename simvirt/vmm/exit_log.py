@@ -1,6 +1,7 @@
 """What a VMM writes down about its interventions: counts always, full records while somebody listens.
 
-Counting costs a dictionary update; a record is built only while a listener (a trace, a debugger, the analyzer) is attached.
+Counting costs a dictionary update; a record is built only while a listener (a trace, a debugger, the analyzer) is
+attached.
 """
 
 from __future__ import annotations

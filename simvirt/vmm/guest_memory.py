@@ -1,7 +1,7 @@
 """The guest's linear memory as its own processor would see it, for the VMM's work on the guest's behalf.
 
-With the guest's paging off, linear addresses are guest-physical addresses. The VMM reaches them through its map of the guest's memory and
-never through the real page tables, where its own pages are visible.
+With the guest's paging off, linear addresses are guest-physical addresses. The VMM reaches them through its map of the
+guest's memory and never through the real page tables, where its own pages are visible.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from simvirt.machine.engine import Engine
-    from simvirt.machine.memory import AddressSpace
     from simvirt.machine.fills import Access
+    from simvirt.machine.memory import AddressSpace
 
 
 class GuestMemory(LinearMemory):

@@ -1,8 +1,9 @@
 """The interpreter of a de-privileging VMM: what a trapped instruction would have done on the guest's own machine.
 
-Instructions whose work `machine.completion` does for the bare PC are handed to it as the event that they would have been there; the rest
-are here: the interrupt flag, descriptor-table registers, segment loads and far transfers, all of which the bare PC runs natively. Each
-function reads like the operation section of its page in SDM Vol. 2, and raises `ProcessorFault` where that says #GP, #NP, #SS or #TS.
+Instructions whose work `machine.completion` does for the bare PC are handed to it as the event that they would have
+been there; the rest are here: the interrupt flag, descriptor-table registers, segment loads and far transfers, all of
+which the bare PC runs natively. Each function reads like the operation section of its page in SDM Vol. 2, and raises
+`ProcessorFault` where that says #GP, #NP, #SS or #TS.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class Interpreter:
     def _operand(self, instruction: Instruction, size: int, offset: int = 0) -> int:
         """The source operand: a general register's low bytes, or memory."""
         if instruction.memory is not None:
-            return self._cpu.memory.read_integer(self._cpu.linear_address(instruction.memory) + offset, size, user=self._user)
+            return self._cpu.memory.read_integer(
+                self._cpu.linear_address(instruction.memory) + offset, size, user=self._user
+            )
         register = next(o for o in instruction.operands if isinstance(o, GeneralOperand))
         return self._cpu.state.register(register.register, size)
 
@@ -104,7 +107,10 @@ class Interpreter:
             raise general_protection(0)
 
     def _shadow_after(self, *, was_in_shadow: bool) -> None:
-        """Block interrupts for one instruction, unless one already was: of several in a row the first alone does (SDM Vol. 2B "STI")."""
+        """Block interrupts for one instruction, unless one already was.
+
+        Of several in a row the first alone does (SDM Vol. 2B "STI").
+        """
         self._cpu.state.interrupt_shadow = not was_in_shadow
 
     # ---------------------------------------------------------------------------------------- the interrupt flag
@@ -125,7 +131,7 @@ class Interpreter:
         self._cpu.advance(instruction.length)
         self._shadow_after(was_in_shadow=was)
 
-    # ---------------------------------------------------------------------------------------- descriptor-table registers
+    # --------------------------------------------------------------------------------------- descriptor-table registers
 
     def _table_operand(self, instruction: Instruction) -> DescriptorTable:
         limit = self._operand(instruction, 2)
@@ -259,7 +265,9 @@ class Interpreter:
         elif descriptor.system_type in (SystemDescriptorType.CALL_GATE_16, SystemDescriptorType.CALL_GATE_32):
             self._through_gate(instruction, selector, descriptor, is_call=is_call)
         elif descriptor.is_tss or descriptor.system_type is SystemDescriptorType.TASK_GATE:
-            raise UnsupportedGuestError("a de-privileged guest switches tasks by hardware, which this VMM does not emulate: use bare-metal or vtx")
+            raise UnsupportedGuestError(
+                "a de-privileged guest switches tasks by hardware, which this VMM does not emulate: use bare-metal or vtx"
+            )
         else:
             raise general_protection(selector)
 
@@ -274,7 +282,9 @@ class Interpreter:
         if not descriptor.present:
             raise not_present(selector)
 
-    def _transfer(self, instruction: Instruction, descriptor: Descriptor, selector: int, offset: int, size: int, *, is_call: bool) -> None:
+    def _transfer(
+        self, instruction: Instruction, descriptor: Descriptor, selector: int, offset: int, size: int, *, is_call: bool
+    ) -> None:
         """To a code segment at the same privilege level."""
         cpu, state = self._cpu, self._cpu.state
         if is_call:
@@ -297,7 +307,10 @@ class Interpreter:
         state.refresh(cpl=cpl)
 
     def _through_gate(self, instruction: Instruction, selector: int, raw: Descriptor, *, is_call: bool) -> None:
-        """Through a call gate; to an inner ring it takes the stack from the guest's TSS (SDM Vol. 3A §5.8.3 to §5.8.5)."""
+        """Through a call gate; to an inner ring it takes the stack from the guest's TSS (SDM Vol.
+
+        3A §5.8.3 to §5.8.5).
+        """
         cpu, state, memory = self._cpu, self._cpu.state, self._cpu.memory
         gate = GateDescriptor.decode(raw.low, raw.high)
         if gate is None or gate.dpl < state.cpl or gate.dpl < Selector(selector).rpl:
@@ -318,7 +331,9 @@ class Interpreter:
             self._enter_code(gate.selector, code, gate.offset, int(state.cpl))
             cpu.retire()
             return
-        raise UnsupportedGuestError("a de-privileged guest calls an inner ring through a call gate, which this VMM does not emulate: use vtx")
+        raise UnsupportedGuestError(
+            "a de-privileged guest calls an inner ring through a call gate, which this VMM does not emulate: use vtx"
+        )
 
     def _far_return(self, instruction: Instruction) -> None:
         """RET far (SDM Vol. 2B): to the same or an outer privilege level."""
@@ -388,11 +403,15 @@ class Interpreter:
         size = (instruction.operand_size or 32) // 8
         eflags = state.eflags
         if eflags & _NT:
-            raise UnsupportedGuestError("a de-privileged guest returns from a nested task (IRET with NT), which this VMM does not emulate: use vtx")
+            raise UnsupportedGuestError(
+                "a de-privileged guest returns from a nested task (IRET with NT), which this VMM does not emulate: use vtx"
+            )
         offset, selector, flags = self._peek(0, size), self._peek(size, 2), self._peek(2 * size, size)
         cpl = int(state.cpl)
         if size == 4 and flags & _VM and cpl == 0:
-            raise UnsupportedGuestError("a de-privileged guest enters virtual-8086 mode, which this VMM does not emulate: use bare-metal or vtx")
+            raise UnsupportedGuestError(
+                "a de-privileged guest enters virtual-8086 mode, which this VMM does not emulate: use bare-metal or vtx"
+            )
         code = self._check_return(selector)
         if offset > code.limit:
             raise general_protection(0)

@@ -1,12 +1,14 @@
 """Shadow descriptor tables: what the real GDTR and LDTR point to while a de-privileged guest runs.
 
-Each entry is derived from the guest's: DPL 0 becomes 1, so that a kernel in ring 1 can use its segments. An entry is not present until the
-guest loads it for the first time: the load faults, the VMM performs it on the guest's own table (where it sets the accessed flag, as the
-processor would) and installs the shadow. Code segments of ring 3 stay not-present for ever, so that every return to user code faults and
-its IF is not lost; gates, TSS and LDT descriptors likewise, since only the VMM can follow them. The pages of the guest's tables are
-write-protected (traced): a write there drops the shadows of what it changed.
+Each entry is derived from the guest's: DPL 0 becomes 1, so that a kernel in ring 1 can use its segments. An entry is
+not present until the guest loads it for the first time: the load faults, the VMM performs it on the guest's own table
+(where it sets the accessed flag, as the processor would) and installs the shadow. Code segments of ring 3 stay
+not-present for ever, so that every return to user code faults and its IF is not lost; gates, TSS and LDT descriptors
+likewise, since only the VMM can follow them. The pages of the guest's tables are write-protected (traced): a write
+there drops the shadows of what it changed.
 
-What a guest can see of all this with LAR, LSL, VERR, VERW, SGDT and SLDT is the classic hole (Robin and Irvine 2000), and stays open.
+What a guest can see of all this with LAR, LSL, VERR, VERW, SGDT and SLDT is the classic hole (Robin and Irvine 2000),
+and stays open.
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ def _hidden(access: int) -> int:
 class ShadowDescriptors:
     """Both shadow tables, kept in step with the guest's."""
 
-    def __init__(self, state: DeprivilegedState, memory: GuestMemory, allocator: Allocator, space: AddressSpace) -> None:
+    def __init__(
+        self, state: DeprivilegedState, memory: GuestMemory, allocator: Allocator, space: AddressSpace
+    ) -> None:
         self._state = state
         self._memory = memory
         self._allocator = allocator
@@ -95,9 +99,21 @@ class ShadowDescriptors:
         memory.on_write = self.written
 
     def _install_own_descriptors(self) -> None:
-        task = Descriptor(VMM_LINEAR_BASE + _TSS_PAGE * PAGE_SIZE, 0x67, 0xB, is_code_or_data=False, default_size=False, granularity=False)
+        task = Descriptor(
+            VMM_LINEAR_BASE + _TSS_PAGE * PAGE_SIZE,
+            0x67,
+            0xB,
+            is_code_or_data=False,
+            default_size=False,
+            granularity=False,
+        )
         local = Descriptor(
-            VMM_LINEAR_BASE + _LDT_PAGE * PAGE_SIZE, _LIMIT, 0x2, is_code_or_data=False, default_size=False, granularity=False
+            VMM_LINEAR_BASE + _LDT_PAGE * PAGE_SIZE,
+            _LIMIT,
+            0x2,
+            is_code_or_data=False,
+            default_size=False,
+            granularity=False,
         )
         self._gdt_last[PAGE_SIZE - 16 :] = local.encode() + task.encode()
         self._task = Segment.from_descriptor(TASK_SELECTOR, task)
@@ -188,13 +204,20 @@ class ShadowDescriptors:
         self.written(page, PAGE_SIZE)
 
     def written(self, gpa: Gpa, size: int) -> None:
-        """Memory of the guest has changed: where it holds descriptors, shadow entries that differ from them are dropped."""
+        """Memory of the guest has changed.
+
+        Where it holds descriptors, shadow entries that differ from them are dropped.
+        """
         if not self._traced or not any(self.traces(Gpa(at)) for at in (gpa, gpa + size - 1)):
             return
         state = self._state
         for shadow, base, limit in (
             (self._gdt, state.gdtr.base, state.gdtr.limit),
-            (self._ldt, state.ldtr.base, min(state.ldtr.limit, _LIMIT) if state.ldtr.selector & ~3 and state.ldtr.present else 0),
+            (
+                self._ldt,
+                state.ldtr.base,
+                min(state.ldtr.limit, _LIMIT) if state.ldtr.selector & ~3 and state.ldtr.present else 0,
+            ),
         ):
             if not limit:
                 continue

@@ -1,8 +1,8 @@
 """The virtual CPU of a de-privileged guest: the processor's own work, done on the guest's view of the state.
 
-It is a `Cpu` whose state is the guest's (`DeprivilegedState`) and whose memory is the guest's, on the engine of the real one. Delivery of
-exceptions, control registers, I/O permission and the rest of `machine.completion` work on it unchanged: they are the interpreter
-routines that Popek and Goldberg ask for, one for each privileged instruction.
+It is a `Cpu` whose state is the guest's (`DeprivilegedState`) and whose memory is the guest's, on the engine of the
+real one. Delivery of exceptions, control registers, I/O permission and the rest of `machine.completion` work on it
+unchanged: they are the interpreter routines that Popek and Goldberg ask for, one for each privileged instruction.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The legacy and REX prefixes in front of an opcode (SDM Vol. 2A §2.1.1 and §2.2.1).
 
-A full decoder costs some ten microseconds; where only the opcode and its prefixes matter, as for an instruction that has been
-intercepted and so is known to be valid, this is enough.
+A full decoder costs some ten microseconds; where only the opcode and its prefixes matter, as for an instruction that
+has been intercepted and so is known to be valid, this is enough.
 """
 
 from __future__ import annotations

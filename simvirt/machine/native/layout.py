@@ -1,7 +1,7 @@
 """The record that the native callbacks share with Python: engine.c's ``struct simvirt``, member by member.
 
-All members that Python touches are 64-bit words, so that a view of words serves; `simvirt_layout` in the library reports the C
-compiler's offsets, and the engine compares them at start.
+All members that Python touches are 64-bit words, so that a view of words serves; `simvirt_layout` in the library
+reports the C compiler's offsets, and the engine compares them at start.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class SharedRecord(ctypes.Structure):
 
     _fields_ = [
         *_words("uc cpu env emu_start emu_stop ctl reg_read"),
-        *_words("off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"),
+        *_words(
+            "off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"
+        ),
         *_words("off_env_efer off_env_error_code off_env_dr off_env_intercept"),
         *_words("off_cpu_interrupt_request off_cpu_cflags_next off_cpu_jump_cache off_uc_bad_address"),
         ("tlb_window", ctypes.c_uint64 * 3),
@@ -84,10 +86,30 @@ class SharedRecord(ctypes.Structure):
     ]
 
 
-CHECKED_MEMBERS: Final = (
-    "uc off_env_eip off_cpu_interrupt_request tlb_window ram regions override_count overrides implicit_first max_physical_bits count "
-    "tsc_base cpuid_count cpuid event refusal io_port bytes byte_count fills remaining current"
-).split()
+CHECKED_MEMBERS: Final = [
+    "uc",
+    "off_env_eip",
+    "off_cpu_interrupt_request",
+    "tlb_window",
+    "ram",
+    "regions",
+    "override_count",
+    "overrides",
+    "implicit_first",
+    "max_physical_bits",
+    "count",
+    "tsc_base",
+    "cpuid_count",
+    "cpuid",
+    "event",
+    "refusal",
+    "io_port",
+    "bytes",
+    "byte_count",
+    "fills",
+    "remaining",
+    "current",
+]
 """The members whose offsets `simvirt_layout` reports, in its order; the record's size follows."""
 
 

@@ -230,7 +230,7 @@ class NonRootProcessor:
         self._window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
         self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)
         cpu = self.cpu
-        # With a match of 0 a page fault follows bit 14 or exits always; with another one it may exit though the bitmap is 0.
+        # With another match than 0 a page fault may exit though the bitmap is 0.
         filtered = self.exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
         cpu.exception_filter = self._filter_exception if filtered else None
         instructions = set[SvmExit]()

@@ -1,4 +1,7 @@
-"""The cause of each trap in words: what happened, by which rule, and where the manual says so. Only built while somebody listens."""
+"""The cause of each trap in words: what happened, by which rule, and where the manual says so.
+
+Only built while somebody listens.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +42,18 @@ def cause(reason: TrapReason, event: Event, instruction: Instruction, cpl: int, 
     real_cpl = cpl or 1
     name = instruction.mnemonic.upper()
     if reason is TrapReason.SOFTWARE_INTERRUPT:
-        return Cause(f"{name} at CPL {real_cpl}", "interrupts go through the VMM's IDT, which hands them to the guest's", "SDM Vol. 3A §6.4.4")
+        return Cause(
+            f"{name} at CPL {real_cpl}",
+            "interrupts go through the VMM's IDT, which hands them to the guest's",
+            "SDM Vol. 3A §6.4.4",
+        )
     if reason is TrapReason.EXCEPTION:
         vector = getattr(event, "vector", Vector.GP)
-        return Cause(f"{name} raised {Vector(vector).mnemonic}", "exceptions go through the VMM's IDT, which hands them to the guest's", "SDM Vol. 3A §6.4.1")
+        return Cause(
+            f"{name} raised {Vector(vector).mnemonic}",
+            "exceptions go through the VMM's IDT, which hands them to the guest's",
+            "SDM Vol. 3A §6.4.1",
+        )
     if instruction.operation in SEGMENT_LOADS:
         return Cause(
             f"{name} at CPL {real_cpl} with a selector of the guest's ring {cpl}",
@@ -50,7 +61,11 @@ def cause(reason: TrapReason, event: Event, instruction: Instruction, cpl: int, 
             "SDM Vol. 3A §5.5 to §5.8",
         )
     if instruction.operation in IOPL_SENSITIVE:
-        return Cause(f"{name} at CPL {real_cpl} with IOPL 0", f"{name} needs CPL <= IOPL: #GP(0)", f"SDM Vol. 2, {name}; Vol. 1 §19.5")
+        return Cause(
+            f"{name} at CPL {real_cpl} with IOPL 0",
+            f"{name} needs CPL <= IOPL: #GP(0)",
+            f"SDM Vol. 2, {name}; Vol. 1 §19.5",
+        )
     if reason is TrapReason.SYSENTER:
         return Cause(f"SYSENTER at CPL {real_cpl}", "SYSENTER enters ring 0, where the VMM is", "SDM Vol. 2B, SYSENTER")
     return Cause(f"{name} at CPL {real_cpl}", f"{name} needs CPL 0: #GP(0)", f"SDM Vol. 2, {name}; Vol. 3A §5.9")

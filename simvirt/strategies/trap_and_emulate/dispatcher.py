@@ -7,7 +7,8 @@ The guest's kernel runs in ring 1. What it may do there it does directly; what i
     INT n, SYSENTER      delivered to the guest through its own IDT or MSRs
     other exceptions     the guest's own: delivered to it
 
-What does not trap (SGDT, SMSW, PUSHF, POPF, LAR, MOV from CS …) never comes here, and nothing is done about it: that is the lesson.
+What does not trap (SGDT, SMSW, PUSHF, POPF, LAR, MOV from CS …) never comes here, and nothing is done about it: that is
+the lesson.
 """
 
 from __future__ import annotations
@@ -47,7 +48,13 @@ from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.fills import Access
 from simvirt.machine.machine import Stop
 from simvirt.strategies.trap_and_emulate.causes import cause
-from simvirt.strategies.trap_and_emulate.reasons import BY_OPERATION, DESCRIPTOR_FAULTS, IOPL_SENSITIVE, SEGMENT_LOADS, TrapReason
+from simvirt.strategies.trap_and_emulate.reasons import (
+    BY_OPERATION,
+    DESCRIPTOR_FAULTS,
+    IOPL_SENSITIVE,
+    SEGMENT_LOADS,
+    TrapReason,
+)
 from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
 from simvirt.x86.addresses import Gpa
@@ -74,7 +81,13 @@ class Dispatcher:
     """Decides about every event; one table over the event union."""
 
     def __init__(
-        self, real: Cpu, guest: VirtualCpu, interpreter: Interpreter, shadow: ShadowDescriptors, bus: BoardBus, log: ExitLog
+        self,
+        real: Cpu,
+        guest: VirtualCpu,
+        interpreter: Interpreter,
+        shadow: ShadowDescriptors,
+        bus: BoardBus,
+        log: ExitLog,
     ) -> None:
         self._real = real
         self._guest = guest
@@ -92,7 +105,9 @@ class Dispatcher:
 
     # ---------------------------------------------------------------------------------------- bookkeeping
 
-    def _note(self, reason: TrapReason, intervention: Intervention, event: Event, instruction: Instruction | None = None) -> None:
+    def _note(
+        self, reason: TrapReason, intervention: Intervention, event: Event, instruction: Instruction | None = None
+    ) -> None:
         number = self._log.note(reason, intervention)
         if self._log.listener is not None:
             guest = self._guest
@@ -110,7 +125,7 @@ class Dispatcher:
                     cpl=int(state.cpl),
                     code=guest.engine.code_bytes,
                     bits=state.bits,
-                    cause=cause(reason, event, decoded, int(state.cpl), iopl(state.system_flags)),
+                    cause=cause(reason, event, decoded, int(state.cpl), iopl(state.eflags)),
                 )
             )
 
@@ -144,10 +159,13 @@ class Dispatcher:
         if operation not in BY_OPERATION:
             return False
         state = self._guest.state
-        return state.cpl == 0 or (operation in IOPL_SENSITIVE and state.cpl <= iopl(state.system_flags))
+        return state.cpl == 0 or (operation in IOPL_SENSITIVE and state.cpl <= iopl(state.eflags))
 
     def _segment_load(self, event: ExceptionRaised, instruction: Instruction) -> Stop:
-        """The load is performed on the guest's own descriptors; if it fails there too, the guest gets the fault that its machine gives."""
+        """The load is performed on the guest's own descriptors.
+
+        If it fails there too, the guest gets the fault that its machine gives.
+        """
         reason = BY_OPERATION[instruction.operation]
         intervention = Intervention.EMULATED
         if event.vector == Vector.NP:
@@ -183,12 +201,22 @@ class Dispatcher:
         if error & _WRITE and self._shadow.traces(gpa):
             return self._traced_write(event, gpa)
         self._note(TrapReason.NO_MEMORY, Intervention.EMULATED, event)
-        what = "the VMM's linear addresses" if linear >= VMM_LINEAR_BASE else "guest-physical memory that does not exist"
+        what = (
+            "the VMM's linear addresses" if linear >= VMM_LINEAR_BASE else "guest-physical memory that does not exist"
+        )
         self._log.attempt(ResourceAttempt(self._guest.count, f"{what} at {linear:#x}", Disposition.ABSORBED))
-        access = Access.FETCH if error & _FETCH or linear == self._fetch_address() else Access.WRITE if error & _WRITE else Access.READ
+        access = (
+            Access.FETCH
+            if error & _FETCH or linear == self._fetch_address()
+            else Access.WRITE
+            if error & _WRITE
+            else Access.READ
+        )
         before = self._guest.count
         complete(
-            self._guest, self._bus, PhysicalAccess(PhysicalTarget.HOLE, gpa, event.cr2 or gpa, access, self._guest.engine.instruction_length)
+            self._guest,
+            self._bus,
+            PhysicalAccess(PhysicalTarget.HOLE, gpa, event.cr2 or gpa, access, self._guest.engine.instruction_length),
         )
         self._log.emulated_instructions += self._guest.count - before
         return Stop.HANDLED
@@ -233,7 +261,10 @@ class Dispatcher:
         return Stop.HANDLED
 
     def _by_hardware(self, event: Event) -> Stop:
-        """Nothing traps here: the processor completes the instruction on its real state, and the guest sees what that gives."""
+        """Nothing traps here.
+
+        The processor completes the instruction on its real state, and the guest sees what that gives.
+        """
         if self._needs_guest(event):
             self._note(BY_OPERATION[self._guest.instruction().operation], Intervention.EMULATED, event)
             self._complete_on_guest(event)
@@ -252,7 +283,9 @@ class Dispatcher:
         return Stop.INTERRUPTED
 
     def _impossible(self, event: Event) -> Stop:
-        raise EngineError(f"{event} cannot happen while a guest runs de-privileged: this is a bug in simvirt, please report it")
+        raise EngineError(
+            f"{event} cannot happen while a guest runs de-privileged: this is a bug in simvirt, please report it"
+        )
 
 
 def _as_event(instruction: Instruction) -> Event:
@@ -261,7 +294,11 @@ def _as_event(instruction: Instruction) -> Event:
     general = next((o.register for o in instruction.operands if isinstance(o, GeneralOperand)), GeneralRegister.RAX)
     if operation in (Operation.MOV_TO_CR, Operation.MOV_FROM_CR):
         control = next(o.register for o in instruction.operands if isinstance(o, ControlOperand))
-        kind = ControlRegisterOperation.MOV_TO_CR if operation is Operation.MOV_TO_CR else ControlRegisterOperation.MOV_FROM_CR
+        kind = (
+            ControlRegisterOperation.MOV_TO_CR
+            if operation is Operation.MOV_TO_CR
+            else ControlRegisterOperation.MOV_FROM_CR
+        )
         return ControlRegisterAccess(kind, int(control), general, length)
     if operation in (Operation.MOV_TO_DR, Operation.MOV_FROM_DR):
         debug = next(o.register for o in instruction.operands if isinstance(o, DebugOperand))

@@ -35,7 +35,9 @@ class DeprivilegedSnapshot:
 class DeprivilegedProcessor:
     """The guest's processor: the real one in ring 1 and 3, and a dispatcher for what traps."""
 
-    def __init__(self, real: Cpu, guest: VirtualCpu, dispatcher: Dispatcher, shadow: ShadowDescriptors, bus: BoardBus) -> None:
+    def __init__(
+        self, real: Cpu, guest: VirtualCpu, dispatcher: Dispatcher, shadow: ShadowDescriptors, bus: BoardBus
+    ) -> None:
         self.real = real
         self.guest = guest
         self._dispatcher = dispatcher
@@ -56,7 +58,8 @@ class DeprivilegedProcessor:
 
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run to one event and dispatch it. The guest's IF changes by traps alone, so a window needs no help of the processor's, except
-        that an interrupt shadow ends with the next instruction."""
+        that an interrupt shadow ends with the next instruction.
+        """
         if window and self.guest.state.interrupt_shadow:
             limit = min(limit, self.real.count + 1)
         self.real.engine.tsc_base = self._bus.time_offset()
@@ -74,14 +77,21 @@ class DeprivilegedProcessor:
         return ArchitecturalState.of(self.guest.state)
 
     def set_guest_state(self, state: ArchitecturalState) -> None:
-        """f of `state`, and the shadows that belong to it."""
+        """F of `state`, and the shadows that belong to it."""
         state.put(self.guest.state)
         self._take_up()
 
     def save(self) -> DeprivilegedSnapshot:
         p = self.guest.guest_state.privileged
         return DeprivilegedSnapshot(
-            self.count, self.real.engine.save_image(), p.flags, (p.cr0, p.cr2, p.cr3, p.cr4), p.gdtr, p.idtr, p.ldtr, p.tr
+            self.count,
+            self.real.engine.save_image(),
+            p.flags,
+            (p.cr0, p.cr2, p.cr3, p.cr4),
+            p.gdtr,
+            p.idtr,
+            p.ldtr,
+            p.tr,
         )
 
     def restore(self, state: DeprivilegedSnapshot) -> None:

@@ -57,7 +57,9 @@ BY_OPERATION: Final[dict[Operation, TrapReason]] = {
 }
 """The reasons that are an instruction of their own."""
 
-IOPL_SENSITIVE: Final = frozenset({Operation.CLI, Operation.STI, Operation.IN, Operation.OUT, Operation.INS, Operation.OUTS})
+IOPL_SENSITIVE: Final = frozenset(
+    {Operation.CLI, Operation.STI, Operation.IN, Operation.OUT, Operation.INS, Operation.OUTS}
+)
 """Instructions that need CPL <= IOPL rather than CPL 0."""
 
 DESCRIPTOR_FAULTS: Final = frozenset({Vector.GP, Vector.NP, Vector.SS, Vector.TS})

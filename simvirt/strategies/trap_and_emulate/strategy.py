@@ -1,10 +1,12 @@
 """Trap-and-emulate, as Popek and Goldberg describe it, on a processor that does not meet their condition.
 
-The guest's kernel runs in ring 1 of the PC and its user code in ring 3; the VMM owns ring 0. GDT, IDT, TSS and control registers of the
-guest are virtual. Privileged instructions fault and are emulated; sensitive ones that do not fault give the guest the host's answers, as
-on every x86 before VT-x (Robin and Irvine 2000). They are left alone: where the guest depends on them it diverges, and `compare` says where.
+The guest's kernel runs in ring 1 of the PC and its user code in ring 3; the VMM owns ring 0. GDT, IDT, TSS and control
+registers of the guest are virtual. Privileged instructions fault and are emulated; sensitive ones that do not fault
+give the guest the host's answers, as on every x86 before VT-x (Robin and Irvine 2000). They are left alone: where the
+guest depends on them it diverges, and `compare` says where.
 
-Read in this order: `reasons`, `dispatcher`, then `vmm.deprivileged_state`, `vmm.interpreter` and `vmm.shadow_descriptors`.
+Read in this order: `reasons`, `dispatcher`, then `vmm.deprivileged_state`, `vmm.interpreter` and
+`vmm.shadow_descriptors`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from simvirt.machine.board import Board
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.engine import Intercepts
 from simvirt.machine.machine import Machine
-from simvirt.machine.memory import AddressSpace, HostMemory
+from simvirt.machine.memory import HostMemory
 from simvirt.machine.pc import BoardBus, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, StrategyInfo, Virtualized
 from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
