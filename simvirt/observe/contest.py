@@ -63,29 +63,34 @@ class Contest:
         """All of it; Ctrl-C ends it with what is known so far."""
         with self._stop:
             able = [strategy for strategy in self.strategies if self.obstacles[strategy.info.name] is None]
-            reference = self._trial(self.reference)
-            trials = {strategy.info.name: self._trial(strategy) for strategy in able}
-            self._stop.watch(reference.machine, *(trial.machine for trial in trials.values()))
-            parted = run_in_step(reference, list(trials.values()), self.checkpoints, self.progress)
-            for name in parted:
-                self._let_finish(trials[name], reference)
-            runs = {name: self._finish(trial) for name, trial in trials.items()}
-            reference_run = self._finish(reference)
+            runs, parted = self._run_in_step(able)
+            reference = runs[self.reference.info.name]
             verdicts = {
-                strategy.info.name: self._verdict(strategy, reference_run, runs, parted) for strategy in self.strategies
+                strategy.info.name: self._verdict(strategy, reference, runs, parted) for strategy in self.strategies
             }
-            sites = self._sites(able, reference.count) if site_addresses(self.image) else None
+            sites = self._sites(able, reference.counted.instructions) if site_addresses(self.image) else None
         return Comparison(
             guest=self.image.name,
             reference=self.reference.info.name,
-            runs=(reference_run, *runs.values()),
+            runs=tuple(runs.values()),
             verdicts=verdicts,
             sites=sites,
         )
 
+    def _run_in_step(self, strategies: Sequence[Strategy]) -> tuple[dict[str, Run], dict[str, Interval]]:
+        """The runs, the reference's first, and where they parted. The machines are gone when this returns."""
+        reference = self._watched(self.reference)
+        trials = {strategy.info.name: self._watched(strategy) for strategy in strategies}
+        parted = run_in_step(reference, list(trials.values()), self.checkpoints, self.progress)
+        for name in parted:
+            self._let_finish(trials[name], reference)
+        self._stop.watch()
+        return {trial.strategy.info.name: self._finish(trial) for trial in (reference, *trials.values())}, parted
+
     def _sites(self, strategies: Sequence[Strategy], limit: int) -> SiteTable | None:
         if self._stop.requested or not strategies:
             return None
+        self._stop.watch()
         makers = {strategy.info.name: partial(self._watched, strategy) for strategy in strategies}
         return compare_sites(self.image, partial(self._watched, self.reference), makers, limit)
 

@@ -6,8 +6,10 @@ strategy into an outcome. When it is over, it becomes a `Run`.
 
 from __future__ import annotations
 
+import gc
 import time
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UsageError
 from simvirt.machine.machine import Outcome
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 
     from simvirt.guests.image import GuestImage
     from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.machine.engine import Engine
     from simvirt.observe.costs import CostPreset
     from simvirt.strategies.strategy import Strategy
     from simvirt.vmm.exit_log import ExitRecord
+
+
+_ENGINES: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
+"""Those that are still in memory; each takes some 130 MB of address space."""
+_MANY: Final = 3
 
 
 class Trial:
@@ -54,8 +62,11 @@ class Trial:
         self.strategy = strategy
         self.config = config
         machine_config = MachineConfig(config.memory, find_cpu_model(config.cpu), config.seed)
+        if len(_ENGINES) >= _MANY:
+            gc.collect()  # a machine is full of circles: without this, finished ones would pile up
         virtualized = strategy.build(image, machine_config)
         self.machine, self.cpu, self.log = virtualized.machine, virtualized.cpu, virtualized.log
+        _ENGINES.add(self.cpu.engine)
         self.log.listener = listener
         self.error: RunError | None = None
         self.host_seconds = 0.0
