@@ -72,7 +72,7 @@ def test_each_check_can_fail(part: str, writes: Writes) -> None:
     rig = Rig()
     if part in ("interruptibility", "TR is usable"):  # the engine cannot hold these: docs/deviations.md, "VT-x"
         rig.vmcs.leave()
-        rig.vmcs.fields.update(writes)
+        rig.vmcs.fields.update({int(field): value for field, value in writes.items()})
         failure = _first_failure(rig)
         assert failure is not None
         assert part in failure.name

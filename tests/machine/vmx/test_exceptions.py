@@ -1,4 +1,7 @@
-"""Exceptions and events: the exception bitmap, IDT-vectoring information, event injection (SDM Vol. 3C §26.2, §27.6, §28.2.2 to §28.2.4)."""
+"""Exceptions and events: the exception bitmap, IDT-vectoring information, event injection.
+
+Sources: SDM Vol. 3C §26.2, §27.6, §28.2.2 to §28.2.4.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,7 @@ def test_int_n_is_no_exception(rig: Rig) -> None:
     [(1, 0, 0, True), (0, 0, 0, False), (1, 2, 0, True), (1, 2, 2, False), (0, 2, 2, True), (0, 0, 1, True)],
 )
 def test_page_faults_and_their_error_codes(bit: int, mask: int, match: int, exits: bool) -> None:
-    """Bit 14 decides when (error code & mask) == match, its opposite otherwise. The fault here is a read: error code 0."""
+    """Bit 14 decides when (error code & mask) == match, else its opposite. The fault is a read: error code 0."""
     rig = Rig()
     paging(rig)
     rig.vmcs.write(F.EXCEPTION_BITMAP, bit << 14 | 1)

@@ -1,4 +1,7 @@
-"""For each control: the exit is there with it and not without it. Numbers are typed from SDM Vol. 3D Table C-1 and Vol. 3C Chapter 28."""
+"""For each control: the exit is there with it and not without it.
+
+Numbers are typed from SDM Vol. 3D Table C-1 and Vol. 3C Chapter 28.
+"""
 
 from __future__ import annotations
 
