@@ -116,16 +116,14 @@ def test_the_processors_snapshot_is_a_plain_value() -> None:
 
 ORIGIN: Final = 0x100000
 RESUME: Final = 0x180000
-PIECES: Final = tuple(
-    bytes.fromhex(piece)
-    for piece in """
-    01d8 29c3 31d2f7f1 50 5b 9c 9d 0f20c0 0f20e0 0fa2 0f31 0f01e0 e461 e680 0f0b cc cd21 fa fb fb0fa2
-    0f08 0f01c1 a100000b00 a300000b00 40 49 8cc8 0f02c0 f8 f390 b9800000c00f32 b9740100000f30 0f06
-    0f20c035080000600f22c0 0f22e0 0f22d8 0f01f0 0f23f8 b905000000bf00001900ba61000000f36c
-    b903000000baf8030000f36e b964000000e2fe 8ed8 66b810008ed040 9c580d00010000509d4040 fbf4 0f00c8
-    0f010500001900 cd80
-    """.split()
-)
+_PIECES: Final = """
+01d8 29c3 31d2f7f1 50 5b 9c 9d 0f20c0 0f20e0 0fa2 0f31 0f01e0 e461 e680 0f0b cc cd21 fa fb fb0fa2
+0f08 0f01c1 a100000b00 a300000b00 40 49 8cc8 0f02c0 f8 f390 b9800000c00f32 b9740100000f30 0f06
+0f20c035080000600f22c0 0f22e0 0f22d8 0f01f0 0f23f8 b905000000bf00001900ba61000000f36c
+b903000000baf8030000f36e b964000000e2fe 8ed8 66b810008ed040 9c580d00010000509d4040 fbf4 0f00c8
+0f010500001900 cd80
+"""
+PIECES: Final = tuple(bytes.fromhex(piece) for piece in _PIECES.split())
 """Arithmetic, flags, single steps, control registers, ports, CPUID, RDTSC, faults, holes, VMX, sleep: what a VMM has
 to do with."""
 

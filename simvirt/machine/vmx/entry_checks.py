@@ -162,6 +162,14 @@ _CONTROL_CHECKS: Final = (
         lambda v: _implies(primary(v) & PrimaryControls.USE_MSR_BITMAPS, _aligned(_F.MSR_BITMAPS_ADDRESS)(v)),
     ),
     EntryCheck(
+        "the MSR areas of VM entry and VM exit are empty: this processor does not load or store them",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.2",
+        lambda v: not (
+            v.read(_F.EXIT_MSR_STORE_COUNT) or v.read(_F.EXIT_MSR_LOAD_COUNT) or v.read(_F.ENTRY_MSR_LOAD_COUNT)
+        ),
+    ),
+    EntryCheck(
         "unrestricted guest needs EPT",
         CheckKind.CONTROLS,
         "SDM Vol. 3C §27.2.1.1",

@@ -24,6 +24,7 @@ BREAKERS: list[tuple[str, Writes]] = [
     ("CR3-target count", {F.CR3_TARGET_COUNT: 5}),
     ("I/O-bitmap", {F.PRIMARY_CONTROLS: PRIMARY | 1 << 25, F.IO_BITMAP_B_ADDRESS: 0x2001}),
     ("MSR-bitmap", {F.PRIMARY_CONTROLS: PRIMARY | 1 << 28, F.MSR_BITMAPS_ADDRESS: 1 << 40}),
+    ("MSR areas", {F.ENTRY_MSR_LOAD_COUNT: 1}),
     ("unrestricted guest needs EPT", {F.SECONDARY_CONTROLS: 0x80}),
     ("EPT pointer", {F.EPT_POINTER: 6}),
     ("interruption information", {F.ENTRY_INTERRUPTION_INFORMATION: 0x8000_0100}),

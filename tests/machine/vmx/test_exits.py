@@ -69,10 +69,36 @@ def test_a_primary_control_makes_its_instruction_exit(
             assert exit_ is HostStop.HALTED
 
 
-def test_cr8_is_reached_in_64_bit_mode_only(rig: Rig) -> None:
-    """LOCK MOV CR0 is AMD's alternative encoding; here it is #UD or CR8, but never an exit of CR0."""
-    rig.primary(19, 20)
-    assert rig.run(b"\x0f\x22\xc0") is HostStop.HALTED
+def long_mode(rig: Rig) -> None:
+    """IA-32e mode with the first 2 MBytes mapped 1:1."""
+    for table, entry in ((0x2_0000, 0x2_1003), (0x2_1000, 0x2_2003), (0x2_2000, 0x83)):
+        rig.write(table, entry.to_bytes(8, "little"))
+    for field, value in (
+        (F.GUEST_CR3, 0x2_0000),
+        (F.GUEST_CR4, 0x2020),
+        (F.GUEST_IA32_EFER, 0x500),
+        (F.GUEST_CR0, 0x8000_0011),
+        (F.GUEST_CS_ACCESS_RIGHTS, 0xA09B),
+        (F.ENTRY_CONTROLS, 0x11FB | 1 << 9),
+    ):
+        rig.vmcs.write(field, value)
+
+
+@pytest.mark.parametrize(
+    ("code", "bit", "qualification"),
+    [(b"\x44\x0f\x22\xc1", 19, 0x108), (b"\x44\x0f\x20\xc3", 20, 0x318)],  # mov cr8, rcx; mov rbx, cr8
+)
+def test_cr8_exiting(code: bytes, bit: int, qualification: int) -> None:
+    rig = Rig()
+    long_mode(rig)
+    rig.primary(7, bit)
+    assert rig.run(code) == 28
+    assert rig.qualification == qualification
+    assert rig.length == 4
+    rig = Rig()
+    long_mode(rig)
+    rig.primary(7)
+    assert rig.run(code) == 12
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""What non-root mode does otherwise than the manual says: each test is a line of docs/deviations.md, "VT-x"."""
+
+from __future__ import annotations
+
+import pytest
+
+from simvirt.machine.vmx.non_root import HostStop
+from simvirt.x86.registers import GeneralRegister
+from tests.support.vmx_rig import DATA, GDT, HOLE, TSS, F, Rig
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_a_task_switch_does_not_exit(rig: Rig) -> None:
+    """JMP FAR to another TSS: reason 9 in the manual; here the engine switches the task by itself."""
+    other = 0xC000
+    descriptor = 0x0000890000000067 | (other & 0xFFFF) << 16
+    rig.write(GDT + 0x30, descriptor.to_bytes(8, "little"))
+    rig.vmcs.write(F.GUEST_GDTR_LIMIT, 0x37)
+    rig.write(other + 32, (DATA).to_bytes(4, "little") + (2).to_bytes(4, "little"))  # EIP, EFLAGS
+    for offset, selector in ((72, 0x10), (76, 0x08), (80, 0x10), (84, 0x10)):
+        rig.write(other + offset, selector.to_bytes(4, "little"))
+    rig.write(DATA, b"\xf4")
+    assert rig.run(b"\xea\x00\x00\x00\x00\x30\x00") is HostStop.HALTED
+    assert rig.rip == DATA + 1
+    assert rig.vmcs.read(F.GUEST_TR_SELECTOR) == 0x30
+    assert rig.vmcs.read(F.GUEST_TR_BASE) == other != TSS
+
+
+def test_a_page_table_in_a_hole_is_not_present(rig: Rig) -> None:
+    """An EPT violation in the manual; here the entry reads as not present: a page fault, at last a triple fault."""
+    rig.vmcs.write(F.GUEST_CR4, 0x2010)
+    rig.vmcs.write(F.GUEST_CR3, HOLE)
+    rig.vmcs.write(F.GUEST_CR0, 0x8000_0011)
+    assert rig.run(b"\x90") == 2
+
+
+def test_a_stack_in_a_hole_does_not_exit_while_an_event_is_delivered(rig: Rig) -> None:
+    """An EPT violation during delivery in the manual; here the frame is dropped."""
+    rig.vmcs.write(F.GUEST_RSP, HOLE + 0x100)
+    assert rig.run(b"\xcc") is HostStop.HALTED
+    assert rig.handler == 3
+
+
+def test_an_unusable_tr_cannot_be_held(rig: Rig) -> None:
+    """The engine aborts with a TR that is no TSS, so a current VMCS keeps one; the check sees it only before."""
+    rig.vmcs.write(F.GUEST_TR_ACCESS_RIGHTS, 0x1_0000)
+    assert rig.vmcs.read(F.GUEST_TR_ACCESS_RIGHTS) == 0x8B
+
+
+def test_monitor_and_mwait_do_not_exist(rig: Rig) -> None:
+    """No CPU model has them, so their controls have nothing to act on."""
+    rig.primary(10, 29)
+    assert rig.run(b"\x0f\x01\xc8") is HostStop.HALTED
+    assert rig.handler == 6
+
+
+def test_xsetbv_is_undefined(rig: Rig) -> None:
+    """It exits always, but after its #UD while CR4.OSXSAVE is 0, and no CPU model has XSAVE."""
+    assert rig.run(b"\x0f\x01\xd1") is HostStop.HALTED
+    assert rig.handler == 6
+
+
+def test_the_first_check_of_ne_is_missing(rig: Rig) -> None:
+    """Intel's processors fix CR0.NE to 1 in VMX operation; here a guest may run with 0."""
+    assert not rig.vmcs.read(F.GUEST_CR0) & 0x20
+    assert rig.run(b"\x90") is HostStop.HALTED
+
+
+def test_ins_has_stored_zero_before_it_exits(rig: Rig) -> None:
+    """An exit of INS changes no memory in the manual; the engine has stored 0 at the destination."""
+    rig.primary(24)
+    rig.write(DATA, b"\xaa")
+    rig.register(GeneralRegister.RDI, DATA)
+    rig.register(GeneralRegister.RDX, 0x61)
+    assert rig.run(b"\x6c") == 30
+    assert rig.read(DATA, 1) == b"\x00"
+
+
+def test_mov_ss_with_if_set_counts_as_sti(rig: Rig) -> None:
+    """The engine does not say whose shadow is in force."""
+    rig.register(GeneralRegister.RAX, 0x10)
+    rig.vmcs.write(F.GUEST_RFLAGS, 0x202)
+    rig.run(b"\x8e\xd0\x90", limit=1)
+    assert rig.vmcs.read(F.GUEST_INTERRUPTIBILITY_STATE) == 1
