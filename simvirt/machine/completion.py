@@ -278,6 +278,8 @@ def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int)
         value = machine_status_word_operand(cpu, event)
         write_control_register(cpu, 0, cr0 & ~(_MSW & ~int(Cr0.PE)) | value & _MSW)
     else:
+        if state.cr4 & int(Cr4.UMIP) and state.cpl:
+            raise general_protection(0)
         from simvirt.x86.prefixes import split_prefixes
 
         operand = cpu.memory_operand()
@@ -307,6 +309,7 @@ def write_control_register(cpu: Cpu, number: int, value: int) -> None:
         state.set_control_register(4, value)
         state.refresh()
         cpu.engine.flush_tlb()
+        cpu.engine.follow_umip()
     elif number == 3:
         state.set_control_register(3, value)
         cpu.engine.flush_tlb()

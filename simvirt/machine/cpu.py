@@ -150,12 +150,8 @@ class Cpu:
 
         :return: None when it is done, or the event that it met.
         """
-        wanted = self.engine.intercepts
-        self.engine.intercept(Intercepts(cr_writes=0, dr_writes=0))
-        try:
+        with self.engine.unintercepted():
             event = self.run(self.engine.count + 1)
-        finally:
-            self.engine.intercept(wanted)
         return None if isinstance(event, LimitReached) else event
 
     def set_debug_register(self, number: int, value: int) -> None:
@@ -443,10 +439,7 @@ _READS_DESCRIPTORS: Final = frozenset(
         Operation.IRET,
     }
 )
-"""The instructions that read descriptor tables (and a TSS) with supervisor privilege at any CPL (SDM Vol.
-
-3A §4.6.1).
-"""
+"""The instructions that read descriptor tables, and a TSS, with supervisor privilege at any CPL (SDM Vol. 3A §4.6.1)."""
 _CONTROL_REGISTERS: Final = (0, 2, 3, 4, 8)
 
 

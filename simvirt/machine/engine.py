@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -33,9 +34,10 @@ from simvirt.machine.native.layout import (
 )
 from simvirt.machine.state import ProcessorState, Segment
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
+from simvirt.x86.flags import Cr4
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 NEVER: Final = 1 << 62
 """A limit that no run reaches."""
@@ -127,6 +129,10 @@ ALWAYS_INTERCEPTED: Final = frozenset(
 """What the processor of this PC completes itself, whoever runs on it; all exceptions come on top."""
 
 
+_UMIP_READS: Final = frozenset({SvmExit.GDTR_READ, SvmExit.IDTR_READ, SvmExit.LDTR_READ, SvmExit.TR_READ})
+"""SGDT, SIDT, SLDT and STR, which CR4.UMIP forbids above CPL 0 (SDM Vol. 3A §2.5); SMSW is a read of CR0."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intercepts:
     """Which instructions, beyond `ALWAYS_INTERCEPTED`, the engine hands over before they take effect."""
@@ -138,6 +144,9 @@ class Intercepts:
     """Bit n: MOV to CRn (and LMSW, CLTS for CR0)."""
     dr_reads: int = 0
     dr_writes: int = 0xFF
+
+
+_NO_INTERCEPTS: Final = Intercepts(cr_writes=0, dr_writes=0)
 
 
 class _Library:
@@ -344,17 +353,33 @@ class Engine:
     def intercept(self, intercepts: Intercepts) -> None:
         """Choose what the engine hands over from now on."""
         self.intercepts = intercepts
+        umip = bool(self.state.control_register(4) & int(Cr4.UMIP))
+        self._arm_intercepts(
+            intercepts.instructions | _UMIP_READS if umip else intercepts.instructions, intercepts, umip
+        )
+
+    @contextmanager
+    def unintercepted(self) -> Iterator[None]:
+        """For a moment, hand over only what is always handed over."""
+        self._arm_intercepts(frozenset(), _NO_INTERCEPTS, False)
+        try:
+            yield
+        finally:
+            self.intercept(self.intercepts)
+
+    def _arm_intercepts(self, instructions: frozenset[SvmExit], intercepts: Intercepts, smsw: bool) -> None:
         state, o = self.state, self.platform.state
         mask = 0
-        for code in intercepts.instructions | ALWAYS_INTERCEPTED:
+        for code in instructions | ALWAYS_INTERCEPTED:
             mask |= 1 << (code - _INSTRUCTIONS_BASE)
-        if mask != state.word(o.intercept):
-            state.set_word(o.intercept, mask)
-        controls = (
-            intercepts.cr_reads | intercepts.cr_writes << 16 | intercepts.dr_reads << 32 | intercepts.dr_writes << 48
-        )
-        state.set_word(o.intercept_cr_read, controls)
+        state.set_word(o.intercept, mask)
+        crs = intercepts.cr_reads | smsw | intercepts.cr_writes << 16
+        state.set_word(o.intercept_cr_read, crs | intercepts.dr_reads << 32 | intercepts.dr_writes << 48)
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
+
+    def follow_umip(self) -> None:
+        """CR4.UMIP may have changed: the engine does not know that bit, so what it forbids is intercepted while it is set."""
+        self.intercept(self.intercepts)
 
     def set_cpuid(self, leaves: Iterable[tuple[int, int | None, tuple[int, int, int, int]]]) -> None:
         """Leaves of CPUID that are answered natively: (leaf, subleaf or None for any, EAX to EDX). None.
@@ -538,6 +563,7 @@ class Engine:
         if len(image) != self.platform.state.size:
             raise EngineError(f"a state image of {len(image)} bytes: {self.platform.state.size} are needed")
         self.state.image[:] = image
+        self.follow_umip()
         self.drop_translations()
 
     def drop_translations(self) -> None:

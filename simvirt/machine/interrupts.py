@@ -12,13 +12,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.faults import ProcessorFault, general_protection, invalid_tss, not_present, stack_fault
+from simvirt.machine.inner_stack import InnerStack, fits, inner_stack
 from simvirt.machine.segment_loading import accessed, mark_accessed, read_descriptor
 from simvirt.machine.state import Segment
 from simvirt.x86.exceptions import SelectorErrorCode, Vector
 from simvirt.x86.flags import Eflags
 from simvirt.x86.registers import SegmentRegister
 from simvirt.x86.segments import Descriptor, GateDescriptor, Selector
-from simvirt.x86.tss import Tss64, inner_stack_offsets
+from simvirt.x86.tss import Tss64
 
 if TYPE_CHECKING:
     from simvirt.machine.linear_memory import LinearMemory
@@ -138,14 +139,12 @@ def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what
     saved_flags = eflags | (_RF if what.source is Source.EXCEPTION and what.vector != Vector.DB else 0)
     frame = [saved_flags, state.selector(SegmentRegister.CS), what.return_rip]
     new_cpl = int(cpl)
-    new_stack: Segment | None = None
+    inner_one: InnerStack | None = None
     if inner:
         new_cpl = int(code.dpl)
-        stack_selector, sp = _inner_stack(state, memory, new_cpl, what)
-        stack_descriptor = _check_inner_stack(state, memory, stack_selector, new_cpl, what)
-        new_stack = accessed(Segment.from_descriptor(stack_selector, stack_descriptor))
-        stack, old_sp = new_stack, state.rsp & 0xFFFFFFFF
-        frame = [state.selector(SegmentRegister.SS), old_sp, *frame]
+        inner_one = inner_stack(state, memory, new_cpl, external=what.external)
+        sp, stack = inner_one.pointer, accessed(Segment.from_descriptor(inner_one.selector, inner_one.descriptor))
+        frame = [state.selector(SegmentRegister.SS), state.rsp & 0xFFFFFFFF, *frame]
         if virtual_8086:
             frame = [*(state.selector(register) for register in _DATA_SEGMENTS), *frame]
     else:
@@ -154,14 +153,14 @@ def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what
         frame.append(what.error_code)
     mask = 0xFFFFFFFF if stack.default_size else 0xFFFF
     bottom = sp - size * len(frame) & mask
-    if not _fits(stack, bottom, size * len(frame)):
+    if not fits(stack, bottom, size * len(frame)):
         raise stack_fault(stack.selector if inner else 0, external=what.external)
     data = b"".join((value & (1 << 8 * size) - 1).to_bytes(size, "little") for value in reversed(frame))
     memory.write(stack.base + bottom & 0xFFFFFFFF, data)
     mark_accessed(state, memory, gate.selector, code)
-    if new_stack is not None:
-        mark_accessed(state, memory, new_stack.selector, stack_descriptor)
-        state.set_segment(SegmentRegister.SS, new_stack)
+    if inner_one is not None:
+        mark_accessed(state, memory, inner_one.selector, inner_one.descriptor)
+        state.set_segment(SegmentRegister.SS, stack)
         if virtual_8086:
             for register in _DATA_SEGMENTS:
                 state.set_segment(register, Segment(0, 0, 0, 0))
@@ -218,45 +217,6 @@ def _enter(state: ProcessorState, gate: GateDescriptor, code: Segment, eflags: i
 
 def _canonical(address: int) -> bool:
     return address < 1 << 47 or address >= (1 << 64) - (1 << 47)
-
-
-def _fits(stack: Segment, bottom: int, size: int) -> bool:
-    """Do `size` bytes from `bottom` lie inside the stack segment? (SDM Vol. 3A §5.3)"""
-    last = bottom + size - 1
-    if stack.flags >> 8 & 0xC == 0x4:  # expand-down data
-        return bottom > stack.limit and last <= (0xFFFFFFFF if stack.default_size else 0xFFFF)
-    return last <= stack.limit
-
-
-def _inner_stack(state: ProcessorState, memory: LinearMemory, cpl: int, what: Interruption) -> tuple[int, int]:
-    """SS and ESP for ring `cpl` from the TSS (SDM Vol. 3A §6.12.1)."""
-    task = state.tr
-    is_32_bit = task.flags >> 8 & 0xF in (9, 11)
-    pointer_at, selector_at = inner_stack_offsets(cpl, is_32_bit=is_32_bit)
-    if selector_at + 1 > task.limit:
-        raise invalid_tss(task.selector, external=what.external)
-    sp = memory.read_integer(task.base + pointer_at, 4 if is_32_bit else 2)
-    return memory.read_integer(task.base + selector_at, 2), sp
-
-
-def _check_inner_stack(
-    state: ProcessorState, memory: LinearMemory, selector: int, cpl: int, what: Interruption
-) -> Descriptor:
-    """The stack segment of an inner ring: writable data with RPL and DPL equal to the new CPL."""
-    named = Selector(selector)
-    if named.is_null:
-        raise invalid_tss(0, external=what.external)
-    try:
-        stack = read_descriptor(state, memory, selector, external=what.external)
-    except ProcessorFault as fault:
-        if fault.vector is Vector.GP:
-            raise invalid_tss(selector, external=what.external) from None
-        raise
-    if named.rpl != cpl or stack.dpl != cpl or not stack.writable:
-        raise invalid_tss(selector, external=what.external)
-    if not stack.present:
-        raise stack_fault(selector, external=what.external)
-    return stack
 
 
 def _long_stack(state: ProcessorState, memory: LinearMemory, offset: int, what: Interruption) -> int:

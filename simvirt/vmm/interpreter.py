@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UnsupportedGuestError
+from simvirt.machine.inner_stack import fits, inner_stack
 from simvirt.machine.faults import ProcessorFault, general_protection, not_present, stack_fault
 from simvirt.machine.segment_loading import accessed, load_task_register, mark_accessed, read_descriptor
 from simvirt.machine.state import DescriptorTable, Segment
@@ -307,9 +308,9 @@ class Interpreter:
         state.refresh(cpl=cpl)
 
     def _through_gate(self, instruction: Instruction, selector: int, raw: Descriptor, *, is_call: bool) -> None:
-        """Through a call gate; to an inner ring it takes the stack from the guest's TSS (SDM Vol.
+        """Through a call gate (SDM Vol. 3A §5.8.3 to §5.8.5).
 
-        3A §5.8.3 to §5.8.5).
+        To an inner ring it takes the stack from the guest's TSS and copies the gate's parameters.
         """
         cpu, state, memory = self._cpu, self._cpu.state, self._cpu.memory
         gate = GateDescriptor.decode(raw.low, raw.high)
@@ -331,9 +332,31 @@ class Interpreter:
             self._enter_code(gate.selector, code, gate.offset, int(state.cpl))
             cpu.retire()
             return
-        raise UnsupportedGuestError(
-            "a de-privileged guest calls an inner ring through a call gate, which this VMM does not emulate: use vtx"
+        self._to_inner_ring(instruction, gate, code)
+        cpu.retire()
+
+    def _to_inner_ring(self, instruction: Instruction, gate: GateDescriptor, code: Descriptor) -> None:
+        """The stack switch of a far CALL (SDM Vol. 2A "CALL", more-privilege)."""
+        state, memory = self._cpu.state, self._cpu.memory
+        size, cpl = gate.width // 8, int(code.dpl)
+        inner = inner_stack(state, memory, cpl, external=False)
+        parameters = b"".join(self._peek(i * size, size).to_bytes(size, "little") for i in range(gate.parameter_count))
+        outer = (state.rip + instruction.length, state.selector(SegmentRegister.CS))
+        old_stack = (state.rsp & (1 << 8 * size) - 1, state.selector(SegmentRegister.SS))
+        frame = (
+            b"".join(value.to_bytes(size, "little") for value in outer)
+            + parameters
+            + b"".join(value.to_bytes(size, "little") for value in old_stack)
         )
+        mask = 0xFFFFFFFF if inner.descriptor.default_size else 0xFFFF
+        bottom = inner.pointer - len(frame) & mask
+        if not fits(Segment.from_descriptor(inner.selector, inner.descriptor), bottom, len(frame)):
+            raise stack_fault(inner.selector)
+        memory.write(inner.descriptor.base + bottom & 0xFFFFFFFF, frame)
+        self._enter_code(gate.selector, code, gate.offset, cpl)
+        self._commit(SegmentRegister.SS, inner.selector, inner.descriptor)
+        state.refresh(cpl=cpl)
+        state.rsp = bottom
 
     def _far_return(self, instruction: Instruction) -> None:
         """RET far (SDM Vol. 2B): to the same or an outer privilege level."""
