@@ -431,7 +431,8 @@ class Engine:
         words[self._limit] = limit
         words[self._slice] = words[self._count] + SLICE
         words[self._window] = window
-        return _EVENTS[self._run(self._self)]
+        event: int = self._run(self._self)
+        return _EVENTS[event]
 
     @property
     def svm_exit(self) -> int:
@@ -503,9 +504,9 @@ class Engine:
         if first == last:
             old = int(flags[first])
             flags[first] = old | PageFlag.DIRTY
-            executed = old & PageFlag.EXECUTED
+            executed = bool(old & PageFlag.EXECUTED)
         else:
-            executed = (flags[first : last + 1] & int(PageFlag.EXECUTED)).any()
+            executed = bool((flags[first : last + 1] & int(PageFlag.EXECUTED)).any())
             flags[first : last + 1] |= int(PageFlag.DIRTY)
         if executed:
             self._library.flush_translations(self._self)

@@ -66,10 +66,12 @@ class DeprivilegedState(ProcessorState):
     :ivar on_descriptor_table: called when GDTR or LDTR has changed.
     """
 
-    __slots__ = ("on_descriptor_table", "privileged")
+    __slots__ = ("on_descriptor_table", "privileged", "real")
 
     def __init__(self, address: int, offsets: StateOffsets) -> None:
         super().__init__(address, offsets)
+        self.real = ProcessorState(address, offsets)
+        """The same image without the map: the VMM's own view."""
         self.privileged = PrivilegedState()
         self.on_descriptor_table: Callable[[], None] = lambda: None
 
@@ -77,7 +79,7 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def eflags(self) -> int:
-        return ProcessorState.eflags.__get__(self) & ~_VIRTUAL_FLAGS | self.privileged.flags
+        return self.real.eflags & ~_VIRTUAL_FLAGS | self.privileged.flags
 
     @eflags.setter
     def eflags(self, value: int) -> None:
@@ -86,7 +88,7 @@ class DeprivilegedState(ProcessorState):
                 "a guest that enters virtual-8086 mode cannot run de-privileged here: use bare-metal or vtx"
             )
         self.privileged.flags = value & _VIRTUAL_FLAGS
-        ProcessorState.eflags.__set__(self, value & ~_VIRTUAL_FLAGS | _IF)
+        self.real.eflags = value & ~_VIRTUAL_FLAGS | _IF
 
     @property
     def interrupt_flag(self) -> bool:
@@ -98,7 +100,7 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def cpl(self) -> Ring:
-        return Ring.RING3 if ProcessorState.cpl.__get__(self) == Ring.RING3 else Ring.RING0
+        return Ring.RING3 if self.real.cpl == Ring.RING3 else Ring.RING0
 
     def refresh(self, cpl: int | None = None) -> None:
         super().refresh(None if cpl is None else Ring.RING3 if cpl == Ring.RING3 else GUEST_KERNEL_RING)
@@ -190,20 +192,14 @@ class DeprivilegedState(ProcessorState):
     def derive_real_control_registers(self) -> None:
         """Renew the real CR0 and CR4 from the guest's."""
         p = self.privileged
-        super().set_control_register(0, _REAL_CR0 | p.cr0 & _GUEST_CR0)
-        super().set_control_register(4, p.cr4 & _GUEST_CR4)
-        super().refresh()
-
-    def set_real_control_register(self, number: int, value: int) -> None:
-        """The VMM's own write, past the map."""
-        super().set_control_register(number, value)
+        self.real.set_control_register(0, _REAL_CR0 | p.cr0 & _GUEST_CR0)
+        self.real.set_control_register(4, p.cr4 & _GUEST_CR4)
+        self.real.refresh()
 
     def set_real_tables(self, gdtr: DescriptorTable, idtr: DescriptorTable, ldtr: Segment, tr: Segment) -> None:
         """Load the real descriptor-table registers with the VMM's tables."""
-        ProcessorState.gdtr.__set__(self, gdtr)
-        ProcessorState.idtr.__set__(self, idtr)
-        ProcessorState.ldtr.__set__(self, ldtr)
-        ProcessorState.tr.__set__(self, tr)
+        real = self.real
+        real.gdtr, real.idtr, real.ldtr, real.tr = gdtr, idtr, ldtr, tr
 
     @property
     def cr0(self) -> int:

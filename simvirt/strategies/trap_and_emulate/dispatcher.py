@@ -57,7 +57,7 @@ from simvirt.strategies.trap_and_emulate.reasons import (
 )
 from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
-from simvirt.x86.addresses import Gpa
+from simvirt.x86.addresses import Gpa, Gva
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import iopl
 from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction
@@ -216,7 +216,7 @@ class Dispatcher:
         complete(
             self._guest,
             self._bus,
-            PhysicalAccess(PhysicalTarget.HOLE, gpa, event.cr2 or gpa, access, self._guest.engine.instruction_length),
+            PhysicalAccess(PhysicalTarget.HOLE, gpa, Gva(linear), access, self._guest.engine.instruction_length),
         )
         self._log.emulated_instructions += self._guest.count - before
         return Stop.HANDLED

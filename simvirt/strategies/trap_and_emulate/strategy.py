@@ -72,7 +72,7 @@ class TrapAndEmulate:
         guest_memory = GuestMemory(real.engine, space)
         guest = VirtualCpu(real, guest_memory)
         allocator = Allocator(real.engine, memory, space)
-        guest.guest_state.set_real_control_register(3, allocator.directory)
+        guest.guest_state.real.set_control_register(3, allocator.directory)
         shadow = ShadowDescriptors(guest.guest_state, guest_memory, allocator, space)
         log = ExitLog()
         dispatcher = Dispatcher(real, guest, Interpreter(guest, shadow), shadow, bus, log)
