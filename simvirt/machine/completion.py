@@ -35,6 +35,7 @@ from simvirt.machine.events import (
     ReadPerformanceCounter,
     ReadTimeStampCounter,
     SoftwareInterrupt,
+    SoftwareInterruptKind,
     SystemCall,
     WatchedWrite,
 )
@@ -112,11 +113,11 @@ def _exception(cpu: Cpu, _bus: Bus, event: ExceptionRaised) -> None:
 def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
     """INT n, INT3, INTO: a trap, so its handler returns behind it. A fault on the way stands on the instruction."""
     state = cpu.state
-    if state.virtual_8086_mode and iopl(state.eflags) < 3 and event.length == 2:
+    if state.virtual_8086_mode and iopl(state.eflags) < 3 and event.kind is SoftwareInterruptKind.INT_N:
         raise general_protection(0)
     after = state.rip + event.length
-    cpu.deliver(Interruption(event.vector, Source.SOFTWARE, after if state.code_64 else after & 0xFFFFFFFF))
-    cpu.engine.count += 1
+    if cpu.deliver(Interruption(event.vector, Source.SOFTWARE, after if state.code_64 else after & 0xFFFFFFFF)):
+        cpu.engine.count += 1
 
 
 def _engine_fault(cpu: Cpu, _bus: Bus, event: EngineFault) -> None:

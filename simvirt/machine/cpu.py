@@ -7,6 +7,7 @@ has the hardware complete it (`machine.completion`), a VMM emulates it, root mod
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
@@ -42,12 +43,12 @@ from simvirt.machine.events import (
     WatchedWrite,
 )
 from simvirt.machine.faults import FaultRecord, ProcessorFault
-from simvirt.machine.fills import Refusal, Verdict
+from simvirt.machine.fills import Access, Refusal, Verdict
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
-from simvirt.x86.addresses import Port
-from simvirt.x86.decode import decode
+from simvirt.x86.addresses import PAGE_SHIFT, Port
+from simvirt.x86.decode import decode, used_memory
 from simvirt.x86.exceptions import Escalation, Vector, escalate
 from simvirt.x86.flags import Dr6, Eflags
 from simvirt.x86.operations import Operation
@@ -67,6 +68,8 @@ if TYPE_CHECKING:
 FAULT_CHAIN_LENGTH: Final = 16
 _TF: Final = int(Eflags.TF)
 _IF: Final = int(Eflags.IF)
+_RF: Final = int(Eflags.RF)
+_LARGEST_OPERAND: Final = 16
 
 
 class Shutdown(Exception):  # noqa: N818 - a state of the processor, not an error of this program
@@ -126,24 +129,27 @@ class Cpu:
             if self._stop_requested:
                 self._stop_requested = False
                 return Interrupted()
-            native = engine.run(limit, window=window)
-            if native is NativeEvent.SVM_EXIT:
-                handler = _SVM_EVENTS.get(engine.svm_exit)
-                if handler is None:
-                    raise MonitorError(f"the engine reported SVM exit {engine.svm_exit:#x}, which nothing asked for")
-                return handler(self)
-            if native is NativeEvent.LIMIT:
-                return _LIMIT_REACHED
-            if native is NativeEvent.IO:
-                return self._port_access()
-            if native is NativeEvent.REFUSED_FILL:
-                event = self._refused_fill(engine.verdict)
-                if event is not None:
-                    return event
-            elif native is NativeEvent.SYSTEM_CALL:
-                return SystemCall(engine.system_call_is_sysenter, engine.instruction_length)
-            elif native is not NativeEvent.SLICE:
-                return EngineFault(engine.status)
+            event = self._event(engine.run(limit, window=window))
+            if event is not None:
+                return event
+
+    def _event(self, native: NativeEvent) -> Event | None:
+        """What the engine returned, as a typed event; None when the run simply goes on."""
+        engine = self.engine
+        if native is NativeEvent.SVM_EXIT:
+            handler = _SVM_EVENTS.get(engine.svm_exit)
+            if handler is None:
+                raise MonitorError(f"the engine reported SVM exit {engine.svm_exit:#x}, which nothing asked for")
+            return handler(self)
+        if native is NativeEvent.LIMIT:
+            return _LIMIT_REACHED
+        if native is NativeEvent.IO:
+            return self._port_access()
+        if native is NativeEvent.REFUSED_FILL:
+            return self._refused_fill(engine.verdict)
+        if native is NativeEvent.SYSTEM_CALL:
+            return SystemCall(engine.system_call_is_sysenter, engine.instruction_length)
+        return None if native is NativeEvent.SLICE else EngineFault(engine.status)
 
     def run_natively(self) -> Event | None:
         """Run the instruction at RIP alone, with no intercepts but those that every instruction has.
@@ -160,49 +166,58 @@ class Cpu:
 
     def _refused_fill(self, verdict: Verdict) -> Event | None:
         refusal = verdict.refusal
-        if refusal is Refusal.PAGE_FAULT:
-            return ExceptionRaised(Vector.PF, verdict.error_code, verdict.gva)
-        if refusal is Refusal.SUPERVISOR_AT_CPL3:
-            return self._supervisor_access_at_cpl3(verdict)
+        if refusal is Refusal.PAGE_FAULT or refusal is Refusal.SUPERVISOR_AT_CPL3:
+            return self._page_fault(verdict)
+        if refusal is Refusal.NON_CANONICAL:
+            uses_stack = verdict.access is not Access.FETCH and SegmentRegister.SS in self._segments_used(verdict.gva)
+            return ExceptionRaised(Vector.SS if uses_stack else Vector.GP, 0)
         length = self.engine.instruction_length
         if refusal is Refusal.WATCHED_WRITE:
             return WatchedWrite(verdict.gpa, verdict.gva, length)
         target = _TARGETS[refusal]
         return PhysicalAccess(target, verdict.gpa, verdict.gva, verdict.access, length)
 
-    def _supervisor_access_at_cpl3(self, verdict: Verdict) -> Event | None:
-        """User code touched a supervisor page: its own doing, or the processor reading a descriptor or the TSS on its behalf?
+    def _page_fault(self, verdict: Verdict) -> Event | None:
+        """A page fault, unless it was the processor that read a descriptor or the TSS on behalf of code at CPL 3.
 
-        Only the descriptor tables and the TSS are read so, and only by instructions that load or check segments. The
-        engine cannot tell the two apart, so such an instruction runs alone with these ranges allowed, if its own
-        operand does not lie in the page.
+        Those accesses are supervisor-mode accesses at any CPL (SDM Vol. 3A §4.6.1), and so are the stores to an inner
+        stack. The engine does not tell them from the instruction's own, so an instruction that makes any is decoded:
+        what is not its own operand is the processor's, and the instruction runs alone with that page open to it.
         """
-        page = verdict.gva & ~0xFFF
-        if self.instruction().operation in _READS_DESCRIPTORS and not self._operand_touches(page):
-            for first, last in self._implicit_ranges():
-                if first <= page + 0xFFF and last >= page:
-                    self.engine.allow_implicit(max(first, page), min(last, page + 0xFFF))
-                    native = self.engine.run(self.engine.count + 1)
-                    self.engine.allow_implicit()
-                    if native is NativeEvent.LIMIT or native is NativeEvent.SLICE:
-                        return None
-                    if native is NativeEvent.SVM_EXIT:
-                        handler = _SVM_EVENTS.get(self.engine.svm_exit)
-                        return handler(self) if handler else EngineFault(self.engine.status)
-                    if native is NativeEvent.REFUSED_FILL and self.engine.verdict.refusal is Refusal.PAGE_FAULT:
-                        again = self.engine.verdict
-                        return ExceptionRaised(Vector.PF, again.error_code, again.gva)
-                    return EngineFault(self.engine.status)
+        engine = self.engine
+        pages: list[int] = []
+        while self._made_by_processor(verdict):
+            if engine.translate(verdict.gva, verdict.access, user=False) is None:
+                verdict = replace(engine.verdict, gva=verdict.gva)
+                if verdict.refusal is not Refusal.PAGE_FAULT:
+                    return self._refused_fill(verdict)
+                break
+            pages.append(verdict.gva >> PAGE_SHIFT)
+            engine.allow_implicit(pages)
+            try:
+                native = engine.run(engine.count + 1)
+            finally:
+                engine.allow_implicit()
+            if native is NativeEvent.LIMIT:
+                return None
+            if native is not NativeEvent.REFUSED_FILL or engine.verdict.refusal not in _PAGE_FAULTS:
+                return self._event(native)
+            verdict = engine.verdict
         return ExceptionRaised(Vector.PF, verdict.error_code, verdict.gva)
 
-    def _implicit_ranges(self) -> list[tuple[int, int]]:
-        state = self.state
-        gdtr, ldtr, tr = state.gdtr, state.ldtr, state.tr
-        return [(t.base, t.base + t.limit) for t in (gdtr, ldtr, tr) if t.limit]
+    def _made_by_processor(self, verdict: Verdict) -> bool:
+        """Is a refused access at CPL 3 an implicit supervisor-mode access?"""
+        if verdict.access is Access.FETCH or self.state.cpl != 3:
+            return False
+        _, code = self._opcode()
+        if code[0] not in _MAY_READ_DESCRIPTORS or self.instruction().operation not in _READS_DESCRIPTORS:
+            return False
+        return not self._segments_used(verdict.gva)
 
-    def _operand_touches(self, page: int) -> bool:
-        operand = self.memory_operand()
-        return operand is not None and operand[0] <= page + 0xFFF and operand[0] + operand[1] > page
+    def _segments_used(self, address: int) -> set[SegmentRegister]:
+        """The segments through which the operands of the instruction at RIP reach a linear address."""
+        operands = [use.operand for use in used_memory(self.instruction())]
+        return {o.segment for o in operands if 0 <= address - self.linear_address(o) < (o.size or _LARGEST_OPERAND)}
 
     def instruction(self) -> Instruction:
         """The instruction that the last event stands on, decoded."""
@@ -315,7 +330,10 @@ class Cpu:
         state = self.state
         state.interrupt_shadow = False
         self.engine.count += 1
-        if state.eflags & _TF:
+        eflags = state.eflags
+        if eflags & _RF:  # set for one instruction only (SDM Vol. 3B §18.3.1.1)
+            state.eflags = eflags & ~_RF
+        if eflags & _TF:
             state.set_debug_register(6, state.debug_register(6) | int(Dr6.BS))
             self.raise_exception(Vector.DB)
 
@@ -344,11 +362,13 @@ class Cpu:
         """
         self.deliver(Interruption(vector, Source.EXTERNAL, self.state.rip))
 
-    def deliver(self, what: Interruption, cr2: int | None = None) -> None:
+    def deliver(self, what: Interruption, cr2: int | None = None) -> bool:
         """Deliver `what`; exceptions on the way escalate by the table of SDM Vol. 3A §6.15.
 
+        :return: was `what` itself delivered, rather than an exception that it met?
         :raises Shutdown: a triple fault.
         """
+        wanted = what.vector, what.source
         state = self.state
         exception_filter = self.exception_filter
         if exception_filter is not None and what.source is Source.EXCEPTION:
@@ -399,7 +419,7 @@ class Cpu:
                 else:
                     what, cr2 = Interruption(fault.vector, Source.EXCEPTION, state.rip, fault.error_code), fault.cr2
             else:
-                return
+                return (what.vector, what.source) == wanted
 
     # ---------------------------------------------------------------------------------------- configuration
 
@@ -439,7 +459,10 @@ _READS_DESCRIPTORS: Final = frozenset(
         Operation.IRET,
     }
 )
-"""The instructions that read descriptor tables, and a TSS, with supervisor privilege at any CPL (SDM Vol. 3A §4.6.1)."""
+"""The instructions that read descriptor tables and the TSS with supervisor privilege at any CPL (SDM Vol. 3A §4.6.1)."""
+_MAY_READ_DESCRIPTORS: Final = frozenset(bytes.fromhex("07 0f 17 1f 8e 9a c4 c5 ca cb cf ea ff"))
+"""Their first opcode bytes."""
+_PAGE_FAULTS: Final = frozenset({Refusal.PAGE_FAULT, Refusal.SUPERVISOR_AT_CPL3})
 _CONTROL_REGISTERS: Final = (0, 2, 3, 4, 8)
 
 

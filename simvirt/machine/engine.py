@@ -26,6 +26,7 @@ from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
     CHECKED_MEMBERS,
     MAX_CPUID,
+    MAX_IMPLICIT,
     MAX_OVERRIDES,
     MAX_REGIONS,
     NativeEvent,
@@ -49,7 +50,8 @@ _HIDDEN_BASE: Final = 0xFF_0000_0000
 """Physical address, in Unicorn's space alone, of pages that no guest can map: VMCB, MSR bitmap, scratch pages."""
 _VMCB_PAGE, _MSR_BITMAP_PAGE, _SCRATCH_PAGE, _HIDDEN_PAGES = 0, 1, 3, 3 + MAX_OVERRIDES
 _VMCB_MSR_BITMAP_ADDRESS: Final = 0x48
-_VIRTUALIZATION_BITS: Final = 40
+_WIDEST_ADDRESS: Final = 40
+"""MAXPHYADDR until a CPU model says otherwise: the hidden pages lie above it for every model."""
 
 
 class SvmExit(IntEnum):
@@ -294,8 +296,7 @@ class Engine:
         record.ram, record.ram_pages = self.memory.address, self.memory.pages
         record.page_flags = self.memory.page_flags.ctypes.data
         record.a20_mask = (1 << 64) - 1
-        record.implicit_first, record.implicit_last = 1, 0
-        record.max_physical_bits = _VIRTUALIZATION_BITS
+        record.max_physical_bits, record.gigabyte_pages = _WIDEST_ADDRESS, 1
 
     def _add_hooks(self, handle: int) -> None:
         from unicorn import unicorn_const as const
@@ -380,6 +381,27 @@ class Engine:
     def follow_umip(self) -> None:
         """CR4.UMIP may have changed: the engine does not know that bit, so what it forbids is intercepted while it is set."""
         self.intercept(self.intercepts)
+
+    def set_paging_features(self, *, physical_bits: int, gigabyte_pages: bool) -> None:
+        """What CPUID tells of paging: MAXPHYADDR, from which bit on entries are reserved, and whether a PDPTE may map a page."""
+        self._record.max_physical_bits = min(physical_bits, _WIDEST_ADDRESS)
+        self._record.gigabyte_pages = gigabyte_pages
+        self.flush_tlb()
+
+    @property
+    def physical_bits(self) -> int:
+        """MAXPHYADDR (SDM Vol. 3A §4.1.4)."""
+        return int(self._record.max_physical_bits)
+
+    @property
+    def a20_mask(self) -> int:
+        """ANDed with each physical address; bit 20 is clear while the A20 gate is closed."""
+        return int(self._record.a20_mask)
+
+    @a20_mask.setter
+    def a20_mask(self, mask: int) -> None:
+        self._record.a20_mask = mask
+        self.flush_tlb()
 
     def set_cpuid(self, leaves: Iterable[tuple[int, int | None, tuple[int, int, int, int]]]) -> None:
         """Leaves of CPUID that are answered natively: (leaf, subleaf or None for any, EAX to EDX). None.
@@ -479,12 +501,16 @@ class Engine:
 
     # ---------------------------------------------------------------------------------------- memory
 
-    def translate(self, gva: int, access: Access, *, user: bool, commit: bool = False) -> Hpa | None:
+    def translate(
+        self, gva: int, access: Access, *, user: bool, commit: bool = False, explicit: bool = False
+    ) -> Hpa | None:
         """Host address of a linear address, walking as the processor does; None when refused, `verdict` says why.
 
-        `commit` sets accessed and dirty flags, as a real access does.
+        `commit` sets accessed and dirty flags, as a real access does. A supervisor-mode access is `explicit` when it is the
+        instruction's own; SMAP keeps an implicit one off user pages even while EFLAGS.AC is 1 (SDM Vol. 3A §4.6.1).
         """
-        host = self._library.translate(self._self, gva & 0xFFFF_FFFF_FFFF_FFFF, access, user, commit)
+        privilege = _USER if user else _SUPERVISOR if explicit else _SUPERVISOR_IMPLICIT
+        host = self._library.translate(self._self, gva & 0xFFFF_FFFF_FFFF_FFFF, access, privilege, commit)
         return None if host < 0 else Hpa(host)
 
     def flush_tlb(self) -> None:
@@ -545,12 +571,14 @@ class Engine:
         self._record.override_count = count
         self.flush_tlb()
 
-    def allow_implicit(self, first: int = 1, last: int = 0) -> None:
-        """Let code at CPL 3 read [`first`, `last`] with supervisor privilege, as segment loads do; no arguments.
-
-        Forbid it again.
-        """
-        self._record.implicit_first, self._record.implicit_last = first, last
+    def allow_implicit(self, pages: Iterable[int] = ()) -> None:
+        """Let code at CPL 3 access these linear pages (numbers) as supervisor, as segment loads do; none: no longer."""
+        count = 0
+        for count, page in enumerate(pages, 1):  # noqa: B007 - the last count is used
+            if count > MAX_IMPLICIT:
+                raise EngineError(f"one instruction reads more than {MAX_IMPLICIT} pages of descriptor tables")
+            self._record.implicit_pages[count - 1] = page
+        self._record.implicit_count = count
         self.flush_tlb()
 
     # ---------------------------------------------------------------------------------------- snapshots and statistics
@@ -580,6 +608,7 @@ class Engine:
         return {name: int(getattr(self._record, name)) for name in names}
 
 
+_SUPERVISOR, _USER, _SUPERVISOR_IMPLICIT = range(3)  # engine.c's enum privilege
 _EVENTS: Final = tuple(NativeEvent)
 _CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine_status")
 _REFUSAL, _FAULT_ADDRESS, _FAULT_GPA = word("refusal"), word("fault_address"), word("fault_gpa")

@@ -32,6 +32,7 @@ class Refusal(IntEnum):
     WATCHED_WRITE = 5
     EXECUTED_ALIAS = 6
     SUPERVISOR_AT_CPL3 = 7
+    NON_CANONICAL = 8
 
 
 class PageFlag(IntEnum):

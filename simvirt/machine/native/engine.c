@@ -26,7 +26,7 @@ typedef uint8_t u8;
 #define PAGE_SIZE 4096ULL
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
-enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
+enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, MAX_IMPLICIT = 8, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
 enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
 enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
 enum { GRANT_READ = 1, GRANT_WRITE = 2, GRANT_EXECUTE = 4 };              /* UC_PROT_* */
@@ -36,7 +36,9 @@ enum { UC_OK = 0, UC_ERR_EXCEPTION = 21 };
 enum refusal {
     REFUSED_NOTHING = 0, REFUSED_PAGE_FAULT = 1, REFUSED_HOLE = 2, REFUSED_MMIO = 3, REFUSED_ROM_WRITE = 4,
     REFUSED_WATCHED_WRITE = 5, REFUSED_EXECUTED_ALIAS = 6, REFUSED_SUPERVISOR_AT_CPL3 = 7,
+    REFUSED_NON_CANONICAL = 8,
 };
+enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of an access; implicit: of a system data structure */
 enum event {
     EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
     EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7,
@@ -55,6 +57,7 @@ struct block {
 #define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
 #define HF_INHIBIT_IRQ (1U << 3)
 #define EFLAGS_TF (1U << 8)
+#define EFLAGS_RF (1ULL << 16)
 #define HF_CS64 (1U << 15)
 
 struct region { u64 first_page, last_page, host_page, kind; };
@@ -74,8 +77,9 @@ struct simvirt {
     struct region regions[MAX_REGIONS];
     u64 override_count;
     struct override overrides[MAX_OVERRIDES];
-    u64 implicit_first, implicit_last;  /* linear range that one instruction at CPL 3 may read as supervisor; empty when first > last */
-    u64 max_physical_bits;
+    u64 implicit_count;
+    u64 implicit_pages[MAX_IMPLICIT];   /* linear pages that one instruction at CPL 3 may access as supervisor */
+    u64 max_physical_bits, gigabyte_pages;
     /* time */
     u64 count, limit, slice, stepping, window_wanted;
     u64 tsc_base, tsc_native, cpuid_native;
@@ -174,7 +178,8 @@ static void set_entry_flags(struct simvirt *s, u64 gpa, u8 flags) {
 #define EFER_NXE (1ULL << 11)
 #define EFLAGS_AC (1ULL << 18)
 
-static int page_walk(struct simvirt *s, u64 va, int access, int user, int implicit, int commit, struct walk *w) {
+static int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w) {
+    const int user = privilege == USER;
     const u64 cr0 = ENV64(s, s->off_env_cr), cr3 = ENV64(s, s->off_env_cr + 24), cr4 = ENV64(s, s->off_env_cr + 32);
     const u64 efer = ENV64(s, s->off_env_efer);
     const int write = access == ACCESS_WRITE, fetch = access == ACCESS_FETCH;
@@ -209,10 +214,11 @@ static int page_walk(struct simvirt *s, u64 va, int access, int user, int implic
             if (!nxe) reserved |= PTE_NX;
             if (!lma) reserved |= 0x7ff0000000000000ULL;
             if (levels == 3 && level == 3) reserved |= 0x1e6ULL | PTE_NX;
-            if (level == 4) reserved |= PTE_PS;
+            if (level == 4 || (level == 3 && lma && !s->gigabyte_pages)) reserved |= PTE_PS;
             if (large) reserved |= ((1ULL << shift) - 1) & ~0x1fffULL;
         } else if (large) {
-            reserved = 1ULL << 21;
+            const u64 bits = s->max_physical_bits < 32 ? 32 : s->max_physical_bits > 40 ? 40 : s->max_physical_bits;
+            reserved = (1ULL << 22) - (1ULL << (bits - 19));              /* Table 4-4: bits 21:(M-19), M at most 40 */
         }
         if (entry & reserved) { error |= 9; goto fault; }
         if (!(levels == 3 && level == 3)) {                               /* the PDPTEs of PAE paging carry no rights */
@@ -234,7 +240,7 @@ static int page_walk(struct simvirt *s, u64 va, int access, int user, int implic
     if (fetch && !w->executable) goto fault;
     if (write && !w->writable) goto fault;
     if (!user && !fetch && w->user_page && (cr4 & CR4_SMAP) &&
-        (implicit || !(ENV64(s, s->off_env_eflags) & EFLAGS_AC))) goto fault;
+        (privilege == SUPERVISOR_IMPLICIT || !(ENV64(s, s->off_env_eflags) & EFLAGS_AC))) goto fault;
     if (commit) {
         for (int l = levels; l > level; l--)
             if (!(levels == 3 && l == 3)) set_entry_flags(s, address[l - 1], PTE_A);
@@ -247,6 +253,11 @@ static int page_walk(struct simvirt *s, u64 va, int access, int user, int implic
 fault:
     w->error = error;
     return 0;
+}
+
+/* In IA-32e mode bits 63:47 of a linear address are all alike (SDM Vol. 1 3.3.7.1); anything else is #GP(0) or #SS(0). */
+static int canonical(const struct simvirt *s, u64 va) {
+    return !(ENV64(s, s->off_env_efer) & EFER_LMA) || va >> 47 == 0 || va >> 47 == 0x1ffff;
 }
 
 /* ------------------------------------------------------------------------------------------------ the fill callback */
@@ -275,15 +286,15 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
             entry->perms = GRANT_READ | GRANT_WRITE;
             return true;
         }
-    const int user = CPL(s) == 3;
-    int implicit = 0;
-    struct walk w;
-    if (!page_walk(s, va, access, user, 0, 1, &w)) {
+    enum privilege privilege = CPL(s) == 3 ? USER : SUPERVISOR;
+    for (u64 i = 0; i < s->implicit_count; i++)
+        if (s->implicit_pages[i] == va >> PAGE_SHIFT) privilege = SUPERVISOR_IMPLICIT;
+    struct walk w = {0};
+    if (!canonical(s, va)) return refuse(s, REFUSED_NON_CANONICAL, va, access, &w);
+    if (!page_walk(s, va, access, privilege, 1, &w)) {
         /* At CPL 3 descriptor tables and the TSS are read with supervisor privilege; the engine does not say so. */
-        implicit = user && access != ACCESS_FETCH && (w.error & 1) && !(w.error & 8) && !w.user_page;
-        if (!implicit) return refuse(s, REFUSED_PAGE_FAULT, va, access, &w);
-        if (va + PAGE_SIZE - 1 < s->implicit_first || va > s->implicit_last || !page_walk(s, va, access, 0, 1, 1, &w))
-            return refuse(s, REFUSED_SUPERVISOR_AT_CPL3, va, access, &w);
+        const int supervisor_page = access != ACCESS_FETCH && (w.error & 1) && !(w.error & 8) && !w.user_page;
+        return refuse(s, privilege == USER && supervisor_page ? REFUSED_SUPERVISOR_AT_CPL3 : REFUSED_PAGE_FAULT, va, access, &w);
     }
     w.gpa &= s->a20_mask;
     const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
@@ -578,6 +589,7 @@ static int handled_natively(struct simvirt *s, u32 code) {
     }
     ENV64(s, s->off_env_eip) += s->instruction_length;
     ENV32(s, s->off_env_hflags) &= ~HF_INHIBIT_IRQ;
+    ENV64(s, s->off_env_eflags) &= ~EFLAGS_RF;
     s->count++;
     s->native_exits++;
     return 1;
@@ -675,13 +687,13 @@ bool simvirt_invalid_hook(void *uc, void *data) {                          /* ne
 /* ------------------------------------------------------------------------------------------------ running */
 
 static void fetch_bytes(struct simvirt *s) {
-    const int user = CPL(s) == 3;
+    const enum privilege privilege = CPL(s) == 3 ? USER : SUPERVISOR;
     const u64 pc = linear_pc(s);
     struct walk w;
     u64 n = 0;
     while (n < 15) {
         u64 va = pc + n, room = PAGE_SIZE - (va & ~PAGE_MASK);
-        if (!page_walk(s, va, ACCESS_FETCH, user, 0, 0, &w)) break;
+        if (!canonical(s, va) || !page_walk(s, va, ACCESS_FETCH, privilege, 0, &w)) break;
         const u8 *p = physical(s, w.gpa, 0);
         if (!p) break;
         if (room > 15 - n) room = 15 - n;
@@ -729,18 +741,16 @@ int simvirt_run(struct simvirt *s) {
             const u64 pc = linear_pc(s);
             if (s->fault_access == ACCESS_FETCH) {
                 /* The translator reads ahead: unless the instruction at EIP itself needs the page, run up to it first. */
-                if (!stepped && (pc & PAGE_MASK) != (s->fault_address & PAGE_MASK)) { step = 1; idle = 0; continue; }
+                const int repeats = stepped && s->count == before;
+                if (!repeats && (pc & PAGE_MASK) != (s->fault_address & PAGE_MASK)) { step = 1; idle = 0; continue; }
                 s->fault_address = (pc & PAGE_MASK) == (s->fault_address & PAGE_MASK) ? pc : s->fault_address & PAGE_MASK;
                 s->current = 0;
             } else {
                 uncount_from(s, pc);
             }
             if (s->refusal == REFUSED_EXECUTED_ALIAS) {
-                struct walk w;
-                if (page_walk(s, s->fault_address, ACCESS_READ, 0, 0, 0, &w)) {
-                    const u8 *p = physical(s, w.gpa, 1);
-                    if (p) ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] &= (u8)~PAGE_EXECUTED;
-                }
+                const u8 *p = physical(s, s->fault_gpa, 1);
+                if (p) ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] &= (u8)~PAGE_EXECUTED;
                 flush_translations(s);
                 flush_tlb(s);
                 continue;
@@ -767,9 +777,10 @@ int simvirt_run(struct simvirt *s) {
 
 /* Translates without side effects (commit = 0) or as an access of the processor would (commit = 1). Returns the offset in host memory,
  * or minus the refusal, with the verdict in the record. */
-int64_t simvirt_translate(struct simvirt *s, u64 va, int access, int user, int commit) {
-    struct walk w;
-    if (!page_walk(s, va, access, user, 1, commit, &w)) { refuse(s, REFUSED_PAGE_FAULT, va, access, &w); return -REFUSED_PAGE_FAULT; }
+int64_t simvirt_translate(struct simvirt *s, u64 va, int access, int privilege, int commit) {
+    struct walk w = {0};
+    if (!canonical(s, va)) { refuse(s, REFUSED_NON_CANONICAL, va, access, &w); return -REFUSED_NON_CANONICAL; }
+    if (!page_walk(s, va, access, (enum privilege)privilege, commit, &w)) { refuse(s, REFUSED_PAGE_FAULT, va, access, &w); return -REFUSED_PAGE_FAULT; }
     w.gpa &= s->a20_mask;
     s->fault_gpa = w.gpa;
     const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
@@ -787,7 +798,7 @@ void simvirt_flush_translations(struct simvirt *s) { flush_translations(s); }
 /* Offsets of the record's members, so that Python's view of it can be checked. */
 #define MEMBERS(X) \
     X(uc) X(off_env_eip) X(off_cpu_interrupt_request) X(tlb_window) X(ram) X(regions) X(override_count) X(overrides) \
-    X(implicit_first) X(max_physical_bits) X(count) X(tsc_base) X(cpuid_count) X(cpuid) X(event) X(refusal) X(io_port) X(bytes) \
+    X(implicit_count) X(max_physical_bits) X(count) X(tsc_base) X(cpuid_count) X(cpuid) X(event) X(refusal) X(io_port) X(bytes) \
     X(byte_count) X(fills) X(remaining) X(current)
 u64 simvirt_layout(u64 *out) {
     u64 n = 0;

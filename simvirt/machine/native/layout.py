@@ -13,6 +13,7 @@ from typing import Final
 MAX_REGIONS: Final = 32
 MAX_OVERRIDES: Final = 4
 MAX_CPUID: Final = 64
+MAX_IMPLICIT: Final = 8
 _MAX_BLOCKS: Final = 1 << 20
 
 
@@ -66,7 +67,9 @@ class SharedRecord(ctypes.Structure):
         ("regions", RegionWords * MAX_REGIONS),
         *_words("override_count"),
         ("overrides", OverrideWords * MAX_OVERRIDES),
-        *_words("implicit_first implicit_last max_physical_bits"),
+        *_words("implicit_count"),
+        ("implicit_pages", ctypes.c_uint64 * MAX_IMPLICIT),
+        *_words("max_physical_bits gigabyte_pages"),
         *_words("count limit slice stepping window_wanted tsc_base tsc_native cpuid_native cpuid_count"),
         ("cpuid", CpuidWords * MAX_CPUID),
         *_words("event code instruction_length engine_status"),
@@ -95,7 +98,7 @@ CHECKED_MEMBERS: Final = [
     "regions",
     "override_count",
     "overrides",
-    "implicit_first",
+    "implicit_count",
     "max_physical_bits",
     "count",
     "tsc_base",
