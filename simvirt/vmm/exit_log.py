@@ -110,6 +110,11 @@ class ExitLog:
         self.total += 1
         return self.total
 
+    @property
+    def keeps_attempts(self) -> bool:
+        """Is there room for another attempt? The text of one that nobody keeps need not be made."""
+        return len(self.attempts) < _ATTEMPTS_KEPT
+
     def attempt(self, attempt: ResourceAttempt) -> None:
         """Keep an attempt to reach what was not given."""
         if len(self.attempts) < _ATTEMPTS_KEPT:

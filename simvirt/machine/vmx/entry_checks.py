@@ -165,8 +165,8 @@ _CONTROL_CHECKS: Final = (
         "the MSR areas of VM entry and VM exit are empty: this processor does not load or store them",
         CheckKind.CONTROLS,
         "SDM Vol. 3C §27.2.1.2",
-        lambda v: not (
-            v.read(_F.EXIT_MSR_STORE_COUNT) or v.read(_F.EXIT_MSR_LOAD_COUNT) or v.read(_F.ENTRY_MSR_LOAD_COUNT)
+        lambda v: (
+            not (v.read(_F.EXIT_MSR_STORE_COUNT) or v.read(_F.EXIT_MSR_LOAD_COUNT) or v.read(_F.ENTRY_MSR_LOAD_COUNT))
         ),
     ),
     EntryCheck(

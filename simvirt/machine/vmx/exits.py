@@ -50,7 +50,6 @@ from simvirt.x86.instruction import DebugOperand, GeneralOperand
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 from simvirt.x86.vmx import (
-    EptViolation,
     ExitReason,
     InterruptionType,
     MovDr,
@@ -164,7 +163,7 @@ def _interrupt_window(processor: NonRootProcessor, _event: InterruptWindow) -> E
 def _port(processor: NonRootProcessor, event: PortAccess) -> ExitReason | None:
     cpu = processor.cpu
     port, size = event.port, event.size
-    if not io_allowed(cpu, port, size):
+    if cpu.state.cpl and not io_allowed(cpu, port, size):
         raise general_protection(0)
     primary = processor.primary
     if primary & _IO_BITMAPS:
@@ -180,7 +179,7 @@ def _port(processor: NonRootProcessor, event: PortAccess) -> ExitReason | None:
     if event.is_string:
         _string_port(processor, event)
         qualification |= 1 << 4 | event.is_repeated << 5
-    else:
+    elif event.length > 1:
         qualification |= instruction_information.port_is_immediate(cpu) << 6
     return processor.exit(ExitReason.IO_INSTRUCTION, qualification, event.length)
 
@@ -216,22 +215,20 @@ def _watched_write(processor: NonRootProcessor, event: WatchedWrite) -> ExitReas
     )
 
 
+# `x86.vmx.EptViolation` by its bits, for this is a path that is taken often.
+_EPT_ACCESS: Final = {Access.READ: 1 << 0, Access.WRITE: 1 << 1, Access.FETCH: 1 << 2}
+_LINEAR_VALID: Final = 1 << 7
+_TO_PAGE: Final = 1 << 8
+
+
 def _ept_violation(
     processor: NonRootProcessor, gpa: int, gva: int, access: Access, *, readable: bool, executable: bool, length: int
 ) -> ExitReason:
     fields = processor.vmcs.fields
     fields[_F.GUEST_PHYSICAL_ADDRESS] = gpa
     fields[_F.GUEST_LINEAR_ADDRESS] = gva
-    violation = EptViolation(
-        read=access is Access.READ,
-        write=access is Access.WRITE,
-        fetch=access is Access.FETCH,
-        readable=readable,
-        executable=executable,
-        linear_address_valid=True,
-        to_page=True,
-    )
-    return processor.exit(ExitReason.EPT_VIOLATION, violation.encode(), length)
+    qualification = _EPT_ACCESS[access] | readable << 3 | executable << 5 | _LINEAR_VALID | _TO_PAGE
+    return processor.exit(ExitReason.EPT_VIOLATION, qualification, length)
 
 
 # -------------------------------------------------------------------------------------------- instructions

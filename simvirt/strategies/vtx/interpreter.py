@@ -27,7 +27,7 @@ from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0
 from simvirt.x86.msrs import name_of
 from simvirt.x86.registers import GeneralRegister
-from simvirt.x86.vmx import CrAccess, CrAccessType, EptViolation, IoInstruction, VmcsField
+from simvirt.x86.vmx import CrAccess, CrAccessType, IoInstruction, VmcsField
 
 if TYPE_CHECKING:
     from simvirt.machine.board import Board
@@ -80,7 +80,7 @@ def port(vcpu: VtxProcessor) -> Stop:
     size, number = (qualification & 7) + 1, Port(qualification >> 16)
     is_out, is_string = not qualification & 8, bool(qualification & 16)
     state = cpu.state
-    if not board.bus.answers(number, size):
+    if vcpu.log.keeps_attempts and not board.bus.answers(number, size):
         _note_unclaimed(vcpu, number, size, is_out=is_out)
     if not is_string:
         if is_out:
@@ -191,12 +191,12 @@ def undefined(vcpu: VtxProcessor) -> None:
 def memory(vcpu: VtxProcessor) -> None:
     """An EPT violation: nothing of the VM's lies there. The access is done as on a bus that nobody answers."""
     cpu, fields = vcpu.cpu, vcpu.vmcs.fields
-    violation = EptViolation.decode(fields[_QUALIFICATION])
+    qualification = fields[_QUALIFICATION]
     gpa = Gpa(fields[_F.GUEST_PHYSICAL_ADDRESS])
-    access = Access.FETCH if violation.fetch else Access.WRITE if violation.write else Access.READ
+    access = Access.FETCH if qualification & 4 else Access.WRITE if qualification & 2 else Access.READ
     region = vcpu.bus.region(gpa)
     target = _TARGETS.get(region.kind, PhysicalTarget.HOLE) if region is not None else PhysicalTarget.HOLE
-    if target is PhysicalTarget.HOLE:
+    if target is PhysicalTarget.HOLE and vcpu.log.keeps_attempts:
         what = f"guest-physical address {gpa:#x} ({access.name.lower()})"
         vcpu.log.attempt(ResourceAttempt(vcpu.count, what, Disposition.ABSORBED))
     event = PhysicalAccess(target, gpa, Gva(fields[_F.GUEST_LINEAR_ADDRESS]), access, fields[_LENGTH])
