@@ -42,7 +42,7 @@ class FirstDivergence:
     """The earliest instruction after which the two runs part.
 
     Attributes:
-        instruction: its number, from 1, in the order of execution.
+        instruction: its number, from 1, in the order of execution; 0 if the runs differ before the first.
         address: linear address of the instruction on the reference.
         mnemonic: the instruction, disassembled.
         component: what differs: a register by the manual's name, memory by its guest-physical address, console,

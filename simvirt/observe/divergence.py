@@ -31,6 +31,11 @@ _STEPPED: Final = 2048
 """An interval of this many instructions is stepped through; a longer one is divided first."""
 
 
+_BEFORE_ALL: Final = (
+    "The machines differ before the first instruction: the strategy does not set the guest up as the PC does."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """The runs are equal at `equal` and not at `parted`."""
@@ -90,7 +95,9 @@ def _narrow(pair: Pair, interval: Interval, stride: int) -> Interval:
     while equal < interval.parted:
         target = min(equal + stride, interval.parted)
         pair.advance(target)
-        if differ(pair.reference, pair.trial, pair.take_pages()):
+        # What differs without anybody having logged a write is found at the latest where it was seen.
+        pages = all_pages(pair.reference) if target == interval.parted else pair.take_pages()
+        if differ(pair.reference, pair.trial, pages):
             return Interval(equal, target)
         equal = target
     raise MonitorError(
@@ -110,7 +117,7 @@ def _report(pair: Pair, interval: Interval) -> FirstDivergence:
     trial.log.listener = exits.append
     watched, other_watched = InterruptWatch.on(reference), InterruptWatch.on(trial)
     pair.advance(interval.parted)
-    found = sorted(partings(reference, trial, pair.take_pages() or all_pages(reference)), key=rank)
+    found = sorted(partings(reference, trial, all_pages(reference)), key=rank)
     faults = tuple(record for record in reference.cpu.fault_chain if record.instruction == interval.equal)
     vectors, other_vectors = tuple(watched.vectors), tuple(other_watched.vectors)
     seen = Witnessed(where, tuple(found), vectors, other_vectors, faults, tuple(exits))
@@ -122,7 +129,7 @@ def _report(pair: Pair, interval: Interval) -> FirstDivergence:
         component=first.component,
         reference_value=first.reference_value,
         value=first.value,
-        explanation=explain(seen, trial.strategy.info.name),
+        explanation=explain(seen, trial.strategy.info.name) if interval.parted else _BEFORE_ALL,
         symbol=where.symbol,
         source=where.source,
         components=tuple(parting.component for parting in found),

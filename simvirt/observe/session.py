@@ -109,7 +109,7 @@ def compare(
     Args:
         guest: a name of the catalogue, a path, or an image.
         strategies: names or strategies, or "all"; the bare machine is always run, as the reference.
-        interval: instructions between two checkpoints; None lets the interval grow from 10,000 as the runs go on.
+        interval: instructions between two checkpoints; None lets the interval grow as the runs go on.
         memory: RAM in bytes, or as text like "64M".
         cpu: name of a CPU model; the default model when None.
         seed: where the PC takes randomness from.

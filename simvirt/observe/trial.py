@@ -43,6 +43,7 @@ class Trial:
         log: what the VMM does.
         error: the monitor's fault, once it has met one.
         host_seconds: time spent running so far.
+        loaded_pages: guest-physical pages, by number, that the guest's image was loaded into.
         pages_outside: host pages, by number, that the processor wrote while it ran the guest and that are not the VM's.
             A VMM's own stores do not go through the simulated processor and are not among them.
 
@@ -71,7 +72,7 @@ class Trial:
         self.error: RunError | None = None
         self.host_seconds = 0.0
         self.pages_outside: set[int] = set()
-        self.take_dirty_pages()
+        self.loaded_pages = self.take_dirty_pages()
         self.pages_outside.clear()  # what the strategy wrote while it built the machine
 
     @property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 import pytest
 
 from simvirt.errors import MonitorError
+from simvirt.guests.image import GuestImage
 from simvirt.guests.resolve import resolve
 from simvirt.machine.machine import Machine
 from simvirt.observe.comparison import Equivalence, FirstDivergence
@@ -15,6 +17,7 @@ from simvirt.observe.results import RunConfig
 from simvirt.observe.session import compare
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
+from simvirt.strategies.strategy import MachineConfig, Virtualized
 from simvirt.x86.registers import GeneralRegister
 from tests.observe.faulty import Change, Faulty, fail, flip_flags, flip_memory, flip_register, put_console
 
@@ -57,8 +60,7 @@ def test_around_checkpoints_and_far_from_them(at: int) -> None:
 
 @pytest.mark.parametrize("interval", [1, 7, 100_000])
 def test_the_interval_does_not_change_what_is_found(interval: int) -> None:
-    found = divergence("sensitive", Faulty(3_000, flip_memory(QUIET_PAGE)), interval if interval > 1 else 500)
-    assert found.instruction == 3_000
+    assert divergence("ticker", Faulty(1_500, flip_memory(QUIET_PAGE)), interval).instruction == 1_500
 
 
 def test_values_place_and_explanation() -> None:
@@ -94,6 +96,48 @@ def test_a_failing_monitor_diverges_where_it_fails() -> None:
     assert (found.instruction, found.component) == (77, "outcome")
     assert "the monitor has a bug" in str(found.value)
     assert comparison.run("faulty").error is not None
+
+
+def test_machines_that_differ_from_the_beginning() -> None:
+    class Spoilt(Faulty):
+        def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
+            built = super().build(image, config)
+            flip_memory(QUIET_PAGE)(built.machine)
+            return built
+
+    found = divergence("hello", Spoilt())
+    assert (found.instruction, found.component) == (0, f"memory at {QUIET_PAGE:#x}")
+    assert "before the first instruction" in found.explanation
+
+
+def test_an_interrupt_that_is_delivered_wrongly() -> None:
+    class Shifted(Faulty):
+        def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
+            built = super().build(image, config)
+            below = built.machine.processor
+
+            class Processor:
+                def inject_interrupt(self, vector: int) -> None:
+                    below.inject_interrupt(vector)
+                    flip_flags(ALIGNMENT_CHECK)(built.machine)
+
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(below, name)
+
+            built.machine.processor = Processor()
+            return built
+
+    found = divergence("ticker", Shifted(), interval=1)
+    assert found.component == "EFLAGS"
+    assert "Both took vector 0x20 here" in found.explanation
+
+
+def test_a_write_that_nobody_logged_is_seen_at_the_end() -> None:
+    def write_behind_everybody(machine: Machine) -> None:
+        machine.memory.view[QUIET_PAGE] ^= 1
+
+    found = divergence("hello", Faulty(100, write_behind_everybody))
+    assert found.component == f"memory at {QUIET_PAGE:#x}"
 
 
 def test_the_search_is_repeatable() -> None:

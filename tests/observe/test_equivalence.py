@@ -7,7 +7,7 @@ import pytest
 from simvirt.guests.catalogue import guests
 from simvirt.machine.machine import Outcome
 from simvirt.observe.comparison import Equivalence
-from simvirt.observe.equivalence import LARGEST_INTERVAL, Checkpoints
+from simvirt.observe.equivalence import FIRST_INTERVAL, LARGEST_INTERVAL, Checkpoints
 from simvirt.observe.session import compare
 from simvirt.x86.registers import GeneralRegister
 from tests.observe.faulty import Faulty, flip_register
@@ -23,6 +23,12 @@ def test_a_machine_is_equivalent_to_itself(guest: str) -> None:
     reference, other = (run.to_dict() for run in comparison.runs)
     for same in ("outcome", "guest_status", "console", "counted", "config"):
         assert reference[same] == other[same]
+
+
+@pytest.mark.parametrize("guest", ["hello", "ticker", "triple-fault"])
+@pytest.mark.parametrize("strategy", ["trap-and-emulate", "vtx"])
+def test_the_shipped_strategies_at_every_single_instruction(guest: str, strategy: str) -> None:
+    assert compare(guest, [strategy], interval=1).verdicts[strategy].equivalence is Equivalence.EQUIVALENT
 
 
 def test_undetermined_when_the_limit_comes_first() -> None:
@@ -64,12 +70,12 @@ def test_a_guest_gone_astray_is_stopped_in_the_end() -> None:
 
 def test_checkpoints_grow_up_to_a_limit() -> None:
     checkpoints, at, distances = Checkpoints(), 0, []
-    for _ in range(20):
+    for _ in range(300):
         following = checkpoints.after(at)
         distances.append(following - at)
         at = following
     assert distances == sorted(distances)
-    assert distances[0] == 10_000
+    assert distances[0] == FIRST_INTERVAL
     assert distances[-1] == LARGEST_INTERVAL
 
 
