@@ -745,6 +745,7 @@ int simvirt_run(struct simvirt *s) {
                 if (!repeats && (pc & PAGE_MASK) != (s->fault_address & PAGE_MASK)) { step = 1; idle = 0; continue; }
                 s->fault_address = (pc & PAGE_MASK) == (s->fault_address & PAGE_MASK) ? pc : s->fault_address & PAGE_MASK;
                 s->current = 0;
+                if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }  /* the fault belongs to the next instruction */
             } else {
                 uncount_from(s, pc);
             }
