@@ -585,6 +585,7 @@ class Engine:
 
     def save_image(self) -> bytes:
         """The settled state image; the same for the same state on any host."""
+        self.state.settle_floating_point()
         return bytes(self.state.image)
 
     def restore_image(self, image: bytes) -> None:

@@ -37,6 +37,8 @@ class StateOffsets:
     idt: int = 400
     cr: int = 424
     efer: int = 592
+    fpregs: int = 624
+    ft0: int = 784
     sysenter_cs: int = 4800
     sysenter_esp: int = 4808
     sysenter_eip: int = 4816

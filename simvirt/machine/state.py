@@ -26,6 +26,9 @@ _ARITHMETIC: Final = int(Eflags.ARITHMETIC)
 _CR0_PE: Final = int(Cr0.PE)
 _VM: Final = int(Eflags.VM)
 
+_SIX_ZEROS: Final = bytes(6)
+_SIXTEEN_ZEROS: Final = bytes(16)
+
 # Bits of the engine's hflags (QEMU's target/i386/cpu.h).
 _INHIBIT_IRQ: Final = 1 << 3
 _CS32: Final = 1 << 4
@@ -355,11 +358,22 @@ class ProcessorState:
     @property
     def floating_point(self) -> bytes:
         """The part of the image that holds the x87, MMX and SSE registers, for comparison."""
+        self.settle_floating_point()
         return bytes(self.image[self._o.efer + 8 : self._o.sysenter_cs])
 
     @floating_point.setter
     def floating_point(self, value: bytes) -> None:
         self.image[self._o.efer + 8 : self._o.sysenter_cs] = value
+
+    def settle_floating_point(self) -> None:
+        """Clear what lies among the x87 registers without being state.
+
+        The six bytes behind each register's ten, and the engine's scratch register, hold what the host left there.
+        """
+        image, o = self.image, self._o
+        for at in range(o.fpregs, o.fpregs + 128, 16):
+            image[at + 10 : at + 16] = _SIX_ZEROS
+        image[o.ft0 : o.ft0 + 16] = _SIXTEEN_ZEROS
 
     def debug_register(self, number: int) -> int:
         return self._q[self._o.dr // 8 + number]
