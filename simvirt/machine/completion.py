@@ -7,7 +7,7 @@ a table over the event union; each entry reads like the instruction's page in SD
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
 from simvirt.machine import device_access
@@ -53,27 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.cpu import Cpu
-    from simvirt.machine.memory import Region
-    from simvirt.x86.addresses import Gpa, Port
-    from simvirt.x86.cpuid import CpuModel
-
-
-class Bus(Protocol):
-    """What lies outside the processor: ports, device memory, time, and the model that CPUID tells of."""
-
-    cpu_model: CpuModel
-
-    def read_port(self, port: Port, size: int) -> int: ...
-
-    def write_port(self, port: Port, size: int, value: int) -> None: ...
-
-    def read_memory(self, gpa: Gpa, size: int) -> int: ...
-
-    def write_memory(self, gpa: Gpa, size: int, value: int) -> None: ...
-
-    def time_stamp(self) -> int: ...
-
-    def region(self, gpa: Gpa) -> Region | None: ...
+    from simvirt.machine.processor_bus import Bus
 
 
 def complete(cpu: Cpu, bus: Bus, event: Event) -> None:

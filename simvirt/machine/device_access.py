@@ -20,8 +20,8 @@ from simvirt.x86.decode import used_memory
 from simvirt.x86.exceptions import Vector
 
 if TYPE_CHECKING:
-    from simvirt.machine.completion import Bus
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.processor_bus import Bus
 
 _HOLE: Final = b"\xff" * PAGE_SIZE
 

@@ -17,8 +17,8 @@ from simvirt.x86.msrs import Msr
 from simvirt.x86.registers import SegmentRegister
 
 if TYPE_CHECKING:
-    from simvirt.machine.completion import Bus
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.processor_bus import Bus
 
 _O: Final = StateOffsets()
 

@@ -38,8 +38,8 @@ from simvirt.x86.vmx import (
 )
 
 if TYPE_CHECKING:
-    from simvirt.machine.completion import Bus
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.processor_bus import Bus
     from simvirt.machine.vmx.vmcs import Vmcs
 
 

@@ -1,0 +1,35 @@
+"""The processor's bus, as the processor sees it: whatever answers its accesses and questions, a PC or a VMM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from simvirt.x86.addresses import Gpa, Port
+    from simvirt.x86.cpuid import CpuModel
+
+
+class Bus(Protocol):
+    """What lies outside the processor: ports, device memory, time, and the model that CPUID tells of."""
+
+    cpu_model: CpuModel
+
+    def read_port(self, port: Port, size: int) -> int:
+        """IN of `size` bytes."""
+        ...
+
+    def write_port(self, port: Port, size: int, value: int) -> None:
+        """OUT of `size` bytes."""
+        ...
+
+    def read_memory(self, gpa: Gpa, size: int) -> int:
+        """Read of device memory."""
+        ...
+
+    def write_memory(self, gpa: Gpa, size: int, value: int) -> None:
+        """Write of device memory."""
+        ...
+
+    def time_stamp(self) -> int:
+        """The time-stamp counter."""
+        ...
