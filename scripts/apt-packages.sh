@@ -10,6 +10,9 @@ set -euo pipefail
 packages=(
     "qemu-system-x86 qemu-system-i386" # a second implementation of the PC, to compare devices and guests with
     "gdb gdb"                          # reads the state of a guest under QEMU
+    "gcc gcc"                          # with binutils, the other toolchain of `simvirt build`
+    "zsh zsh"                          # shells that simvirt has completions for
+    "fish fish"
 )
 
 missing() {
