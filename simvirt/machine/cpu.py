@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 FAULT_CHAIN_LENGTH: Final = 16
 _TF: Final = int(Eflags.TF)
+_RF: Final = int(Eflags.RF)
 _IF: Final = int(Eflags.IF)
 _RF: Final = int(Eflags.RF)
 _LARGEST_OPERAND: Final = 16
@@ -323,17 +324,24 @@ class Cpu:
         state = self.state
         rip = state.rip + length
         state.rip = rip if state.code_64 else rip & 0xFFFFFFFF
+        if state.eflags & _RF:
+            state.eflags &= ~_RF
         self.retire()
 
-    def retire(self) -> None:
-        """As `advance`, for an instruction that has set RIP itself."""
+    def retire(self, *, stepping: bool | None = None) -> None:
+        """As `advance`, for an instruction that has set RIP itself.
+
+        `stepping` is what TF was when the instruction began, for one that changes it: the trap goes by that (SDM Vol. 3B §17.3.1.4).
+        """
         state = self.state
         state.interrupt_shadow = False
         self.engine.count += 1
         eflags = state.eflags
-        if eflags & _RF:  # set for one instruction only (SDM Vol. 3B §18.3.1.1)
-            state.eflags = eflags & ~_RF
-        if eflags & _TF:
+        if stepping is None:
+            stepping = bool(eflags & _TF)
+            if eflags & _RF:  # set for one instruction only (SDM Vol. 3B §18.3.1.1)
+                state.eflags = eflags & ~_RF
+        if stepping:
             state.set_debug_register(6, state.debug_register(6) | int(Dr6.BS))
             self.raise_exception(Vector.DB)
 

@@ -33,6 +33,7 @@ class Refusal(IntEnum):
     EXECUTED_ALIAS = 6
     SUPERVISOR_AT_CPL3 = 7
     NON_CANONICAL = 8
+    READ_AHEAD = 9
 
 
 class PageFlag(IntEnum):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from simvirt.vmm.virtual_cpu import VirtualCpu
 
 _IF: Final = int(Eflags.IF)
+_TF: Final = int(Eflags.TF)
 _NT: Final = int(Eflags.NT)
 _VM: Final = int(Eflags.VM)
 _IOPL: Final = int(Eflags.IOPL)
@@ -458,7 +459,7 @@ class Interpreter:
             self._outer_stack(stack_selector, stack, new_sp, rpl)
         state.eflags = new_flags
         state.refresh()
-        self._cpu.retire()
+        self._cpu.retire(stepping=bool(eflags & _TF))
 
     def _sysexit(self, _instruction: Instruction) -> None:
         """SYSEXIT (SDM Vol. 2B): to ring 3 with the flat segments behind IA32_SYSENTER_CS."""

@@ -25,7 +25,7 @@ STRATEGIES = ("bare-metal", "trap-and-emulate", "vtx")
 CPU_MODEL = "core2"
 BUDGET = 60_000
 """Instructions after which a random program is stopped; most end long before."""
-UNSUPPORTED = {"trap-and-emulate": Feature.PAGING}
+UNSUPPORTED = {"trap-and-emulate": Feature.PAGING | Feature.CALL_GATES}
 """What a strategy does not run so far."""
 
 

@@ -31,9 +31,10 @@ class Feature(Flag):
     """STI, MOV SS, POP SS."""
     TRAP_FLAG = auto()
     FAR = auto()
+    CALL_GATES = auto()
     PAGING = auto()
     UNPRIVILEGED = STRINGS | FAULTS | SELF_MODIFYING | USER
-    EVERYTHING = UNPRIVILEGED | PORTS | TIME | INTERRUPTS | SHADOWS | TRAP_FLAG | FAR | PAGING
+    EVERYTHING = UNPRIVILEGED | PORTS | TIME | INTERRUPTS | SHADOWS | TRAP_FLAG | FAR | CALL_GATES | PAGING
 
 
 REGISTERS = (0, 1, 2, 3, 6, 7)
@@ -83,6 +84,11 @@ class Body:
         """A few plain instructions."""
         for _ in range(self.rng.randint(0, most)):
             plain(self)
+
+    def some_and_a_piece(self) -> None:
+        """What fills a loop."""
+        self.some(4)
+        choose(self)
 
     def looped(self, times: int, inside: Callable[[], None]) -> None:
         """Run `inside` `times` times, whatever it does to registers."""
@@ -185,7 +191,7 @@ def branch(b: Body) -> None:
 @piece(3)
 def loop(b: Body) -> None:
     if b.in_loop < 2:
-        b.looped(b.rng.randint(1, 6), lambda: (b.some(4), choose(b)) and None)
+        b.looped(b.rng.randint(1, 6), b.some_and_a_piece)
 
 
 @piece(2)
@@ -214,7 +220,7 @@ def call(b: Body) -> None:
     a.jump("e9", over)
     a.label(routine)
     b.some()
-    a.emit(b.rng.choice(("c3", "6a07 59 c3", "6a00 c20400")))
+    a.emit(b.rng.choice(("c3", "6a07 59 c3", "f3c3")))
     a.label(over)
 
 
@@ -296,7 +302,7 @@ def protection_fault(b: Body) -> None:
     b.resume_at(after)
     b.some()
     kernel = ("66b8f8ff 8ec0", "66b80800 8ed0", "cd90", "66b83b00 8ee8", "66b80000 8ed0")
-    user = ("fa", "fb", "f4", "0f20c0", "0f22d8", "e421", "e620", "ec".join(("66bafd03", "")), "cd82", "0f011d00000400", "0f06", "66b81000 8ed8")
+    user = ("fa", "fb", "f4", "0f20c0", "0f22d8", "e421", "e620", "66bafd03 ec", "cd82", "0f011d00000400", "0f06", "66b81000 8ed8")
     b.a.emit(b.rng.choice(user if b.in_user else kernel))
     b.some(1)
     b.a.label(after)
@@ -310,7 +316,7 @@ def software_interrupt(b: Body) -> None:
 @piece(3, Feature.USER, user=False)
 def user_excursion(b: Body) -> None:
     """IRET to ring 3, run some pieces there, come back by INT."""
-    a, user, back = b.a, a_label(b, "user"), a_label(b, "back")
+    a, user, back = b.a, b.a.fresh("user"), b.a.fresh("back")
     a.emit("8925", d32(frame.SAVED_ESP)).emit("8925", d32(frame.TSS + 4))
     a.address(f"c705{d32(frame.USER_RETURN).hex()}", back)
     iopl = 0x3000 if b.features & Feature.PORTS and b.rng.random() < 0.2 else 0
@@ -329,10 +335,6 @@ def user_excursion(b: Body) -> None:
         b.a.emit("fb")
 
 
-def a_label(b: Body, stem: str) -> str:
-    return b.a.fresh(stem)
-
-
 @piece(2, Feature.FAR, user=False)
 def far_call(b: Body) -> None:
     a, routine, over = b.a, b.a.fresh(), b.a.fresh()
@@ -344,7 +346,7 @@ def far_call(b: Body) -> None:
     a.label(over)
 
 
-@piece(1, Feature.FAR)
+@piece(1, Feature.CALL_GATES)
 def call_gate(b: Body) -> None:
     if b.in_user:
         b.a.emit("9a00000000", d16(frame.CALL_GATE))
@@ -362,7 +364,8 @@ def shadow(b: Body) -> None:
     repeated = string_operation(b) if b.features & Feature.STRINGS and rng.random() < 0.4 else b""
     if rng.random() < 0.4:
         a.emit("fa")
-    a.emit("66ba1000" if not repeated else "")
+    if not repeated:
+        a.emit("66ba1000")
     starts = ["fb", "6a10 17", "fb 6a10 17", "fb fb"]
     if not repeated:
         starts += ["8ed2", "fb 8ed2", "fa 8ed2 fb"]
@@ -370,13 +373,11 @@ def shadow(b: Body) -> None:
     if repeated:
         a.emit(repeated)
     else:
-        ends = ["40", "9090", "fa", "fb", "eb00", "cd80", "cc", "9c 58", "e621", "e480"]
+        ends = ["40", "9090", "fa", "fb", "eb00", "cd80", "cc", "9c 58"]
+        ends += ["e680", "e480"] if b.features & Feature.PORTS else []
         ends += ["0fa2", "0f31"] if b.features & Feature.TIME else []
         ends += ["0f0b", "d400", "cd90"] if b.features & Feature.FAULTS else []
-        if "e621" in ends and not b.features & Feature.PORTS:
-            ends = [e for e in ends if e not in ("e621", "e480")]
-        end = rng.choice(ends)
-        a.emit("b0ee" + end if end == "e621" else end)
+        a.emit(rng.choice(ends))
     a.label(after)
 
 
@@ -457,7 +458,8 @@ def string_port(b: Body) -> None:
 
 @piece(2, Feature.TIME)
 def time(b: Body) -> None:
-    b.a.emit(b.rng.choice(("0f31", "31c0 0fa2", "b801000000 0fa2", "0f31 31c8 0f31", "b000 e643 e440 e440"[: 4 if b.in_user else 99])))
+    codes = ["0f31", "31c0 0fa2", "b801000000 0fa2", "0f31 31c8 0f31"]
+    b.a.emit(b.rng.choice(codes if b.in_user else [*codes, "b000 e643 e440 e440"]))
 
 
 # ---------------------------------------------------------------------------------------------------- the choice

@@ -94,6 +94,7 @@ def assemble(name: str, body: object, features: Feature = Feature(0), rng: rando
         for offset in memory.ROUTINE_OFFSETS:
             contents[frame.ROUTINES + 0x1000 * page + offset] = memory.routine(rng.getrandbits(16))
     contents[frame.DATA] = rng.randbytes(frame.DATA_SIZE // 2)
+    contents[frame.RESUME] = d32(a["end"])
     if paging:
         contents |= frame.page_tables()
     for address, data in contents.items():

@@ -36,7 +36,7 @@ enum { UC_OK = 0, UC_ERR_EXCEPTION = 21 };
 enum refusal {
     REFUSED_NOTHING = 0, REFUSED_PAGE_FAULT = 1, REFUSED_HOLE = 2, REFUSED_MMIO = 3, REFUSED_ROM_WRITE = 4,
     REFUSED_WATCHED_WRITE = 5, REFUSED_EXECUTED_ALIAS = 6, REFUSED_SUPERVISOR_AT_CPL3 = 7,
-    REFUSED_NON_CANONICAL = 8,
+    REFUSED_NON_CANONICAL = 8, REFUSED_READ_AHEAD = 9,
 };
 enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of an access; implicit: of a system data structure */
 enum event {
@@ -63,7 +63,7 @@ struct block {
 struct region { u64 first_page, last_page, host_page, kind; };
 struct override { u64 page, host_page; };
 struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
-struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, dirty, user_page, level; };
+struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, accessed, dirty, user_page, level; };
 
 struct simvirt {
     /* the engine, filled in by Python */
@@ -100,6 +100,7 @@ struct simvirt {
     int64_t granted;                    /* `remaining` when `count` was last brought up to date */
     u64 requested, stopping;
     u64 saved_registers[16], saved_dr[8], io_pending;
+    u64 alias_page;                     /* 1 + host page that one instruction may write although it is executed and this alias is not */
     const struct block *blocks[MAX_BLOCKS];
 };
 
@@ -125,6 +126,12 @@ static void flush_tlb(struct simvirt *s) { ((ctl_fn)s->ctl)((void *)s->uc, UC_CT
 static void flush_translations(struct simvirt *s) {
     ((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_FLUSH, 0, UC_CTL_IO_WRITE));
     s->current = 0;
+}
+
+static u64 linear_pc(const struct simvirt *s) {
+    const u64 eip = ENV64(s, s->off_env_eip);
+    if (ENV32(s, s->off_env_hflags) & HF_CS64) return eip;
+    return (eip + ENV64(s, s->off_env_segs + 24 + 8)) & 0xffffffffULL;
 }
 
 /* ------------------------------------------------------------------------------------------------ physical memory */
@@ -183,7 +190,7 @@ static int page_walk(struct simvirt *s, u64 va, int access, enum privilege privi
     const u64 cr0 = ENV64(s, s->off_env_cr), cr3 = ENV64(s, s->off_env_cr + 24), cr4 = ENV64(s, s->off_env_cr + 32);
     const u64 efer = ENV64(s, s->off_env_efer);
     const int write = access == ACCESS_WRITE, fetch = access == ACCESS_FETCH;
-    w->writable = w->executable = w->dirty = 1;
+    w->writable = w->executable = w->accessed = w->dirty = 1;
     w->user_page = 1;
     w->error = w->gpa_of_fault = 0;
     w->level = 0;
@@ -221,7 +228,8 @@ static int page_walk(struct simvirt *s, u64 va, int access, enum privilege privi
             reserved = (1ULL << 22) - (1ULL << (bits - 19));              /* Table 4-4: bits 21:(M-19), M at most 40 */
         }
         if (entry & reserved) { error |= 9; goto fault; }
-        if (!(levels == 3 && level == 3)) {                               /* the PDPTEs of PAE paging carry no rights */
+        if (!(levels == 3 && level == 3)) {                               /* the PDPTEs of PAE paging carry no rights and no flags */
+            if (!(entry & PTE_A)) w->accessed = 0;
             rights_and &= entry;
             if (nxe) nx |= entry & PTE_NX;
         }
@@ -291,6 +299,11 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
         if (s->implicit_pages[i] == va >> PAGE_SHIFT) privilege = SUPERVISOR_IMPLICIT;
     struct walk w = {0};
     if (!canonical(s, va)) return refuse(s, REFUSED_NON_CANONICAL, va, access, &w);
+    /* The translator reads ahead of what is executed, and how far depends on where a run stops: that must not show in accessed flags.
+     * simvirt_run asks again for the instruction that really needs the page. */
+    if (access == ACCESS_FETCH && (ENV64(s, s->off_env_cr) & CR0_PG) && s->requested != 1 && ((va ^ linear_pc(s)) & PAGE_MASK) &&
+        page_walk(s, va, access, privilege, 0, &w) && !w.accessed)
+        return refuse(s, REFUSED_READ_AHEAD, va, access, &w);
     if (!page_walk(s, va, access, privilege, 1, &w)) {
         /* At CPL 3 descriptor tables and the TSS are read with supervisor privilege; the engine does not say so. */
         const int supervisor_page = access != ACCESS_FETCH && (w.error & 1) && !(w.error & 8) && !w.user_page;
@@ -304,7 +317,8 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     const u64 host_page = r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page;
     u8 *flags = (u8 *)s->page_flags + host_page;
     if (access == ACCESS_WRITE && (*flags & PAGE_WATCHED)) return refuse(s, REFUSED_WATCHED_WRITE, va, access, &w);
-    if (access == ACCESS_WRITE && (*flags & PAGE_EXECUTED) && !w.executable)
+    const int writing = s->alias_page == host_page + 1;
+    if (access == ACCESS_WRITE && (*flags & PAGE_EXECUTED) && !w.executable && !writing)
         return refuse(s, REFUSED_EXECUTED_ALIAS, va, access, &w);
     if (access == ACCESS_FETCH) {
         if (!(*flags & PAGE_EXECUTED)) {
@@ -316,7 +330,7 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     u32 grant = GRANT_READ;
     if ((*flags & PAGE_EXECUTED) && w.executable) grant |= GRANT_EXECUTE;
     if (w.writable && w.dirty && r->kind == REGION_RAM && (*flags & PAGE_DIRTY) && !(*flags & PAGE_WATCHED) &&
-        (!(*flags & PAGE_EXECUTED) || w.executable))
+        (!(*flags & PAGE_EXECUTED) || w.executable || writing))
         grant |= GRANT_WRITE;
     entry->paddr = host_page << PAGE_SHIFT;
     entry->perms = grant;
@@ -379,12 +393,6 @@ static int index_in_block(const struct block *b, u64 pc, u64 *length) {
     return pc == b->pc + b->size ? b->icount : -1;
 }
 
-static u64 linear_pc(const struct simvirt *s) {
-    const u64 eip = ENV64(s, s->off_env_eip);
-    if (ENV32(s, s->off_env_hflags) & HF_CS64) return eip;
-    return (eip + ENV64(s, s->off_env_segs + 24 + 8)) & 0xffffffffULL;
-}
-
 /* Translated blocks count `remaining` down; `count` is brought up to date whenever somebody looks. */
 static void settle_count(struct simvirt *s) {
     s->count += (u64)(s->granted - s->remaining);
@@ -434,6 +442,9 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
         stop(s);
         return;
     }
+    /* RF lasts for one instruction, the engine clears it at the end of a block. No instruction can see it, so it goes as the first one
+     * begins; blocks that begin with RF are translations of their own and always come here. */
+    if (b->flags & EFLAGS_RF) ENV64(s, s->off_env_eflags) &= ~EFLAGS_RF;
     s->blocks[number] = b;
     s->current = number;
     s->count = n;
@@ -516,7 +527,7 @@ static const u8 *after_call(const u8 *at, const void *function) {
 static u8 *put(u8 *to, const void *bytes, size_t n) { return (u8 *)memcpy(to, bytes, n) + n; }
 
 static void count_in_line(struct simvirt *s, const struct block *b) {
-    if (b->icount > 127 || b->cflags & CF_COUNT_MASK || b->code_size < SEARCHED + LONGEST) return;
+    if (b->icount > 127 || b->cflags & CF_COUNT_MASK || b->flags & EFLAGS_RF || b->code_size < SEARCHED + LONGEST) return;
     u8 *at = (u8 *)b->code;
     const u8 *first = NULL, *behind = NULL;
     for (const u8 *end = at + SEARCHED; at < end; at++) {
@@ -627,14 +638,13 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
     if (code == SVM_VINTR) {
         *(u32 *)(s->cpu + s->off_cpu_interrupt_request) &= ~CPU_INTERRUPT_VIRQ;
     } else {
-        const u64 pc = linear_pc(s);
-        /* a trap's EIP stands behind its instruction, which has been executed: the debug exception of a single step */
-        settle_count(s);
-        if (code == SVM_EXCEPTION + 1 && s->current) {
-            uncount_from(s, pc);
+        /* The debug exception of a single step is a trap: its instruction has been executed, wherever that led, to itself perhaps. */
+        if (code == SVM_EXCEPTION + 1 && s->current && (s->blocks[s->current]->flags & EFLAGS_TF)) {
+            settle_count(s);
+            s->current = 0;
             s->instruction_length = 0;
         } else {
-            uncount_from(s, pc);
+            uncount_from(s, linear_pc(s));
         }
         if (handled_natively(s, code)) return;
     }
@@ -718,7 +728,7 @@ static void settle_flags(struct simvirt *s) {
 
 /* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
 int simvirt_run(struct simvirt *s) {
-    u64 step = 0;
+    u64 step = 0, slice = s->slice, alias_count = ~0ULL, alias_page = 0;
     u32 *pending = (u32 *)(s->cpu + s->off_cpu_interrupt_request), *next = (u32 *)(s->cpu + s->off_cpu_cflags_next);
     for (int idle = 0; idle < 64; idle++) {
         const u64 before = s->count;
@@ -733,16 +743,24 @@ int simvirt_run(struct simvirt *s) {
         const int status = ((emu_start_fn)s->emu_start)((void *)s->uc, ENV64(s, s->off_env_eip), 0, 0, 0);
         *next = ~0U;
         settle_count(s);
-        const int stepped = step == 1;
+        const int stepped = step == 1 && s->count == before;              /* and not yet past that one instruction */
         step = 0;
+        const int was_writing = s->alias_page != 0;
+        if (was_writing) {
+            s->alias_page = 0;
+            s->slice = slice;
+            flush_translations(s);
+            flush_tlb(s);
+            if (s->event == EVENT_SLICE && status == UC_OK) { idle = 0; continue; }
+        }
         s->engine_status = (u64)status;
         if (status == UC_ERR_EXCEPTION && s->refusal) {
             s->fault_address = (s->fault_address & PAGE_MASK) | (*(u64 *)(s->uc + s->off_uc_bad_address) & ~PAGE_MASK);
             const u64 pc = linear_pc(s);
             if (s->fault_access == ACCESS_FETCH) {
                 /* The translator reads ahead: unless the instruction at EIP itself needs the page, run up to it first. */
-                const int repeats = stepped && s->count == before;
-                if (!repeats && (pc & PAGE_MASK) != (s->fault_address & PAGE_MASK)) { step = 1; idle = 0; continue; }
+                if (!stepped && (pc & PAGE_MASK) != (s->fault_address & PAGE_MASK)) { step = 1; idle = 0; continue; }
+                if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
                 s->fault_address = (pc & PAGE_MASK) == (s->fault_address & PAGE_MASK) ? pc : s->fault_address & PAGE_MASK;
                 s->current = 0;
                 if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }  /* the fault belongs to the next instruction */
@@ -750,8 +768,20 @@ int simvirt_run(struct simvirt *s) {
                 uncount_from(s, pc);
             }
             if (s->refusal == REFUSED_EXECUTED_ALIAS) {
+                /* Nothing in that page has been executed any more, until the next fetch from it. When the very instruction that writes
+                 * lies there, that would go on for ever: then it runs alone and may write, and its translation goes afterwards. */
                 const u8 *p = physical(s, s->fault_gpa, 1);
-                if (p) ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] &= (u8)~PAGE_EXECUTED;
+                const u64 page = p ? (u64)(p - (u8 *)s->ram) >> PAGE_SHIFT : 0;
+                if (s->count > before) idle = 0;
+                if (alias_count == s->count && alias_page == page) {
+                    s->alias_page = page + 1;
+                    slice = s->slice;
+                    s->slice = s->count + 1;
+                    step = 1;
+                } else if (p) {
+                    ((u8 *)s->page_flags)[page] &= (u8)~PAGE_EXECUTED;
+                }
+                alias_count = s->count, alias_page = page;
                 flush_translations(s);
                 flush_tlb(s);
                 continue;

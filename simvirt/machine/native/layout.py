@@ -84,7 +84,7 @@ class SharedRecord(ctypes.Structure):
         *_words("requested stopping"),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
-        *_words("io_pending"),
+        *_words("io_pending alias_page"),
         ("blocks", ctypes.c_uint64 * _MAX_BLOCKS),
     ]
 
