@@ -2,8 +2,8 @@
 
 The instruction at RIP touches a guest-physical page that is no memory. Whatever it is, a MOV, a read-modify-write, a
 string instruction, it runs by itself with that page replaced by a scratch page: before it, the page is filled with what
-a read of the device returns; after it, what it changed is written to the device. So no instruction needs an emulation
-of its own.
+reads of the device return; after it, what it wrote there is written to the device. So no instruction needs an emulation
+of its own. Which bytes it reads and writes is what the decoder says of its operands.
 """
 
 from __future__ import annotations
@@ -20,47 +20,55 @@ from simvirt.x86.decode import used_memory
 from simvirt.x86.exceptions import Vector
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.processor_bus import Bus
 
 _HOLE: Final = b"\xff" * PAGE_SIZE
+_BUS_WIDTH: Final = 8
+"""Bytes of the widest access to a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """Bytes that the instruction accesses, by linear address."""
+
+    start: int
+    size: int
+    reads: bool
+    writes: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """One page of the instruction's accesses that a scratch page stands in for."""
+    """One page of the instruction's accesses that a scratch page stands in for, and what it does to a device there."""
 
-    event: PhysicalAccess
-    size: int
+    page: int
     before: bytes
-
-    @property
-    def page(self) -> int:
-        return self.event.gva >> PAGE_SHIFT
-
-    @property
-    def span(self) -> slice:
-        offset = self.event.gva & PAGE_OFFSET_MASK
-        return slice(offset, offset + self.size)
+    writes: tuple[tuple[Gpa, int], ...] = ()
+    """Address and size of what goes to the device afterwards."""
 
 
 def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
     """Run the instruction at RIP against scratch pages and pass its effects on.
 
-    :return: None when the instruction is done, or the event that it met instead, such as a page fault of another
-        operand.
+    :return: None when the instruction is done, or the event that it met: a page fault of another operand, the trap
+        behind it.
     """
     if event.access is Access.FETCH:
         # The bus gives ones: FF FF is no instruction (SDM Vol. 2D Table A-6, group 5).
         return ExceptionRaised(Vector.UD)
+    uses = _uses(cpu, event)
     windows: list[_Window] = []
     met: Event | None = event
+    start = cpu.count
     while (
         isinstance(met, PhysicalAccess)
         and met.gva >> PAGE_SHIFT not in [w.page for w in windows]
         and len(windows) < MAX_OVERRIDES
     ):
-        windows.append(_open(cpu, bus, met))
+        windows.append(_open(cpu, bus, met, uses))
         for i, window in enumerate(windows):
             cpu.engine.scratch(i)[:] = window.before
         cpu.engine.override([w.page for w in windows])
@@ -68,40 +76,62 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
             met = cpu.run_natively()
         finally:
             cpu.engine.override([])
-    if met is None:
+    if cpu.count > start:  # it is done, though a single-step trap may stand behind it
         for i, window in enumerate(windows):
-            _pass_on(bus, window, bytes(cpu.engine.scratch(i)))
+            _pass_on(bus, window, cpu.engine.scratch(i))
     return met
 
 
-def _open(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> _Window:
-    offset = event.gva & PAGE_OFFSET_MASK
-    size = min(_access_size(cpu, event), PAGE_SIZE - offset)
+def _uses(cpu: Cpu, event: PhysicalAccess) -> list[_Use]:
+    """The instruction's accesses to memory. Where the decoder knows none at the event's address, that one byte."""
+    instruction = cpu.instruction()
+    element = instruction.memory.size if instruction.memory is not None else 0
+    uses = [
+        # of a repeated string instruction the decoder leaves the size open: it runs one element at a time
+        _Use(cpu.linear_address(use.operand), use.operand.size or element, use.access.reads, use.access.writes)
+        for use in used_memory(instruction)
+    ]
+    if not any(0 <= event.gva - use.start < use.size for use in uses):
+        uses.append(_Use(event.gva, 1, event.access is Access.READ, event.access is Access.WRITE))
+    return uses
+
+
+def _open(cpu: Cpu, bus: Bus, event: PhysicalAccess, uses: list[_Use]) -> _Window:
+    """A window on the page of `event`: device registers that the instruction reads are read now."""
+    page = event.gva >> PAGE_SHIFT
+    gpa_page = event.gpa & ~PAGE_OFFSET_MASK
     if event.target is PhysicalTarget.HOLE:
-        return _Window(event, size, _HOLE)
-    if event.target is PhysicalTarget.MMIO:
-        content = bytearray(PAGE_SIZE)
-        if event.access is Access.READ:
-            content[offset : offset + size] = bus.read_memory(event.gpa, size).to_bytes(size, "little")
-        return _Window(event, size, bytes(content))
-    page = Gpa(event.gpa & ~PAGE_OFFSET_MASK)
-    host = cpu.engine.address_space.host(page)
-    if host is None:
-        raise EngineError(f"ROM at {page:#x} has no memory behind it")
-    return _Window(event, size, bytes(cpu.engine.memory.view[host : host + PAGE_SIZE]))
+        return _Window(page, _HOLE)
+    if event.target is PhysicalTarget.ROM:
+        host = cpu.engine.address_space.host(Gpa(gpa_page))
+        if host is None:
+            raise EngineError(f"ROM at {gpa_page:#x} has no memory behind it")
+        return _Window(page, bytes(cpu.engine.memory.view[host : host + PAGE_SIZE]))
+    content = bytearray(PAGE_SIZE)
+    writes: list[tuple[Gpa, int]] = []
+    for use in uses:
+        for offset, size in _bus_accesses(use, page << PAGE_SHIFT):
+            gpa = Gpa(gpa_page + offset)
+            if use.reads:
+                content[offset : offset + size] = bus.read_memory(gpa, size).to_bytes(size, "little")
+            if use.writes:
+                writes.append((gpa, size))
+    return _Window(page, bytes(content), tuple(writes))
 
 
-def _access_size(cpu: Cpu, event: PhysicalAccess) -> int:
-    """Bytes of the access, by the instruction's operands: the one that holds the address, else the largest."""
-    uses = [use.operand for use in used_memory(cpu.instruction()) if use.operand.size]
-    for operand in uses:
-        if 0 <= event.gva - cpu.linear_address(operand) < operand.size:
-            return operand.size
-    return max((operand.size for operand in uses), default=1)
+def _bus_accesses(use: _Use, page: int) -> Iterator[tuple[int, int]]:
+    """Offset and size of the accesses that the part of `use` in this page makes: powers of two, as wide as they fit."""
+    offset, end = max(use.start - page, 0), min(use.start + use.size - page, PAGE_SIZE)
+    while offset < end:
+        size = _BUS_WIDTH
+        while size > end - offset:
+            size //= 2
+        yield offset, size
+        offset += size
 
 
-def _pass_on(bus: Bus, window: _Window, after: bytes) -> None:
-    """What a write to a device changed goes to it; a hole and ROM drop it."""
-    event = window.event
-    if event.target is PhysicalTarget.MMIO and (event.access is Access.WRITE or after != window.before):
-        bus.write_memory(event.gpa, window.size, int.from_bytes(after[window.span], "little"))
+def _pass_on(bus: Bus, window: _Window, after: memoryview) -> None:
+    """What the instruction wrote to a device goes to it."""
+    for gpa, size in window.writes:
+        offset = gpa & PAGE_OFFSET_MASK
+        bus.write_memory(gpa, size, int.from_bytes(after[offset : offset + size], "little"))

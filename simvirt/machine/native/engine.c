@@ -767,6 +767,8 @@ int simvirt_run(struct simvirt *s) {
             } else {
                 uncount_from(s, pc);
             }
+            if (s->refusal != REFUSED_PAGE_FAULT && s->refusal != REFUSED_SUPERVISOR_AT_CPL3)
+                s->fault_gpa = (s->fault_gpa & PAGE_MASK) | (s->fault_address & ~PAGE_MASK);
             if (s->refusal == REFUSED_EXECUTED_ALIAS) {
                 /* Nothing in that page has been executed any more, until the next fetch from it. When the very instruction that writes
                  * lies there, that would go on for ever: then it runs alone and may write, and its translation goes afterwards. */
