@@ -11,8 +11,9 @@
     │   └── EngineError         the CPU engine is missing, unverified or misbehaves
     └── SnapshotError           a snapshot that cannot be restored
 
-A guest's own faults are no errors of this tree: they are delivered to the guest, and where they end it they stand in the outcome of
-the run. Every error carries its data as attributes; the message is derived from them and says what happened, why, and what to do.
+A guest's own faults are no errors of this tree: they are delivered to the guest, and where they end it they stand in
+the outcome of the run. Every error carries its data as attributes; the message is derived from them and says what
+happened, why, and what to do.
 """
 
 from __future__ import annotations
