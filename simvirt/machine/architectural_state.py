@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.state import DescriptorTable, Segment
+from simvirt.machine.state import DescriptorTable, Segment  # noqa: TC001 - decoding a saved state needs them at run time
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _DEBUG_REGISTERS: Final = (0, 1, 2, 3, 6, 7)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One component in which two states differ; a register's field, or memory by its address."""
+    """One component in which two states differ, under its name in `ArchitecturalState.components`."""
 
     component: str
     reference: int
