@@ -1,4 +1,4 @@
-"""The stack of an inner ring, as the TSS names it: for interrupts and for calls through gates (SDM Vol. 3A §5.8.5, §6.12.1)."""
+"""The stack of an inner ring as the TSS names it, for interrupts and call gates (SDM Vol. 3A §5.8.5, §6.12.1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EXPAND_DOWN_DATA = 0x4
 
 @dataclass(frozen=True, slots=True)
 class InnerStack:
-    """A stack of the TSS whose segment has passed the checks."""
+    """A stack pointer of the TSS whose stack segment has passed the checks."""
 
     selector: int
     pointer: int
@@ -31,7 +31,7 @@ class InnerStack:
 def inner_stack(state: ProcessorState, memory: LinearMemory, cpl: int, *, external: bool) -> InnerStack:
     """SS and ESP for ring `cpl`: the segment is writable data, its RPL and DPL equal to the new CPL.
 
-    `external` sets the EXT bit of error codes.
+    `external` is the EXT bit of the error codes.
 
     :raises ProcessorFault: #TS, #SS, #PF.
     """
