@@ -1,4 +1,4 @@
-"""Delivery of interrupts and exceptions: through the IVT of real-address mode, the IDT of protected mode and that of IA-32e mode.
+"""Delivery of interrupts and exceptions through the IVT of real-address mode and the IDTs of the other modes.
 
 It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A) and SDM Vol. 3A §6.12 and §6.14. Nothing of the
 processor's state changes before every check has passed and every stack write has been translated, so a fault in here
@@ -45,10 +45,7 @@ class Interruption:
 
     @property
     def external(self) -> bool:
-        """EXT of the error codes that its own delivery may cause (SDM Vol. 3A §6.13).
-
-        It did not come from an instruction INT.
-        """
+        """EXT of the error codes that its delivery may cause: 1 unless INT n, INT3 or INTO asked (SDM Vol. 3A §6.13)."""
         return self.source is not Source.SOFTWARE
 
 
@@ -74,10 +71,7 @@ def deliver(state: ProcessorState, memory: LinearMemory, what: Interruption) -> 
 
 
 def _deliver_in_real_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
-    """SDM Vol. 3B §21.1.4 "Interrupt and Exception Handling" in real-address mode.
-
-    FLAGS, CS and IP are pushed, no error code.
-    """
+    """Interrupt and exception handling of real-address mode: FLAGS, CS and IP are pushed (SDM Vol. 3B §21.1.4)."""
     table = state.idtr
     if what.vector * 4 + 3 > table.limit:
         raise ProcessorFault(Vector.GP)
