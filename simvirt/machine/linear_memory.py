@@ -1,4 +1,4 @@
-"""Memory by linear address, as the processor's own accesses see it: through the page tables that are in force, with their faults.
+"""Memory by linear address as the processor's own accesses see it: through the page tables, with their faults.
 
 An access that paging refuses raises `ProcessorFault` (#PF). Where the address leads outside memory, reads give ones and
 writes are dropped, as on a bus that nobody answers.
