@@ -45,7 +45,7 @@ class Interruption:
 
     @property
     def external(self) -> bool:
-        """EXT of the error codes that its delivery may cause: 1 unless INT n, INT3 or INTO asked (SDM Vol. 3A §6.13)."""
+        """EXT of the error codes that its delivery may cause: 0 for INT n, INT3 and INTO alone (SDM Vol. 3A §6.13)."""
         return self.source is not Source.SOFTWARE
 
 
