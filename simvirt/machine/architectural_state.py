@@ -19,7 +19,7 @@ _DEBUG_REGISTERS: Final = (0, 1, 2, 3, 6, 7)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One component in which two states differ, under the manual's name for it; for memory its address."""
+    """One component in which two states differ, under the manual's name for it."""
 
     component: str
     reference: int
