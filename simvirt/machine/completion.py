@@ -72,7 +72,7 @@ def complete(cpu: Cpu, bus: Bus, event: Event) -> None:
 
 
 def complete_once(cpu: Cpu, bus: Bus, event: Event) -> Event | None:
-    """As `complete`, but what the instruction meets on its way is returned or raised rather than dealt with.
+    """As `complete`, but an event or fault that the instruction meets is returned or raised, not dealt with.
 
     :raises ProcessorFault: the instruction faults.
     """
@@ -102,7 +102,8 @@ def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
 
 def _engine_fault(cpu: Cpu, _bus: Bus, event: EngineFault) -> None:
     raise EngineError(
-        f"the engine stopped with status {event.status} at {cpu.state.rip:#x}: this is a bug in simvirt, please report it"
+        f"the engine stopped with status {event.status} at {cpu.state.rip:#x}: "
+        "this is a bug in simvirt, please report it"
     )
 
 
@@ -122,10 +123,7 @@ def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
 
 
 def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
-    """The rest of an I/O instruction once its port has been served.
-
-    `value` arrives, string registers move, RIP advances.
-    """
+    """Finish an I/O instruction whose port has been served: store `value`, move string registers, advance RIP."""
     state = cpu.state
     if not event.is_string:
         if not event.is_out:
@@ -158,7 +156,7 @@ def _physical(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
     return device_access.complete(cpu, bus, event)
 
 
-def _watched_write(cpu: Cpu, _bus: Bus, event: WatchedWrite) -> None:
+def _watched_write(_cpu: Cpu, _bus: Bus, event: WatchedWrite) -> None:
     raise EngineError(f"a write to {event.gva:#x} was watched and nobody took it: this is a bug in simvirt")
 
 
@@ -201,7 +199,7 @@ def write_time_stamp(cpu: Cpu, value: int, event: ReadTimeStampCounter) -> None:
     cpu.advance(event.length)
 
 
-def _performance_counter(cpu: Cpu, _bus: Bus, _event: ReadPerformanceCounter) -> None:
+def _performance_counter(_cpu: Cpu, _bus: Bus, _event: ReadPerformanceCounter) -> None:
     """RDPMC: this processor has no performance counters, so any number in ECX is one too many."""
     raise general_protection(0)
 
@@ -328,8 +326,8 @@ def _write_cr0(cpu: Cpu, value: int) -> None:
 
 
 _CR4_SUPPORTED: Final = int(
-    Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.UMIP | Cr4.FSGSBASE
-    | Cr4.SMEP | Cr4.SMAP
+    Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.UMIP
+    | Cr4.FSGSBASE | Cr4.SMEP | Cr4.SMAP
 )  # fmt: skip
 
 
@@ -389,7 +387,7 @@ def _invalidate_page(cpu: Cpu, _bus: Bus, event: InvalidatePage) -> None:
 
 
 def _invalidate_caches(cpu: Cpu, _bus: Bus, event: InvalidateCaches) -> None:
-    """INVD, WBINVD: there are no caches to see."""
+    """INVD, WBINVD: no caches are simulated, so nothing is to be written back or lost."""
     cpu.advance(event.length)
 
 
