@@ -40,7 +40,7 @@ test-long: test-environment apt-packages
 	$(PYTEST) -m "long and not bench" --timeout 1800
 
 bench: test-environment
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --json bench.json
 
 lock:
 	PYTHON=$(PYTHON) scripts/lock.sh

@@ -1,0 +1,39 @@
+"""How much to measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of everything that takes time.
+
+    Attributes:
+        rounds: how often each timing is taken.
+        guests: names of the catalogue that are run to their end.
+        iterations: rounds of a loop guest that makes one exit, or a few, each.
+        stops: stops and steps of the control benchmark.
+        processes: processes started to measure start-up.
+        compared: guests that are compared whole.
+    """
+
+    rounds: int
+    guests: tuple[str, ...]
+    iterations: int
+    stops: int
+    processes: int
+    compared: tuple[str, ...]
+
+
+FULL: Final = Plan(
+    rounds=5,
+    guests=("bench-sieve", "bench-sha256", "bench-dhrystone", "bench-priv"),
+    iterations=20_000,
+    stops=2_000,
+    processes=9,
+    compared=("popf-mask", "bench-sieve"),
+)
+TINY: Final = Plan(rounds=1, guests=("hello",), iterations=20, stops=5, processes=1, compared=("hello",))
+"""To see whether the harness works; its figures mean nothing."""

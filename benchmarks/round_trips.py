@@ -1,0 +1,97 @@
+"""What one exit costs: from the guest's instruction through Python and back to the guest's next instruction."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.figures import Figure, Section, Target, Unit, at_least, at_most
+from benchmarks.loop_guests import (
+    CLI_STI,
+    CPUID,
+    EMPTY,
+    OUT,
+    PAGE_FAULT,
+    RDTSC,
+    READ_CR0,
+    READ_TIMER,
+    SYSTEM_CALL,
+    TIMER,
+    WRITE_CR3,
+    Loop,
+)
+from benchmarks.machines import BARE, TAE, VTX, run_to_end
+from benchmarks.timing import in_turns, tell
+
+if TYPE_CHECKING:
+    from benchmarks.plan import Plan
+
+EXIT: Final = at_most(8)
+DELIVERY: Final = at_most(10)
+VTX_EXITS: Final = at_least(150_000)
+
+TRIPS: Final[tuple[tuple[Loop, str, Target | None], ...]] = (
+    (CPUID, BARE, None),
+    (CPUID, VTX, EXIT),
+    (CPUID, TAE, None),
+    (RDTSC, BARE, None),
+    (RDTSC, VTX, None),
+    (RDTSC, TAE, None),
+    (OUT, BARE, EXIT),
+    (OUT, VTX, EXIT),
+    (OUT, TAE, EXIT),
+    (READ_TIMER, BARE, EXIT),
+    (READ_TIMER, VTX, EXIT),
+    (READ_TIMER, TAE, EXIT),
+    (SYSTEM_CALL, BARE, EXIT),
+    (SYSTEM_CALL, VTX, EXIT),
+    (SYSTEM_CALL, TAE, EXIT),
+    (CLI_STI, TAE, EXIT),
+    (READ_CR0, TAE, EXIT),
+    (WRITE_CR3, BARE, None),
+    (WRITE_CR3, TAE, EXIT),
+    (PAGE_FAULT, BARE, DELIVERY),
+    (PAGE_FAULT, VTX, None),
+    (TIMER, BARE, DELIVERY),
+    (TIMER, VTX, None),
+    (TIMER, TAE, None),
+)
+"""What is measured where, and what is wanted of it. Without a target: answered natively, or more than one exit."""
+
+
+def run(plan: Plan) -> Section:
+    """Time every trip, in turns with an empty loop of as many rounds, which is subtracted."""
+    tell("round trips")
+    events: dict[tuple[Loop, str], int] = {}
+    natives = {(loop.rounds_per_event, strategy) for loop, strategy, _ in TRIPS}
+
+    def timed(loop: Loop, strategy: str, iterations: int) -> float:
+        seconds, machine = run_to_end(loop.image(iterations), strategy)
+        events[loop, strategy] = machine.board.exit_status or iterations
+        return seconds
+
+    timings = in_turns(
+        {(loop, strategy): partial(timed, loop, strategy, plan.iterations) for loop, strategy, _ in TRIPS}, plan.rounds
+    )
+    empty = in_turns(
+        {(n, strategy): partial(timed, EMPTY, strategy, plan.iterations * n) for n, strategy in natives}, plan.rounds
+    )
+    figures = []
+    for loop, strategy, target in TRIPS:
+        exits = loop.exits if strategy == TAE and loop is not TIMER else 1
+        each = 1e6 / (events[loop, strategy] * exits)
+        timing, around = timings[loop, strategy], empty[loop.rounds_per_event, strategy]
+        least, middle = timing.least - around.least, timing.median - around.median
+        figures.append(
+            Figure(strategy, loop.name, max(least, 0) * each, Unit.MICROSECONDS, max(middle, 0) * each, target)
+        )
+    cpuid = next(f for f in figures if f.subject == VTX and f.quantity == CPUID.name)
+    figures.append(
+        Figure(VTX, "exits a second (CPUID)", 1e6 / max(cpuid.value, 1e-3), Unit.PER_SECOND, None, VTX_EXITS)
+    )
+    notes = (
+        f"Processor time, the least of all rounds: {plan.iterations:,} repetitions in a loop, which is subtracted.",
+        "Under trap-and-emulate CLI, STI, INT 0x80 and IRET are an exit each, and the figure is that of one exit.",
+        "A timer interrupt is two deadlines (the 8254's output falls, rises), the delivery, and an OUT to the 8259A.",
+    )
+    return Section("round-trips", "Round trips", tuple(figures), notes)
