@@ -1,0 +1,11 @@
+"""What VMMs are built from: the parts that Popek and Goldberg name, for a VMM that runs the guest de-privileged.
+
+::
+
+    dispatcher (one for each strategy) ──> allocator      who gets which memory: `allocator`, `guest_memory`
+                                      └──> interpreter    what a trapped instruction does: `interpreter`
+
+`deprivileged_state` is the VM map between the guest's processor and the real one, `virtual_cpu` a processor on top of
+it, and `shadow_descriptors` keeps the real descriptor tables in step with the guest's. `exit_log` is what every
+strategy writes its interventions to.
+"""
