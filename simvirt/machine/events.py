@@ -1,20 +1,21 @@
-"""What `Cpu.run` returns: a closed union of small records, one for each thing that a processor does not settle by itself.
+"""What `Cpu.run` returns: a closed union of records, one for each thing that a processor does not settle by itself.
 
-Every event stands *before* its instruction's effects: RIP is on the instruction, nothing has changed. `Cpu.complete`
-then does what the bare processor does; a VMM does something else instead. A test checks that every dispatcher covers
-the whole union.
+Every event stands *before* its instruction's effects: RIP is on the instruction, nothing has changed, and `length` is
+the instruction's in bytes. `completion.complete` then does what the bare processor does; a VMM does something else
+instead. Every dispatcher is a table over the whole union.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from simvirt.machine.fills import Access
-from simvirt.x86.addresses import Gpa, Gva, Port
-from simvirt.x86.exceptions import Vector
-from simvirt.x86.registers import GeneralRegister
+if TYPE_CHECKING:
+    from simvirt.machine.fills import Access
+    from simvirt.x86.addresses import Gpa, Gva, Port
+    from simvirt.x86.exceptions import Vector
+    from simvirt.x86.registers import GeneralRegister
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class EngineFault:
     """The engine itself failed: a bug, not a guest's deed."""
 
     status: int
+    """As `Engine.status` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,7 @@ class ExceptionRaised:
 
 
 class SoftwareInterruptKind(Enum):
-    """Which instruction it was.
-
-    Their gate checks differ in real-address and virtual-8086 mode and in VMX's view of them.
-    """
+    """Which instruction it was: virtual-8086 mode and VMX treat INT n, INT3 and INTO differently."""
 
     INT_N = "INT n"
     INT3 = "INT3"
@@ -75,13 +74,16 @@ class PortAccess:
 
     port: Port
     size: int
+    """Bytes of the element: 1, 2 or 4."""
     is_out: bool
     value: int
     """What OUT and OUTS write; 0 for IN and INS."""
     length: int
     is_string: bool = False
     is_repeated: bool = False
+    """Is there a REP prefix?"""
     address_size: int = 4
+    """Bytes of the string instruction's address."""
 
 
 class PhysicalTarget(Enum):
@@ -114,21 +116,21 @@ class WatchedWrite:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """HLT."""
+    """HLT at CPL 0, with the processor not asleep yet."""
 
     length: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cpuid:
-    """CPUID."""
+    """CPUID, where it is not answered natively; EAX and ECX hold leaf and subleaf."""
 
     length: int
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTimeStampCounter:
-    """RDTSC, or RDTSCP."""
+    """RDTSC or RDTSCP, where it is not answered natively."""
 
     is_rdtscp: bool
     length: int
@@ -136,7 +138,7 @@ class ReadTimeStampCounter:
 
 @dataclass(frozen=True, slots=True)
 class ReadPerformanceCounter:
-    """RDPMC."""
+    """RDPMC; ECX names the counter."""
 
     length: int
 
@@ -173,7 +175,7 @@ class ControlRegisterAccess:
 
 @dataclass(frozen=True, slots=True)
 class DebugRegisterAccess:
-    """MOV to or from a debug register."""
+    """MOV to or from a debug register (SDM Vol. 2B "MOV—Move to/from Debug Registers")."""
 
     is_write: bool
     number: int
@@ -202,14 +204,14 @@ class DescriptorTableAccess:
 
 @dataclass(frozen=True, slots=True)
 class InvalidatePage:
-    """INVLPG."""
+    """INVLPG at CPL 0."""
 
     length: int
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidateCaches:
-    """INVD or WBINVD."""
+    """INVD or WBINVD at CPL 0."""
 
     is_wbinvd: bool
     length: int
