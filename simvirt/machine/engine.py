@@ -162,7 +162,8 @@ class _Library:
             library = ctypes.CDLL(str(path))
         except OSError as error:
             raise EngineError(
-                f"the native callbacks cannot be loaded ({error}): the package was not built for this platform. Install it again with pip."
+                f"the native callbacks cannot be loaded ({error}): the package was not built for this platform. "
+                "Install it again with pip."
             ) from error
         self.run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("simvirt_run", library))
         self.translate = ctypes.CFUNCTYPE(
@@ -194,6 +195,8 @@ class Engine:
 
     :ivar state: the architectural state, a live view.
     :ivar memory: host-physical memory.
+    :ivar address_space: the regions that page walks end in.
+    :ivar intercepts: what is handed over beyond `ALWAYS_INTERCEPTED`.
     :raises EngineError: the platform or the version of Unicorn is not the verified one.
     """
 
@@ -236,8 +239,8 @@ class Engine:
 
         if unicorn.__version__ != platforms.UNICORN_VERSION:
             raise EngineError(
-                f"Unicorn {unicorn.__version__} is installed, and simvirt is verified with {platforms.UNICORN_VERSION} only: "
-                f"pip install unicorn=={platforms.UNICORN_VERSION}"
+                f"Unicorn {unicorn.__version__} is installed, and simvirt is verified with "
+                f"{platforms.UNICORN_VERSION} only: pip install unicorn=={platforms.UNICORN_VERSION}"
             )
         uc = unicorn.Uc(const.UC_ARCH_X86, const.UC_MODE_64, x86_const.UC_CPU_X86_BROADWELL)
         uc.ctl_set_tcg_buffer_size(_TCG_BUFFER)
@@ -254,7 +257,8 @@ class Engine:
         size = self.platform.state.size
         if len(context) != size or ctypes.string_at(self._env, size) != context:
             raise EngineError(
-                f"Unicorn {platforms.UNICORN_VERSION} does not keep the CPU's state where it was verified on {self.platform.name}"
+                f"Unicorn {platforms.UNICORN_VERSION} does not keep the CPU's state where it was verified on "
+                f"{self.platform.name}"
             )
 
     def _map_memory(self) -> None:
@@ -283,8 +287,9 @@ class Engine:
         record.ctl, record.reg_read = function("uc_ctl"), function("uc_reg_read")
         o = platform.state
         for member, offset in (
-            ("eip", o.eip), ("eflags", o.eflags), ("cc_src", o.cc_src), ("cc_op", o.cc_op), ("df", o.df), ("hflags", o.hflags),
-            ("segs", o.segments), ("cr", o.cr), ("efer", o.efer), ("error_code", o.error_code), ("dr", o.dr), ("intercept", o.intercept),
+            ("eip", o.eip), ("eflags", o.eflags), ("cc_src", o.cc_src), ("cc_op", o.cc_op), ("df", o.df),
+            ("hflags", o.hflags), ("segs", o.segments), ("cr", o.cr), ("efer", o.efer), ("error_code", o.error_code),
+            ("dr", o.dr), ("intercept", o.intercept),
         ):  # fmt: skip
             setattr(record, f"off_env_{member}", offset)
         record.off_cpu_interrupt_request = platform.cpu_interrupt_request
@@ -318,8 +323,9 @@ class Engine:
             hook = ctypes.c_size_t()
             extra = () if instruction is None else (ctypes.c_int(instruction),)
             status = add(
-                ctypes.c_void_p(handle), ctypes.byref(hook), ctypes.c_int(kind), ctypes.c_void_p(self._library.hooks[name]),
-                ctypes.c_void_p(self._self), ctypes.c_uint64(1), ctypes.c_uint64(0), *extra,
+                ctypes.c_void_p(handle), ctypes.byref(hook), ctypes.c_int(kind),
+                ctypes.c_void_p(self._library.hooks[name]), ctypes.c_void_p(self._self),
+                ctypes.c_uint64(1), ctypes.c_uint64(0), *extra,
             )  # fmt: skip
             if status:
                 raise EngineError(f"Unicorn refused the hook '{name}' with status {status}")
@@ -341,7 +347,10 @@ class Engine:
     # ---------------------------------------------------------------------------------------- configuration
 
     def set_address_space(self, space: AddressSpace) -> None:
-        """Make `space` the physical address space that page walks end in."""
+        """Make `space` the physical address space that page walks end in.
+
+        :raises UsageError: it has more regions than the native record has room for.
+        """
         if len(space.regions) > MAX_REGIONS:
             raise UsageError(f"{len(space.regions)} memory regions: at most {MAX_REGIONS} are possible")
         for words, region in zip(self._record.regions, space.regions, strict=False):
@@ -379,11 +388,17 @@ class Engine:
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
 
     def follow_umip(self) -> None:
-        """CR4.UMIP may have changed: the engine does not know that bit, so what it forbids is intercepted while it is set."""
+        """Intercept what CR4.UMIP forbids while it is set; called when it may have changed.
+
+        The engine does not know that bit.
+        """
         self.intercept(self.intercepts)
 
     def set_paging_features(self, *, physical_bits: int, gigabyte_pages: bool) -> None:
-        """What CPUID tells of paging: MAXPHYADDR, from which bit on entries are reserved, and whether a PDPTE may map a page."""
+        """What CPUID tells of paging: MAXPHYADDR, from which on entries' bits are reserved, and 1-GByte pages.
+
+        `physical_bits` above 40 counts as 40.
+        """
         self._record.max_physical_bits = min(physical_bits, _WIDEST_ADDRESS)
         self._record.gigabyte_pages = gigabyte_pages
         self.flush_tlb()
@@ -404,9 +419,11 @@ class Engine:
         self.flush_tlb()
 
     def set_cpuid(self, leaves: Iterable[tuple[int, int | None, tuple[int, int, int, int]]]) -> None:
-        """Leaves of CPUID that are answered natively: (leaf, subleaf or None for any, EAX to EDX). None.
+        """Answer these leaves of CPUID natively: (leaf, subleaf or None for any, EAX to EDX).
 
-        CPUID is an event.
+        CPUID of any other leaf is an event; with no leaves, every CPUID is.
+
+        :raises UsageError: more leaves than the native record has room for.
         """
         count = 0
         for count, (leaf, subleaf, values) in enumerate(leaves, 1):
@@ -487,6 +504,7 @@ class Engine:
 
     @property
     def system_call_is_sysenter(self) -> bool:
+        """Was the last system call SYSENTER rather than SYSCALL?"""
         return self._words[_SYSTEM_CALL] == 2
 
     @property
@@ -506,25 +524,19 @@ class Engine:
     ) -> Hpa | None:
         """Host address of a linear address, walking as the processor does; None when refused, `verdict` says why.
 
-        `commit` sets accessed and dirty flags, as a real access does. A supervisor-mode access is `explicit` when it is the
-        instruction's own; SMAP keeps an implicit one off user pages even while EFLAGS.AC is 1 (SDM Vol. 3A §4.6.1).
+        `commit` sets accessed and dirty flags, as a real access does. A supervisor-mode access is `explicit` when it is
+        the instruction's own; SMAP keeps an implicit one off user pages even while EFLAGS.AC is 1 (SDM Vol. 3A §4.6.1).
         """
         privilege = _USER if user else _SUPERVISOR if explicit else _SUPERVISOR_IMPLICIT
         host = self._library.translate(self._self, gva & 0xFFFF_FFFF_FFFF_FFFF, access, privilege, commit)
         return None if host < 0 else Hpa(host)
 
     def flush_tlb(self) -> None:
-        """Drop all cached translations of addresses.
-
-        After page tables, regions, or page flags changed behind the processor's back.
-        """
+        """Drop all cached translations of addresses: page tables, regions or page flags have changed."""
         self._library.flush_tlb(self._self)
 
     def written(self, hpa: int, size: int) -> None:
-        """Host memory was written from outside the engine.
-
-        Mark it dirty, and drop translated code if any lies there.
-        """
+        """Host memory was written from outside the engine: mark it dirty, and drop code translated from it."""
         first, last = hpa >> PAGE_SHIFT, (hpa + max(size, 1) - 1) >> PAGE_SHIFT
         flags = self.memory.page_flags
         if first == last:
@@ -561,7 +573,10 @@ class Engine:
         return self._hidden[at : at + PAGE_SIZE]
 
     def override(self, pages: Iterable[int]) -> None:
-        """Serve the given linear page numbers from the scratch pages 0, 1 …; an empty list ends it."""
+        """Serve the given linear page numbers from the scratch pages 0, 1 …; an empty list ends it.
+
+        :raises EngineError: more pages than there are scratch pages.
+        """
         count = 0
         for count, page in enumerate(pages, 1):
             if count > MAX_OVERRIDES:
@@ -572,9 +587,12 @@ class Engine:
         self.flush_tlb()
 
     def allow_implicit(self, pages: Iterable[int] = ()) -> None:
-        """Let code at CPL 3 access these linear pages (numbers) as supervisor, as segment loads do; none: no longer."""
+        """Let code at CPL 3 access these linear page numbers as supervisor, as segment loads do; no pages end it.
+
+        :raises EngineError: more pages than the native record has room for.
+        """
         count = 0
-        for count, page in enumerate(pages, 1):  # noqa: B007 - the last count is used
+        for count, page in enumerate(pages, 1):
             if count > MAX_IMPLICIT:
                 raise EngineError(f"one instruction reads more than {MAX_IMPLICIT} pages of descriptor tables")
             self._record.implicit_pages[count - 1] = page
@@ -589,7 +607,10 @@ class Engine:
         return bytes(self.state.image)
 
     def restore_image(self, image: bytes) -> None:
-        """Put a saved state image back, with no address translation or code left over from before."""
+        """Put a saved state image back, with no address translation or code left over from before.
+
+        :raises EngineError: the image has another size.
+        """
         if len(image) != self.platform.state.size:
             raise EngineError(f"a state image of {len(image)} bytes: {self.platform.state.size} are needed")
         self.state.image[:] = image
