@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class RegionKind(IntEnum):
-    """What answers at a region's addresses."""
+    """What answers at a region's addresses; the numbers are those of native/engine.c."""
 
     RAM = 0
     ROM = 1
@@ -29,9 +29,9 @@ class RegionKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Guest-physical bytes [`start`, `start` + `size`), both multiples of the page size.
+    """The guest-physical bytes [`start`, `start` + `size`), whole pages; RAM and ROM lie at `host` in host memory.
 
-    RAM and ROM lie at `host` in host memory.
+    :raises ValueError: `start`, `size` or `host` is no multiple of the page size, or nothing is in it.
     """
 
     start: Gpa
@@ -46,6 +46,7 @@ class Region:
 
     @property
     def end(self) -> int:
+        """The first address behind the region."""
         return self.start + self.size
 
     def __contains__(self, gpa: int) -> bool:
@@ -54,6 +55,8 @@ class Region:
 
 class AddressSpace:
     """The regions of one physical address space; what no region covers is a hole.
+
+    :raises ValueError: two regions overlap.
 
     >>> space = AddressSpace([Region(Gpa(0), 0x4000, RegionKind.RAM, Hpa(0x10000))])
     >>> hex(space.host(Gpa(0x1234)))
@@ -69,7 +72,7 @@ class AddressSpace:
                 raise ValueError(f"regions {a.name or hex(a.start)} and {b.name or hex(b.start)} overlap")
 
     def region(self, gpa: Gpa) -> Region | None:
-        """The region that holds `gpa`."""
+        """The region that holds `gpa`; None in a hole that no region names."""
         return next((r for r in self.regions if gpa in r), None)
 
     def host(self, gpa: Gpa) -> Hpa | None:
@@ -90,6 +93,8 @@ class HostMemory:
 
     `view` is a writable memoryview of all of it; `page_flags` holds one byte for each page (`machine.fills.PageFlag`).
     Whoever writes here from outside the engine tells it (`Engine.written`), so that translated code is never stale.
+
+    :raises ValueError: `size` is no positive multiple of the page size.
     """
 
     def __init__(self, size: int) -> None:
