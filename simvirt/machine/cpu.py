@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     """Takes vector, error code, linear address of a page fault, and what was being delivered when the exception struck."""
 
 FAULT_CHAIN_LENGTH: Final = 16
+FRUITLESS_DELIVERIES: Final = 10_000
+"""So many interrupts and exceptions in a row, and no instruction retired: after that nobody expects one any more."""
 _TF: Final = int(Eflags.TF)
 _RF: Final = int(Eflags.RF)
 _IF: Final = int(Eflags.IF)
@@ -75,6 +77,14 @@ _LARGEST_OPERAND: Final = 16
 
 class Shutdown(Exception):  # noqa: N818 - a state of the processor, not an error of this program
     """The processor has met an exception while delivering a double fault: the triple fault."""
+
+
+class Livelock(Exception):  # noqa: N818 - the guest's doing, not an error of this program
+    """The processor delivers interrupts and exceptions for ever and retires no instruction.
+
+    A handler of #UD whose own first instruction is undefined does it: a real processor is as busy until somebody
+    resets it. Instructions do not count on, so no budget of instructions would end it.
+    """
 
 
 class Cpu:
@@ -96,6 +106,8 @@ class Cpu:
         self.memory = memory
         self.fault_chain: deque[FaultRecord] = deque(maxlen=FAULT_CHAIN_LENGTH)
         self._stop_requested = False
+        self._last_delivery = -1
+        self._fruitless = 0
         self.exception_filter: ExceptionFilter | None = None
         """Sees every exception before it is delivered, and may raise something to prevent that.
 
@@ -115,6 +127,7 @@ class Cpu:
     @count.setter
     def count(self, value: int) -> None:
         self.engine.count = value
+        self._last_delivery = -1
 
     def request_stop(self) -> None:
         """Make the current or the next run return `Interrupted` soon. May be called from a signal handler."""
@@ -375,7 +388,9 @@ class Cpu:
 
         :return: was `what` itself delivered, rather than an exception that it met?
         :raises Shutdown: a triple fault.
+        :raises Livelock: `FRUITLESS_DELIVERIES` of them have been delivered since an instruction retired.
         """
+        self._note_delivery()
         wanted = what.vector, what.source
         state = self.state
         exception_filter = self.exception_filter
@@ -428,6 +443,14 @@ class Cpu:
                     what, cr2 = Interruption(fault.vector, Source.EXCEPTION, state.rip, fault.error_code), fault.cr2
             else:
                 return (what.vector, what.source) == wanted
+
+    def _note_delivery(self) -> None:
+        count = self.engine.count
+        if count != self._last_delivery:
+            self._last_delivery, self._fruitless = count, 0
+        self._fruitless += 1
+        if self._fruitless > FRUITLESS_DELIVERIES:
+            raise Livelock
 
     # ---------------------------------------------------------------------------------------- configuration
 

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from simvirt.machine.board import Board, BoardState
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.cpu import Livelock, Shutdown
 from simvirt.machine.engine import NEVER
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa
 
@@ -46,7 +46,7 @@ class Outcome(Enum):
     RESET = "reset"
     TRIPLE_FAULT = "triple-fault"
     LIMIT = "limit"
-    """The allowed number of instructions is spent."""
+    """The allowed number of instructions is spent, or none retires any more (`cpu.Livelock`)."""
     INTERRUPTED = "interrupted"
     MONITOR_ERROR = "monitor-error"
 
@@ -170,6 +170,9 @@ class Machine:
                 stop = processor.run(limit, window=pending)
             except Shutdown:
                 self.outcome = Outcome.TRIPLE_FAULT
+                break
+            except Livelock:
+                self.outcome = Outcome.LIMIT
                 break
             if stop is Stop.HALTED:
                 self.halted = True
