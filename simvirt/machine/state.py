@@ -43,21 +43,19 @@ _OSFXSR: Final = 1 << 22
 _SMAP: Final = 1 << 23
 _IO_BREAKPOINT: Final = 1 << 24
 _ALWAYS: Final = _SVM_GUEST | _IO_BREAKPOINT
-"""SVM guest mode, the source of exact exits, and the I/O breakpoint test behind IN and OUT, by which those are stopped."""
+"""SVM guest mode, the source of exact exits, and the I/O breakpoint test, which stops the engine behind IN and OUT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment register with its hidden part: selector, base, limit in bytes, and the attributes as they stand in a descriptor's high
-    doubleword (`HIDDEN_FLAGS_MASK`).
-
-    SDM Vol. 3A §3.4.3 "Segment Registers".
-    """
+    """A segment register with its hidden part (SDM Vol. 3A §3.4.3 "Segment Registers")."""
 
     selector: int
     base: int
     limit: int
+    """The highest valid offset in bytes, whatever the descriptor's granularity."""
     flags: int
+    """The attributes as they stand in a descriptor's high doubleword (`HIDDEN_FLAGS_MASK`)."""
 
     @classmethod
     def from_descriptor(cls, selector: int, descriptor: Descriptor) -> Segment:
@@ -66,15 +64,17 @@ class Segment:
 
     @classmethod
     def real_mode(cls, selector: int) -> Segment:
-        """As a load in real-address mode leaves it."""
+        """A 64-KByte data segment at 16 times `selector`, as in real-address mode (SDM Vol. 3B §21.1.1)."""
         return cls(selector, selector << 4, 0xFFFF, 0x9300)
 
     @property
     def dpl(self) -> int:
+        """Descriptor privilege level, 0 to 3 (SDM Vol. 3A §5.5)."""
         return self.flags >> 13 & 3
 
     @property
     def present(self) -> bool:
+        """The P flag; 0 after a null selector was loaded."""
         return bool(self.flags & 0x8000)
 
     @property
@@ -90,14 +90,16 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class DescriptorTable:
-    """GDTR or IDTR."""
+    """GDTR or IDTR (SDM Vol. 3A §2.4.1, §2.4.3)."""
 
     base: int
+    """Linear address of the table."""
     limit: int
+    """The table's last byte, counted from its base."""
 
 
 class ProcessorState:
-    """A live view of the state of the CPU; see the module's text."""
+    """A live view of the state of a CPU; see the module's text."""
 
     __slots__ = ("_bytes", "_cr", "_d", "_eflags", "_hflags", "_o", "_q", "_rip", "image")
 
@@ -135,6 +137,7 @@ class ProcessorState:
 
     @property
     def rip(self) -> int:
+        """The instruction pointer, all 64 bits."""
         return self._q[self._rip]
 
     @rip.setter
@@ -143,6 +146,7 @@ class ProcessorState:
 
     @property
     def rsp(self) -> int:
+        """The stack pointer, all 64 bits."""
         return self._q[GeneralRegister.RSP]
 
     @rsp.setter
@@ -153,7 +157,7 @@ class ProcessorState:
 
     @property
     def eflags(self) -> int:
-        """EFLAGS, complete."""
+        """EFLAGS, the arithmetic flags included (SDM Vol. 1 §3.4.3)."""
         return self._q[self._eflags]
 
     @eflags.setter
@@ -166,6 +170,7 @@ class ProcessorState:
 
     @property
     def interrupt_flag(self) -> bool:
+        """EFLAGS.IF: are maskable interrupts enabled?"""
         return bool(self._q[self._eflags] & int(Eflags.IF))
 
     @interrupt_flag.setter
@@ -177,6 +182,7 @@ class ProcessorState:
 
     @property
     def cpl(self) -> Ring:
+        """Current privilege level (SDM Vol. 3A §5.5)."""
         return Ring(self._d[self._hflags] & 3)
 
     @property
@@ -191,15 +197,17 @@ class ProcessorState:
 
     @property
     def protected_mode(self) -> bool:
+        """CR0.PE; set in virtual-8086 and IA-32e mode too."""
         return bool(self.cr0 & _CR0_PE)
 
     @property
     def virtual_8086_mode(self) -> bool:
+        """EFLAGS.VM (SDM Vol. 3B §21.2)."""
         return bool(self._q[self._eflags] & _VM)
 
     @property
     def long_mode(self) -> bool:
-        """IA-32e mode is active."""
+        """IA32_EFER.LMA: IA-32e mode is active."""
         return bool(self.efer & int(Efer.LMA))
 
     @property
@@ -259,7 +267,7 @@ class ProcessorState:
     # ---------------------------------------------------------------------------------------- segments
 
     def segment(self, register: int) -> Segment:
-        """A segment register with its hidden part."""
+        """A segment register with its hidden part; `register` is a `SegmentRegister`."""
         at = self._o.segments + 24 * register
         return self._segment(at)
 
@@ -268,9 +276,11 @@ class ProcessorState:
         self._set_segment(self._o.segments + 24 * register, segment)
 
     def selector(self, register: int) -> int:
+        """The visible part of a segment register."""
         return self._d[(self._o.segments + 24 * register) // 4] & 0xFFFF
 
     def segment_base(self, register: int) -> int:
+        """The base address in a segment register's hidden part."""
         return self._q[(self._o.segments + 24 * register) // 8 + 1]
 
     def _segment(self, at: int) -> Segment:
@@ -286,6 +296,7 @@ class ProcessorState:
 
     @property
     def tr(self) -> Segment:
+        """The task register (SDM Vol. 3A §2.4.4); its TSS never shows as busy, see the setter."""
         return self._segment(self._o.tr)
 
     @tr.setter
@@ -296,6 +307,7 @@ class ProcessorState:
 
     @property
     def ldtr(self) -> Segment:
+        """LDTR, the segment that holds the LDT (SDM Vol. 3A §2.4.2)."""
         return self._segment(self._o.ldt)
 
     @ldtr.setter
@@ -304,6 +316,7 @@ class ProcessorState:
 
     @property
     def gdtr(self) -> DescriptorTable:
+        """GDTR (SDM Vol. 3A §2.4.1)."""
         at = self._o.gdt
         return DescriptorTable(self._q[at // 8 + 1], self._d[at // 4 + 4])
 
@@ -314,6 +327,7 @@ class ProcessorState:
 
     @property
     def idtr(self) -> DescriptorTable:
+        """IDTR (SDM Vol. 3A §2.4.3)."""
         at = self._o.idt
         return DescriptorTable(self._q[at // 8 + 1], self._d[at // 4 + 4])
 
@@ -325,6 +339,7 @@ class ProcessorState:
     # ----------------------------------------------------------------------------------- control, debug, model-specific
 
     def control_register(self, number: int) -> int:
+        """CR0, CR2, CR3 or CR4 (SDM Vol. 3A §2.5)."""
         return self._q[self._cr + number]
 
     def set_control_register(self, number: int, value: int) -> None:
@@ -333,22 +348,27 @@ class ProcessorState:
 
     @property
     def cr0(self) -> int:
+        """CR0: operating mode and states of the processor."""
         return self._q[self._cr]
 
     @property
     def cr2(self) -> int:
+        """CR2: the linear address of the last page fault."""
         return self._q[self._cr + 2]
 
     @property
     def cr3(self) -> int:
+        """CR3: where the paging-structure hierarchy begins."""
         return self._q[self._cr + 3]
 
     @property
     def cr4(self) -> int:
+        """CR4: architectural extensions that are enabled."""
         return self._q[self._cr + 4]
 
     @property
     def efer(self) -> int:
+        """IA32_EFER (SDM Vol. 3A §2.2.1)."""
         return self._q[self._o.efer // 8]
 
     @efer.setter
@@ -357,7 +377,7 @@ class ProcessorState:
 
     @property
     def floating_point(self) -> bytes:
-        """The part of the image that holds the x87, MMX and SSE registers, for comparison."""
+        """The part of the image that holds the x87, MMX and SSE registers, to be compared and put back whole."""
         self.settle_floating_point()
         return bytes(self.image[self._o.efer + 8 : self._o.sysenter_cs])
 
@@ -376,9 +396,11 @@ class ProcessorState:
         image[o.ft0 : o.ft0 + 16] = _SIXTEEN_ZEROS
 
     def debug_register(self, number: int) -> int:
+        """DR0 to DR3, DR6 or DR7 (SDM Vol. 3B §18.2)."""
         return self._q[self._o.dr // 8 + number]
 
     def set_debug_register(self, number: int, value: int) -> None:
+        """Write a debug register, unchecked; breakpoints are not armed by it."""
         self._q[self._o.dr // 8 + number] = value
 
     def word(self, offset: int) -> int:
@@ -386,6 +408,7 @@ class ProcessorState:
         return self._q[offset // 8]
 
     def set_word(self, offset: int, value: int) -> None:
+        """Write the 64-bit word at a byte offset of the image."""
         self._q[offset // 8] = value
 
     def doubleword(self, offset: int) -> int:
@@ -393,6 +416,7 @@ class ProcessorState:
         return self._d[offset // 4]
 
     def set_doubleword(self, offset: int, value: int) -> None:
+        """Write the 32-bit word at a byte offset of the image."""
         self._d[offset // 4] = value
 
     @property
