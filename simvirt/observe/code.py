@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.faults import ProcessorFault
+from simvirt.observe.place import Place
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gva
-from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, decode, disassemble
+from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, decode
 from simvirt.x86.instruction import Bits
 from simvirt.x86.registers import SegmentRegister
 
@@ -15,49 +15,8 @@ if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.observe.trial import Trial
-    from simvirt.x86.instruction import Instruction
 
 _LINEAR_32: Final = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An instruction in a guest.
-
-    Attributes:
-        address: its linear address.
-        code: its bytes; empty where they cannot be fetched.
-        symbol: the place by the guest's own names, as ``main+0x10``.
-        source: the place as ``file:line``.
-    """
-
-    address: Gva
-    ip: int
-    code: bytes
-    bits: Bits
-    symbol: str | None = None
-    source: str | None = None
-
-    @property
-    def instruction(self) -> Instruction:
-        """Decoded."""
-        return decode(self.code, self.ip, self.bits)
-
-    @property
-    def text(self) -> str:
-        """Disassembled, for people."""
-        return disassemble(self.code, self.ip, self.bits) if self.code else "(no code can be fetched here)"
-
-    @property
-    def name(self) -> str:
-        """Address, symbol and source line."""
-        return " ".join(
-            [
-                f"{self.address:#010x}",
-                *([f"<{self.symbol}>"] if self.symbol else []),
-                *([f"({self.source})"] if self.source else []),
-            ]
-        )
 
 
 def place(trial: Trial, state: ArchitecturalState | None = None) -> Place:

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from simvirt.observe.numbers import shown
+from simvirt.observe.showable import Showable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from rich.console import RenderableType
 
     from simvirt.observe.efficiency import Efficiency
     from simvirt.observe.resource_control import ResourceControl
     from simvirt.observe.results import Run
-    from simvirt.observe.sites import SiteTable
+    from simvirt.observe.site_table import SiteTable
 
 COMPARE_SCHEMA: Final = "simvirt.compare/1"
 
@@ -96,11 +97,6 @@ class FirstDivergence:
         return " ".join(parts)
 
 
-def shown(value: int | str) -> str:
-    """A component's value for people: numbers in hexadecimal."""
-    return f"{value:#x}" if isinstance(value, int) else value
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one strategy's run showed of the three properties.
@@ -129,7 +125,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Showable):
     """One guest under several strategies, against the bare machine.
 
     Attributes:
@@ -170,18 +166,3 @@ class Comparison:
     def to_json(self, indent: int | None = None) -> str:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=indent)
-
-    def __rich__(self) -> RenderableType:
-        from simvirt.observe.show import show_comparison
-
-        return show_comparison(self)
-
-    def __str__(self) -> str:
-        from simvirt.observe.show import as_text
-
-        return as_text(self)
-
-    def _repr_html_(self) -> str:
-        from simvirt.observe.show import as_html
-
-        return as_html(self)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from simvirt.observe.costs import CostPreset
     from simvirt.observe.divergence import Interval
     from simvirt.observe.results import Run, RunConfig
-    from simvirt.observe.sites import SiteTable
+    from simvirt.observe.site_table import SiteTable
     from simvirt.strategies.strategy import Strategy
 
 GRACE: Final = 1_000_000

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from simvirt.observe.showable import Showable
 
+if TYPE_CHECKING:
     from simvirt.observe.results import Run
 
 
@@ -37,7 +37,7 @@ class ReasonCount:
 
 
 @dataclass(frozen=True, slots=True)
-class ExitCounts:
+class ExitCounts(Showable):
     """The table: most frequent reason first."""
 
     rows: tuple[ReasonCount, ...]
@@ -60,8 +60,3 @@ class ExitCounts:
             if number
         ]
         return cls(tuple(sorted(rows, key=lambda row: (-row.samples, row.reason))), run.modelled.preset)
-
-    def __rich__(self) -> RenderableType:
-        from simvirt.observe.show import show_counts
-
-        return show_counts(self)

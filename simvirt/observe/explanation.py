@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from simvirt.machine.faults import FaultRecord
-    from simvirt.observe.code import Place
     from simvirt.observe.differences import Parting
+    from simvirt.observe.place import Place
     from simvirt.vmm.exit_log import ExitRecord
 
 _ONE_BIT_FLAGS: Final = tuple(flag for flag in Eflags if flag.value.bit_count() == 1 and flag is not Eflags.ALWAYS_ONE)

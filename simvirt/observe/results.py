@@ -11,10 +11,10 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from simvirt.observe.showable import Showable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from rich.console import RenderableType
 
     from simvirt.guests.image import GuestImage
     from simvirt.machine.architectural_state import ArchitecturalState
@@ -141,7 +141,7 @@ class RunError:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(Showable):
     """One guest under one strategy, from its first instruction to its end.
 
     Attributes:
@@ -211,18 +211,3 @@ class Run:
     def to_json(self, indent: int | None = None) -> str:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=indent)
-
-    def __rich__(self) -> RenderableType:
-        from simvirt.observe.show import show_run
-
-        return show_run(self)
-
-    def __str__(self) -> str:
-        from simvirt.observe.show import as_text
-
-        return as_text(self)
-
-    def _repr_html_(self) -> str:
-        from simvirt.observe.show import as_html
-
-        return as_html(self)

@@ -19,8 +19,8 @@ from simvirt.guests.resolve import resolve
 from simvirt.observe.contest import Contest
 from simvirt.observe.costs import DEFAULT_COSTS, find_costs
 from simvirt.observe.equivalence import Checkpoints
+from simvirt.observe.examination import examine
 from simvirt.observe.interruption import StopOnInterrupt
-from simvirt.observe.postmortem import examine
 from simvirt.observe.results import RunConfig
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal

@@ -5,25 +5,25 @@ rich is imported when something is first shown, never with a result.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final
 
-from simvirt.observe.comparison import Equivalence, shown
+from simvirt.observe.comparison import Comparison, Equivalence
 from simvirt.observe.counts import ExitCounts
+from simvirt.observe.numbers import shown
+from simvirt.observe.postmortem import PostMortem
+from simvirt.observe.results import Run
+from simvirt.observe.showable import renders
+from simvirt.observe.site_table import SiteTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
 
     from simvirt.machine.architectural_state import ArchitecturalState
-    from simvirt.observe.comparison import Comparison, Verdict
-    from simvirt.observe.postmortem import PostMortem
-    from simvirt.observe.results import Run
-    from simvirt.observe.sites import SiteTable
+    from simvirt.observe.comparison import Verdict
 
-_TEXT_WIDTH: Final = 110
 _NOTHING: Final = "–"
 _MARKS: Final[Mapping[Equivalence, str]] = {
     Equivalence.EQUIVALENT: "green",
@@ -33,27 +33,7 @@ _MARKS: Final[Mapping[Equivalence, str]] = {
 }
 
 
-def as_text(what: RenderableType) -> str:
-    """Plain text of a result."""
-    console = _console(record=False)
-    with console.capture() as capture:
-        console.print(what)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
-
-
-def as_html(what: RenderableType) -> str:
-    """A result for a notebook."""
-    console = _console(record=True)
-    console.print(what)
-    return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.25'>{code}</pre>")
-
-
-def _console(*, record: bool) -> Console:
-    from rich.console import Console
-
-    return Console(file=io.StringIO(), width=_TEXT_WIDTH, record=record, highlight=False, legacy_windows=False)
-
-
+@renders(Run)
 def show_run(run: Run) -> RenderableType:
     """A run: console, outcome, counts."""
     from rich.console import Group
@@ -83,6 +63,7 @@ def show_run(run: Run) -> RenderableType:
     return Group(*parts)
 
 
+@renders(ExitCounts)
 def show_counts(counts: ExitCounts) -> Table:
     """Exit reasons with their share of exits and of modelled time."""
     table = _table()
@@ -101,6 +82,7 @@ def show_counts(counts: ExitCounts) -> Table:
     return table
 
 
+@renders(Comparison)
 def show_comparison(comparison: Comparison) -> RenderableType:
     """A comparison: one row a strategy, then what made the difference."""
     from rich.console import Group
@@ -177,6 +159,7 @@ def _divergence(name: str, reference: str, verdict: Verdict) -> list[RenderableT
     ]
 
 
+@renders(PostMortem)
 def show_post_mortem(found: PostMortem) -> RenderableType:
     """The chain of faults, and the last instructions with their registers."""
     from rich.console import Group
@@ -218,6 +201,7 @@ def _registers(state: ArchitecturalState) -> str:
     return "\n".join([*lines, rest])
 
 
+@renders(SiteTable)
 def show_sites(table: SiteTable) -> RenderableType:
     """Site against strategy."""
     from rich.text import Text

@@ -9,20 +9,18 @@ Goldberg's condition on the homomorphism f, for one instruction (1974 §4).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from simvirt.observe.breakpoints import first_reached
 from simvirt.observe.code import place
-from simvirt.observe.comparison import shown
 from simvirt.observe.differences import all_pages, copy_msrs, partings, rank
+from simvirt.observe.numbers import shown
+from simvirt.observe.site_table import SiteEffect, SiteRow, SiteTable
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.exceptions import Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    from rich.console import RenderableType
 
     from simvirt.guests.image import GuestImage
     from simvirt.observe.differences import Parting
@@ -32,68 +30,6 @@ PREFIX: Final = "site_"
 _UNREMARKABLE: Final = frozenset({"EIP", "RIP", "instructions retired"})
 """What every instruction changes."""
 _SHOWN_MOST: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class SiteEffect:
-    """What one instruction did under a strategy.
-
-    Attributes:
-        same: it did what it does on the bare machine.
-        shown: otherwise, what it did instead.
-    """
-
-    same: bool
-    shown: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SiteRow:
-    """One site.
-
-    Attributes:
-        name: the symbol without its prefix.
-        instruction: guest instructions that the reference retired before it first came here; None: it never did.
-        reference: what the instruction does on the bare machine.
-        effects: by strategy.
-    """
-
-    name: str
-    address: Gva
-    mnemonic: str
-    instruction: int | None
-    reference: str
-    effects: Mapping[str, SiteEffect] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SiteTable:
-    """Site against strategy, in the order in which the guest reaches them."""
-
-    reference: str
-    strategies: tuple[str, ...]
-    rows: tuple[SiteRow, ...]
-
-    def row(self, name: str) -> SiteRow:
-        """The row of one site.
-
-        Raises:
-            KeyError: the guest has no such site.
-        """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(name)
-
-    def __rich__(self) -> RenderableType:
-        from simvirt.observe.show import show_sites
-
-        return show_sites(self)
-
-    def __str__(self) -> str:
-        from simvirt.observe.show import as_text
-
-        return as_text(self)
 
 
 def site_addresses(image: GuestImage) -> dict[str, Gva]:

@@ -8,7 +8,8 @@ import pytest
 
 from simvirt.guests.recognise import recognise
 from simvirt.machine.machine import Outcome
-from simvirt.observe.postmortem import LAST_INSTRUCTIONS, PostMortem
+from simvirt.observe.examination import LAST_INSTRUCTIONS
+from simvirt.observe.postmortem import PostMortem
 from simvirt.observe.results import Run
 from simvirt.observe.session import run
 from tests.observe.faulty import Faulty, fail
