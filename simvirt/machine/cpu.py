@@ -71,7 +71,6 @@ FRUITLESS_DELIVERIES: Final = 10_000
 _TF: Final = int(Eflags.TF)
 _RF: Final = int(Eflags.RF)
 _IF: Final = int(Eflags.IF)
-_RF: Final = int(Eflags.RF)
 _LARGEST_OPERAND: Final = 16
 
 
