@@ -53,7 +53,7 @@ class Segment:
     selector: int
     base: int
     limit: int
-    """The highest valid offset in bytes, whatever the descriptor's granularity."""
+    """In bytes, whatever the descriptor's granularity."""
     flags: int
     """The attributes as they stand in a descriptor's high doubleword (`HIDDEN_FLAGS_MASK`)."""
 
