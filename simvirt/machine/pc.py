@@ -13,13 +13,13 @@ from simvirt.machine.events import Halt, Interrupted, InterruptWindow, LimitReac
 from simvirt.machine.machine import Machine, Stop
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.x86.addresses import Gpa, Hpa
-from simvirt.x86.cpuid import CpuModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.board import Board
     from simvirt.x86.addresses import Port
+    from simvirt.x86.cpuid import CpuModel
 
 
 class BoardBus:
@@ -33,23 +33,23 @@ class BoardBus:
         self._clock = board.clock
 
     def read_memory(self, gpa: Gpa, size: int) -> int:
-        """Device memory; this PC has none yet, and what nobody answers reads as ones."""
+        """Read of device memory; this PC has none yet, and what nobody answers reads as ones."""
         del gpa
         return (1 << 8 * size) - 1
 
     def write_memory(self, gpa: Gpa, size: int, value: int) -> None:
-        """Device memory; dropped."""
+        """Write of device memory; dropped, since this PC has none yet."""
 
     def time_stamp(self) -> int:
         """The time-stamp counter: one tick a nanosecond of virtual time."""
         return self._clock.now()
 
     def time_offset(self) -> int:
-        """The time-stamp counter less the instructions retired."""
+        """The time-stamp counter less the instructions retired: nanoseconds skipped in HLT."""
         return self._clock.skipped
 
     def region(self, gpa: Gpa) -> Region | None:
-        """What lies at a guest-physical address."""
+        """The region that holds a guest-physical address, or None."""
         return self._space.region(gpa)
 
 
@@ -58,7 +58,9 @@ class ProcessorSnapshot:
     """The bare CPU as a value."""
 
     count: int
+    """Instructions retired."""
     image: bytes
+    """As `Engine.save_image` makes it."""
 
 
 class BareProcessor:
@@ -73,14 +75,17 @@ class BareProcessor:
 
     @property
     def count(self) -> int:
+        """Instructions retired."""
         return self.cpu.count
 
     @property
     def interruptible(self) -> bool:
+        """Is IF set, and no interrupt shadow in force?"""
         return self.cpu.interruptible
 
     @property
     def interrupts_enabled(self) -> bool:
+        """EFLAGS.IF."""
         return self.cpu.state.interrupt_flag
 
     def run(self, limit: int, *, window: bool) -> Stop:
@@ -98,22 +103,31 @@ class BareProcessor:
         return Stop.HALTED if kind is Halt else Stop.HANDLED
 
     def inject_interrupt(self, vector: int) -> None:
+        """Deliver a maskable interrupt through the guest's IDT or IVT."""
         self.cpu.deliver_external_interrupt(vector)
 
     def request_stop(self) -> None:
+        """Make the current or the next run stop soon."""
         self.cpu.request_stop()
 
     def guest_state(self) -> ArchitecturalState:
+        """The CPU's own state: guest and machine are one here."""
         return ArchitecturalState.of(self.cpu.state)
 
     def set_guest_state(self, state: ArchitecturalState) -> None:
+        """Put the CPU into `state`."""
         state.put(self.cpu.state)
         self.cpu.engine.flush_tlb()
 
     def save(self) -> ProcessorSnapshot:
+        """The CPU as a value."""
         return ProcessorSnapshot(self.cpu.count, self.cpu.engine.save_image())
 
     def restore(self, state: ProcessorSnapshot) -> None:
+        """Take up a saved state.
+
+        :raises EngineError: its image is not of this engine.
+        """
         self.cpu.engine.restore_image(state.image)
         self.cpu.count = state.count
 
@@ -123,9 +137,9 @@ LOW_HOLE: Final = (0xA0000, 0x100000)
 
 
 def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
-    """The memory map of a PC with `memory_size` bytes of RAM that lie at `host`.
+    """The memory map of a PC: conventional memory, a hole, extended memory.
 
-    Conventional memory, a hole, extended memory.
+    RAM of `memory_size` bytes, from which the hole takes its part, lies at `host` in host memory.
     """
     low, high = LOW_HOLE
     regions = [Region(Gpa(0), min(low, memory_size), RegionKind.RAM, host, "conventional memory")]
@@ -137,7 +151,7 @@ def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
 def bare_pc(
     board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel
 ) -> tuple[Machine, Cpu]:
-    """A PC with nothing on it, and its CPU."""
+    """A PC with no guest on it, and its CPU; `board_for` makes the board, given the count of instructions retired."""
     memory = HostMemory(memory_size)
     cpu = Cpu(memory)
     space = pc_regions(memory_size)
