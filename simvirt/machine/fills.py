@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Access(IntEnum):
-    """The kind of a memory access."""
+    """The kind of a memory access, with Unicorn's numbers (UC_MEM_READ and its kin)."""
 
     READ = 16
     WRITE = 17
@@ -27,11 +27,15 @@ class Refusal(IntEnum):
     NOTHING = 0
     PAGE_FAULT = 1
     HOLE = 2
+    """Nothing answers at the guest-physical address."""
     MMIO = 3
+    """A device answers there."""
     ROM_WRITE = 4
     WATCHED_WRITE = 5
+    """Somebody watches the page (`Engine.watch_page`)."""
     EXECUTED_ALIAS = 6
     SUPERVISOR_AT_CPL3 = 7
+    """A supervisor page, accessed at CPL 3 by the instruction or by the processor on its behalf."""
     NON_CANONICAL = 8
     READ_AHEAD = 9
 
@@ -40,8 +44,11 @@ class PageFlag(IntEnum):
     """Flags of a host page."""
 
     EXECUTED = 1
+    """Code has been translated from it."""
     DIRTY = 2
+    """It has been written since the log was started (`Engine.take_dirty_pages`)."""
     WATCHED = 4
+    """Guest writes to it are refused (`Engine.watch_page`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +61,6 @@ class Verdict:
     gpa: Gpa
     """The guest-physical address of the access; of the table entry for a page fault."""
     error_code: int
+    """Of the page fault (SDM Vol. 3A §4.7)."""
     level: int
+    """Level of the paging structure where the walk ended."""
