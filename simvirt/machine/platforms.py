@@ -1,8 +1,9 @@
 """Where Unicorn keeps what its interface hides, for each verified platform.
 
 The engine reaches some members of Unicorn's own structures by their offsets. They hold for one version and one
-platform's ABI; the self-test (`machine.self_test`) verifies them at start by experiment and refuses anything else. A
-platform that nobody has verified is refused with a message: wrong offsets would overwrite foreign memory.
+platform's ABI, so the engine refuses any other version, and a state that does not lie where it should, when it is
+constructed. A platform that nobody has verified is refused with a message: wrong offsets would overwrite foreign
+memory.
 
 Verified by experiment against Unicorn 2.1.4; members named as in QEMU 5.0 (target/i386/cpu.h, include/hw/core/cpu.h).
 """
@@ -70,7 +71,9 @@ class Platform:
     """One verified pair of operating system and processor, with the engine's offsets there."""
 
     name: str
+    """For people."""
     library_suffix: str
+    """Of the native callbacks' file name."""
     state: StateOffsets
     uc_cpu: int
     """uc_struct.cpu"""
@@ -117,7 +120,8 @@ def current() -> Platform:
     if found is None:
         verified = ", ".join(p.name for p in VERIFIED.values())
         raise EngineError(
-            f"simvirt is not verified on {system} {processor}: its engine relies on Unicorn {UNICORN_VERSION}'s memory layout, which is "
-            f"known for {verified} only. Use one of these, for example in a virtual machine or a container."
+            f"simvirt is not verified on {system} {processor}: its engine relies on Unicorn {UNICORN_VERSION}'s memory "
+            f"layout, which is known for {verified} only. Use one of these, for example in a virtual machine or a "
+            "container."
         )
     return found
