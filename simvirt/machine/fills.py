@@ -34,6 +34,7 @@ class Refusal(IntEnum):
     WATCHED_WRITE = 5
     """Somebody watches the page (`Engine.watch_page`)."""
     EXECUTED_ALIAS = 6
+    """A write through a mapping that forbids execution, to a page with translated code; settled natively."""
     SUPERVISOR_AT_CPL3 = 7
     """A supervisor page, accessed at CPL 3 by the instruction or by the processor on its behalf."""
     NON_CANONICAL = 8
