@@ -1,4 +1,4 @@
-"""May this code touch this port? IOPL and the I/O permission bitmap of the TSS (SDM Vol. 1 §19.5)."""
+"""I/O permission: whether code may touch a port, by IOPL and the TSS's I/O permission bitmap (SDM Vol. 1 §19.5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _TSS_16_TYPES: Final = (1, 3)
 
 
 def io_allowed(cpu: Cpu, port: int, size: int) -> bool:
-    """True when the access may proceed: real mode, CPL at most IOPL, or all bits of the ports clear in the bitmap.
+    """Whether the access may proceed: real mode, CPL at most IOPL, or all bits of the ports clear in the bitmap.
+
+    In virtual-8086 mode the bitmap alone decides (§19.5.2); `size` is in bytes.
 
     :raises ProcessorFault: #PF while the bitmap is read.
     """
@@ -28,6 +30,8 @@ def io_allowed(cpu: Cpu, port: int, size: int) -> bool:
 
 def bitmap_allows(cpu: Cpu, port: int, size: int) -> bool:
     """The I/O permission bitmap's answer; two bytes are read, and both must lie inside the TSS (§19.5.2).
+
+    A 16-bit TSS has no bitmap and allows nothing.
 
     :raises ProcessorFault: #PF while the bitmap is read.
     """
