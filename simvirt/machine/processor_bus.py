@@ -15,7 +15,7 @@ class Bus(Protocol):
     cpu_model: CpuModel
 
     def read_port(self, port: Port, size: int) -> int:
-        """IN of `size` bytes."""
+        """IN of `size` bytes: 1, 2 or 4."""
         ...
 
     def write_port(self, port: Port, size: int, value: int) -> None:
@@ -31,5 +31,5 @@ class Bus(Protocol):
         ...
 
     def time_stamp(self) -> int:
-        """The time-stamp counter."""
+        """What RDTSC reads."""
         ...
