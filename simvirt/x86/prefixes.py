@@ -19,7 +19,9 @@ class Prefixes:
     """The prefixes of one instruction."""
 
     legacy: bytes = b""
+    """In the order in which they stand."""
     rex: int = 0
+    """The REX prefix, 0 when there is none."""
 
     @property
     def repeated(self) -> bool:
@@ -28,6 +30,7 @@ class Prefixes:
 
     @property
     def lock(self) -> bool:
+        """Is there a LOCK prefix?"""
         return 0xF0 in self.legacy
 
     @property
@@ -37,24 +40,27 @@ class Prefixes:
 
     @property
     def rex_b(self) -> int:
+        """REX.B: bit 3 of ModRM.rm, SIB.base or the opcode's register (SDM Vol. 2A Table 2-4)."""
         return self.rex & 1
 
     @property
     def rex_r(self) -> int:
+        """REX.R: bit 3 of ModRM.reg."""
         return self.rex >> 2 & 1
 
     @property
     def rex_w(self) -> int:
+        """REX.W: 64-bit operand size."""
         return self.rex >> 3 & 1
 
     def operand_size(self, bits: int) -> int:
-        """Operand size in bytes, for an instruction without a default of its own in 64-bit mode."""
+        """Operand size in bytes, in code of `bits` bits, of an instruction whose default is not 64 bits."""
         if self.rex_w:
             return 8
         return (4 if bits == 16 else 2) if 0x66 in self.legacy else (2 if bits == 16 else 4)
 
     def address_size(self, bits: int) -> int:
-        """Address size in bytes."""
+        """Address size in bytes, in code of `bits` bits."""
         if 0x67 in self.legacy:
             return {16: 4, 32: 2, 64: 4}[bits]
         return bits // 8
@@ -64,10 +70,10 @@ _NONE: Final = Prefixes()
 
 
 def split_prefixes(code: bytes, bits: int) -> tuple[Prefixes, bytes]:
-    """The prefixes of the instruction in `code`, and what follows them.
+    r"""The prefixes of the instruction in `code`, code of `bits` bits, and what follows them.
 
     >>> split_prefixes(bytes.fromhex("f36e90"), 32)
-    (Prefixes(legacy=b'\\xf3', rex=0), b'n\\x90')
+    (Prefixes(legacy=b'\xf3', rex=0), b'n\x90')
     """
     if code[0] not in _LEGACY and not (bits == 64 and code[0] >> 4 == 4):
         return _NONE, code
