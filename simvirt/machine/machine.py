@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from simvirt.machine.board import Board, BoardState
+from simvirt.machine.board import BoardState  # noqa: TC001 - decoding a MachineState needs it at run time
 from simvirt.machine.cpu import Livelock, Shutdown
 from simvirt.machine.engine import NEVER
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.machine.board import Board
     from simvirt.machine.memory import AddressSpace, HostMemory
     from simvirt.x86.addresses import Hpa
 
@@ -35,7 +36,7 @@ class Stop(Enum):
 
 
 class Outcome(Enum):
-    """How a run ended, for good."""
+    """How a run ended; from WAITING_FOR_INPUT and INTERRUPTED it can go on (`Machine.resume`)."""
 
     FINISHED = "finished"
     """The guest wrote to the debug-exit port."""
@@ -45,9 +46,11 @@ class Outcome(Enum):
     """HLT, and only console input would wake the processor."""
     RESET = "reset"
     TRIPLE_FAULT = "triple-fault"
+    """The processor shut down: an exception while it delivered a double fault (SDM Vol. 3A §6.15)."""
     LIMIT = "limit"
     """The allowed number of instructions is spent, or none retires any more (`cpu.Livelock`)."""
     INTERRUPTED = "interrupted"
+    """The host asked for a stop, as Ctrl-C does."""
     MONITOR_ERROR = "monitor-error"
 
 
@@ -70,11 +73,17 @@ class Processor(Protocol):
         ...
 
     def run(self, limit: int, *, window: bool) -> Stop:
-        """Run until something happens or exactly `limit` instructions are retired."""
+        """Run until something happens or exactly `limit` instructions are retired in all.
+
+        `window` asks for a stop as soon as a maskable interrupt can be taken.
+
+        :raises Shutdown: a triple fault.
+        :raises Livelock: exceptions follow each other and no instruction retires.
+        """
         ...
 
     def inject_interrupt(self, vector: int) -> None:
-        """Deliver a maskable interrupt."""
+        """Deliver a maskable interrupt; only while `interruptible`."""
         ...
 
     def request_stop(self) -> None:
@@ -103,9 +112,12 @@ class MachineState:
     """A whole machine at one instruction: what a snapshot holds."""
 
     count: int
+    """Guest instructions retired."""
     halted: bool
+    """Does the processor sleep in HLT?"""
     outcome: Outcome | None
     processor: Any
+    """What `Processor.save` made."""
     board: BoardState
     pages: dict[int, bytes]
     """Host pages that are not zero, by number."""
@@ -114,6 +126,7 @@ class MachineState:
 class Machine:
     """A board and a processor in step.
 
+    :ivar halted: does the processor sleep in HLT?
     :ivar outcome: how the run ended; None while it can go on.
     """
 
@@ -149,7 +162,7 @@ class Machine:
         return self.run_to(self.processor.count + 1)
 
     def run_to(self, instruction: int) -> Outcome | None:
-        """Run until exactly `instruction` instructions are retired, or to the end of the run, whose outcome is returned.
+        """Run until exactly `instruction` instructions are retired, or to the end, whose outcome is returned.
 
         What is due at that instruction, an interrupt or a fault, has not been delivered yet.
         """
@@ -190,11 +203,11 @@ class Machine:
         self.outcome = Outcome.WAITING_FOR_INPUT if waiting else Outcome.HALTED
 
     def request_stop(self) -> None:
-        """End the run soon, as Ctrl-C does; `resume` lets it go on."""
+        """End the run soon, as Ctrl-C does; after `resume` it can go on."""
         self.processor.request_stop()
 
     def resume(self) -> None:
-        """Forget that the run was interrupted, or take up again what waited for input."""
+        """Forget that the run was interrupted or waited for input, so that `run` takes it up again."""
         if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT):
             self.outcome = None
 
@@ -224,7 +237,7 @@ class Machine:
             offset += length
 
     def save(self) -> MachineState:
-        """The whole machine as a value."""
+        """The whole machine as a value, memory included."""
         import numpy as np
 
         pages = self.memory.array.reshape(-1, 4096)
