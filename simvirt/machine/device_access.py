@@ -51,10 +51,11 @@ class _Window:
 
 
 def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
-    """Run the instruction at RIP against scratch pages and pass its effects on.
+    """Run the instruction at RIP against scratch pages, and pass what it wrote on to the devices.
 
     :return: None when the instruction is done, or the event that it met: a page fault of another operand, the trap
         behind it.
+    :raises EngineError: a ROM region without memory behind it.
     """
     if event.access is Access.FETCH:
         # The bus gives ones: FF FF is no instruction (SDM Vol. 2D Table A-6, group 5).
