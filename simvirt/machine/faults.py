@@ -13,7 +13,7 @@ from simvirt.x86.exceptions import SelectorErrorCode, Vector
 
 
 class ProcessorFault(Exception):  # noqa: N818 - it is the processor's fault, not an error of this program
-    """`vector` with its error code, and for a page fault the linear address that CR2 will hold."""
+    """An exception `vector` with its error code, and for a page fault the linear address that CR2 will hold."""
 
     def __init__(self, vector: Vector, error_code: int | None = None, cr2: int | None = None) -> None:
         self.vector = vector
@@ -37,20 +37,20 @@ class FaultRecord:
 
 
 def general_protection(selector: int = 0, *, external: bool = False) -> ProcessorFault:
-    """#GP with a selector's error code; 0 for none."""
+    """#GP(selector), or #GP(0); `external` is the EXT bit of the error code (SDM Vol. 3A §6.13)."""
     return ProcessorFault(Vector.GP, SelectorErrorCode.for_selector(selector, external=external).encode())
 
 
 def not_present(selector: int, *, external: bool = False) -> ProcessorFault:
-    """#NP(selector)."""
+    """#NP(selector): a segment or gate is not present."""
     return ProcessorFault(Vector.NP, SelectorErrorCode.for_selector(selector, external=external).encode())
 
 
 def invalid_tss(selector: int, *, external: bool = False) -> ProcessorFault:
-    """#TS(selector)."""
+    """#TS(selector): the TSS does not hold what is needed of it."""
     return ProcessorFault(Vector.TS, SelectorErrorCode.for_selector(selector, external=external).encode())
 
 
 def stack_fault(selector: int = 0, *, external: bool = False) -> ProcessorFault:
-    """#SS(selector)."""
+    """#SS(selector): a stack segment is not present; #SS(0): its limit is exceeded."""
     return ProcessorFault(Vector.SS, SelectorErrorCode.for_selector(selector, external=external).encode())
