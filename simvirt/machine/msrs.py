@@ -52,7 +52,7 @@ _EFER_WRITABLE: Final = int(Efer.SCE | Efer.LME | Efer.NXE)
 
 
 def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
-    """RDMSR.
+    """What RDMSR reads; the time-stamp counter is the bus's.
 
     :raises ProcessorFault: #GP(0), there is no such register.
     """
@@ -70,7 +70,7 @@ def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
 
 
 def write_msr(cpu: Cpu, _bus: Bus, number: int, value: int) -> None:
-    """WRMSR.
+    """Write a register as WRMSR does; the time-stamp counter takes no writes.
 
     :raises ProcessorFault: #GP(0), there is no such register, or it does not take this value.
     """
