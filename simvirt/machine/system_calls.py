@@ -20,7 +20,7 @@ _LIMIT = 0xFFFFFFFF
 
 
 def sysenter(cpu: Cpu) -> None:
-    """SYSENTER (SDM Vol. 2B): to ring 0 at IA32_SYSENTER_EIP with the flat segments that IA32_SYSENTER_CS implies.
+    """SYSENTER (SDM Vol. 2B): to ring 0 at IA32_SYSENTER_EIP, with the flat segments that IA32_SYSENTER_CS implies.
 
     :raises ProcessorFault: #GP(0) in real-address mode or with a null IA32_SYSENTER_CS.
     """
@@ -40,9 +40,9 @@ def sysenter(cpu: Cpu) -> None:
 
 
 def syscall(cpu: Cpu, length: int, *, supported: bool) -> None:
-    """SYSCALL (SDM Vol. 2B): to ring 0 at IA32_LSTAR; RIP goes to RCX, RFLAGS to R11, and is masked with IA32_FMASK.
+    """SYSCALL (SDM Vol. 2B): to ring 0 at IA32_LSTAR; RIP goes to RCX, RFLAGS to R11 and then through IA32_FMASK.
 
-    Intel's processors have it in 64-bit mode alone.
+    Intel's processors have it in 64-bit mode alone. `supported` is what CPUID says of it.
 
     :raises ProcessorFault: #UD without IA32_EFER.SCE, or outside 64-bit mode.
     """
