@@ -135,7 +135,7 @@ def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
     offset = state.register(index, size)
     if not event.is_out:
         address = offset + (0 if state.code_64 else state.segment_base(SegmentRegister.ES))
-        cpu.memory.write_integer(address, event.size, value, user=state.cpl == 3)
+        cpu.memory.write_integer(address, event.size, value, user=state.cpl == 3, explicit=True)
     step = -event.size if state.eflags & int(Eflags.DF) else event.size
     state.set_register(index, size, offset + step)
     if not event.is_repeated:
@@ -247,7 +247,7 @@ def machine_status_word_operand(cpu: Cpu, event: ControlRegisterAccess) -> int:
     operand = cpu.memory_operand()
     if operand is None:
         return cpu.state.register(event.register, 2)
-    return cpu.memory.read_integer(operand[0], 2, user=cpu.state.cpl == 3)
+    return cpu.memory.read_integer(operand[0], 2, user=cpu.state.cpl == 3, explicit=True)
 
 
 def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int) -> None:
@@ -268,7 +268,7 @@ def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int)
             prefixes, _ = split_prefixes(cpu.engine.code_bytes, state.bits)
             state.set_register(event.register, prefixes.operand_size(state.bits) if state.code_64 else 2, cr0)
         else:
-            cpu.memory.write_integer(operand[0], 2, cr0, user=state.cpl == 3)
+            cpu.memory.write_integer(operand[0], 2, cr0, user=state.cpl == 3, explicit=True)
     cpu.advance(event.length)
 
 
@@ -373,7 +373,7 @@ def _descriptor_table(cpu: Cpu, _bus: Bus, event: DescriptorTableAccess) -> Even
         if operand is None:
             selector = state.register(cpu.engine.code_bytes[event.length - 1] & 7, 2)
         else:
-            selector = cpu.memory.read_integer(operand[0], 2)
+            selector = cpu.memory.read_integer(operand[0], 2, explicit=True)
         load_task_register(state, cpu.memory, selector)
         cpu.advance(event.length)
         return None

@@ -53,6 +53,8 @@ _CLEARED_BY_REAL_MODE: Final = int(Eflags.IF | Eflags.TF | Eflags.AC)
 _CLEARED_BY_GATE: Final = int(Eflags.TF | Eflags.NT | Eflags.RF | Eflags.VM)
 _IF: Final = int(Eflags.IF)
 _RF: Final = int(Eflags.RF)
+_USER_LEVEL: Final = 3
+_DPL_SHIFT: Final = 13
 _DATA_SEGMENTS: Final = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
 
 
@@ -77,14 +79,16 @@ def _deliver_in_real_mode(state: ProcessorState, memory: LinearMemory, what: Int
         raise ProcessorFault(Vector.GP)
     target = memory.read_integer(table.base + what.vector * 4, 4)
     eflags = state.eflags
+    frame = (eflags, state.selector(SegmentRegister.CS), what.return_rip)
     stack = state.segment(SegmentRegister.SS)
     mask = 0xFFFFFFFF if stack.default_size else 0xFFFF
     sp = state.rsp
-    frame = (eflags, state.selector(SegmentRegister.CS), what.return_rip)
-    for value in frame:
-        sp = state.rsp & ~mask | (sp - 2) & mask
-        memory.write_integer(stack.base + (sp & mask), 2, value)
-    state.rsp = sp
+    words = [(sp - 2 * number & mask, value) for number, value in enumerate(frame, 1)]
+    if not all(fits(stack, offset, 2) for offset, _ in words):
+        raise stack_fault()
+    for offset, value in words:
+        memory.write_integer(stack.base + offset, 2, value)
+    state.rsp = sp & ~mask | words[-1][0]
     selector = target >> 16
     code = state.segment(SegmentRegister.CS)
     state.set_segment(SegmentRegister.CS, Segment(selector, selector << 4, code.limit, code.flags))
@@ -129,6 +133,8 @@ def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what
     inner = not code.conforming and code.dpl < cpl
     if virtual_8086 and (not inner or code.dpl != 0):
         raise general_protection(gate.selector, external=what.external)
+    if gate.offset > code.limit:
+        raise general_protection(0, external=what.external)
     size = gate.width // 8
     saved_flags = eflags | (_RF if what.source is Source.EXCEPTION and what.vector != Vector.DB else 0)
     frame = [saved_flags, state.selector(SegmentRegister.CS), what.return_rip]
@@ -150,7 +156,7 @@ def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what
     if not fits(stack, bottom, size * len(frame)):
         raise stack_fault(stack.selector if inner else 0, external=what.external)
     data = b"".join((value & (1 << 8 * size) - 1).to_bytes(size, "little") for value in reversed(frame))
-    memory.write(stack.base + bottom & 0xFFFFFFFF, data)
+    memory.write(stack.base + bottom & 0xFFFFFFFF, data, user=new_cpl == _USER_LEVEL, explicit=True)
     mark_accessed(state, memory, gate.selector, code)
     if inner_one is not None:
         mark_accessed(state, memory, inner_one.selector, inner_one.descriptor)
@@ -170,6 +176,8 @@ def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Int
     code = _handler_segment(state, memory, gate.selector, what)
     if not code.long or code.default_size:
         raise general_protection(gate.selector, external=what.external)
+    if not _canonical(gate.offset):
+        raise general_protection(0, external=what.external)
     cpl = state.cpl
     inner = not code.conforming and code.dpl < cpl
     new_cpl = int(code.dpl) if inner else int(cpl)
@@ -193,10 +201,11 @@ def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Int
     bottom = (sp & ~0xF) - 8 * len(frame) & (1 << 64) - 1
     if not _canonical(bottom):
         raise stack_fault(0, external=what.external)
-    memory.write(bottom, b"".join(value.to_bytes(8, "little") for value in reversed(frame)))
+    data = b"".join(value.to_bytes(8, "little") for value in reversed(frame))
+    memory.write(bottom, data, user=new_cpl == _USER_LEVEL, explicit=True)
     mark_accessed(state, memory, gate.selector, code)
     if inner:
-        state.set_segment(SegmentRegister.SS, Segment(new_cpl, 0, 0, 0))
+        state.set_segment(SegmentRegister.SS, Segment(new_cpl, 0, 0, new_cpl << _DPL_SHIFT))
     state.rsp = bottom
     _enter(state, gate, accessed(Segment.from_descriptor(gate.selector.with_rpl(new_cpl), code)), eflags, new_cpl)
 

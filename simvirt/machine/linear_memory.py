@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simvirt.machine.faults import ProcessorFault
+from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.fills import Access, Refusal
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Hpa
 from simvirt.x86.exceptions import Vector
@@ -20,55 +20,73 @@ if TYPE_CHECKING:
 
 
 class LinearMemory:
-    """Reads and writes through an engine's page walk."""
+    """Reads and writes through an engine's page walk.
+
+    An access is a user-mode access (`user`) or a supervisor-mode one; the latter is `explicit` when it is an
+    instruction's own, and implicit when the processor reads its own tables, which SMAP always keeps from user pages
+    (SDM Vol. 3A §4.6.1).
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._view = engine.memory.view
 
-    def _pieces(self, gva: int, size: int, access: Access, *, user: bool) -> Iterator[tuple[Hpa | None, int, int]]:
+    def _pieces(
+        self, gva: int, size: int, access: Access, *, user: bool, explicit: bool
+    ) -> Iterator[tuple[Hpa | None, int, int]]:
         """(host address or None, offset in the access, length) for each page; translated before it is handed out."""
         done = 0
         while done < size:
             address = gva + done
             length = min(size - done, PAGE_SIZE - (address & PAGE_OFFSET_MASK))
-            host = self._engine.translate(address, access, user=user, commit=True)
-            if host is None and (verdict := self._engine.verdict).refusal is Refusal.PAGE_FAULT:
-                raise ProcessorFault(Vector.PF, verdict.error_code, address)
+            host = self._engine.translate(address, access, user=user, commit=True, explicit=explicit)
+            if host is None:
+                self._raise_refused(address)
             yield host, done, length
             done += length
 
-    def read(self, gva: int, size: int, *, user: bool = False) -> bytes:
-        """`size` bytes at `gva`; `user` is a user-mode access, otherwise a supervisor-mode one.
+    def _raise_refused(self, address: int) -> None:
+        """Raise the exception that the last refused translation calls for; none where there merely is no memory."""
+        verdict = self._engine.verdict
+        if verdict.refusal is Refusal.PAGE_FAULT:
+            mask = 0xFFFF_FFFF_FFFF_FFFF if self._engine.state.long_mode else 0xFFFF_FFFF
+            raise ProcessorFault(Vector.PF, verdict.error_code, address & mask)
+        if verdict.refusal is Refusal.NON_CANONICAL:
+            raise general_protection()
 
-        :raises ProcessorFault: #PF.
+    def read(self, gva: int, size: int, *, user: bool = False, explicit: bool = False) -> bytes:
+        """`size` bytes at `gva`.
+
+        :raises ProcessorFault: #PF, #GP(0) at an address that is not canonical.
         """
         parts = [
             b"\xff" * length if host is None else bytes(self._view[host : host + length])
-            for host, _, length in self._pieces(gva, size, Access.READ, user=user)
+            for host, _, length in self._pieces(gva, size, Access.READ, user=user, explicit=explicit)
         ]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def read_integer(self, gva: int, size: int, *, user: bool = False) -> int:
+    def read_integer(self, gva: int, size: int, *, user: bool = False, explicit: bool = False) -> int:
         """A little-endian integer of `size` bytes.
 
-        :raises ProcessorFault: #PF.
+        :raises ProcessorFault: #PF, #GP(0).
         """
-        return int.from_bytes(self.read(gva, size, user=user), "little")
+        return int.from_bytes(self.read(gva, size, user=user, explicit=explicit), "little")
 
-    def write(self, gva: int, data: bytes, *, user: bool = False) -> None:
+    def write(self, gva: int, data: bytes, *, user: bool = False, explicit: bool = False) -> None:
         """Write `data` at `gva`; nothing is written when any page of it faults.
 
-        :raises ProcessorFault: #PF.
+        :raises ProcessorFault: #PF, #GP(0).
         """
-        for host, offset, length in list(self._pieces(gva, len(data), Access.WRITE, user=user)):
+        pieces = list(self._pieces(gva, len(data), Access.WRITE, user=user, explicit=explicit))
+        for host, offset, length in pieces:
             if host is not None:
                 self._view[host : host + length] = data[offset : offset + length]
                 self._engine.written(host, length)
 
-    def write_integer(self, gva: int, size: int, value: int, *, user: bool = False) -> None:
+    def write_integer(self, gva: int, size: int, value: int, *, user: bool = False, explicit: bool = False) -> None:
         """Write a little-endian integer of `size` bytes.
 
-        :raises ProcessorFault: #PF.
+        :raises ProcessorFault: #PF, #GP(0).
         """
-        self.write(gva, (value & (1 << 8 * size) - 1).to_bytes(size, "little"), user=user)
+        data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        self.write(gva, data, user=user, explicit=explicit)

@@ -30,8 +30,10 @@ class GuestMemory(LinearMemory):
         self._space = space
         self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
 
-    def _pieces(self, gva: int, size: int, access: Access, *, user: bool) -> Iterator[tuple[Hpa | None, int, int]]:
-        del access, user
+    def _pieces(
+        self, gva: int, size: int, access: Access, *, user: bool, explicit: bool
+    ) -> Iterator[tuple[Hpa | None, int, int]]:
+        del access, user, explicit
         done = 0
         while done < size:
             gpa = Gpa((gva + done) & 0xFFFFFFFF)
@@ -39,6 +41,6 @@ class GuestMemory(LinearMemory):
             yield self._space.host(gpa), done, length
             done += length
 
-    def write(self, gva: int, data: bytes, *, user: bool = False) -> None:
-        super().write(gva, data, user=user)
+    def write(self, gva: int, data: bytes, *, user: bool = False, explicit: bool = False) -> None:
+        super().write(gva, data, user=user, explicit=explicit)
         self.on_write(Gpa(gva & 0xFFFFFFFF), len(data))
