@@ -88,6 +88,19 @@ def test_exits_do_not_depend_on_where_a_run_stops(name: str) -> None:
     assert parts.log.counts == whole.log.counts
 
 
+@pytest.mark.parametrize("reason", [ExitReason.INTERRUPT_WINDOW, ExitReason.EXTERNAL_INTERRUPT])
+def test_nor_if_it_stops_right_where_an_exit_would_be(reason: ExitReason) -> None:
+    whole, expected = traced("popf-mask")
+    whole.machine.run(LIMIT)
+    parts, records = traced("popf-mask")
+    stops = [record.instruction for record in expected if record.reason is reason]
+    assert stops
+    for stop in stops:
+        parts.machine.run_to(stop)
+    parts.machine.run(LIMIT)
+    assert records == expected
+
+
 @pytest.mark.parametrize("name", ["ticker", "popf-mask"])
 def test_a_run_goes_on_from_a_snapshot(name: str) -> None:
     whole, expected = traced(name)

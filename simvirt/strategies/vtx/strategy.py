@@ -34,6 +34,7 @@ class Vtx:
             {Ability.REAL_MODE, Ability.PROTECTED_MODE, Ability.PAGING, Ability.LONG_MODE, Ability.UNMODIFIED}
         ),
         aliases=("vt-x", "vmx"),
+        vm_map=(),  # nothing differs: what the VMM keeps of CR0 and CR4, the guest sees by the read shadows
     )
 
     def obstacle(self, image: GuestImage) -> str | None:

@@ -13,7 +13,19 @@ from simvirt.machine.events import Event
 from simvirt.machine.vmx.exits import EXITS
 from simvirt.machine.vmx.non_root import HostStop
 from simvirt.x86.registers import GeneralRegister
-from tests.support.vmx_rig import CODE, DATA, HANDLERS, HOLE, IO_BITMAP_A, IO_BITMAP_B, MSR_BITMAPS, ROM_PAGE, F, Rig
+from tests.support.vmx_rig import (
+    CODE,
+    DATA,
+    HANDLERS,
+    HOLE,
+    IO_BITMAP_A,
+    IO_BITMAP_B,
+    MSR_BITMAPS,
+    RAM,
+    ROM_PAGE,
+    F,
+    Rig,
+)
 
 RAX, RCX, RDX, RBX = GeneralRegister.RAX, GeneralRegister.RCX, GeneralRegister.RDX, GeneralRegister.RBX
 
@@ -249,6 +261,16 @@ def test_ept_violations(rig: Rig, code: bytes, address: int, qualification: int)
     assert rig.qualification == qualification
     assert rig.vmcs.read(F.GUEST_PHYSICAL_ADDRESS) == address
     assert rig.vmcs.read(F.GUEST_LINEAR_ADDRESS) == address
+
+
+def test_a_write_to_a_page_that_the_vmm_watches(rig: Rig) -> None:
+    """Readable and executable, not writable: bits 3 and 5."""
+    rig.cpu.engine.watch_page(RAM + DATA, True)
+    assert rig.run(b"\xa3" + DATA.to_bytes(4, "little")) == 48
+    assert rig.qualification == 0x182 | 1 << 3 | 1 << 5
+    assert rig.vmcs.read(F.GUEST_PHYSICAL_ADDRESS) == DATA
+    rig.cpu.engine.watch_page(RAM + DATA, False)
+    assert rig.non_root.enter(10) is HostStop.HALTED
 
 
 def test_without_ept_a_hole_is_a_bus_that_nobody_answers(rig: Rig) -> None:
