@@ -1,4 +1,4 @@
-"""The allocator of a de-privileging VMM: which host memory is the guest's, and the page tables that let it reach that and no more.
+"""The allocator of a de-privileging VMM: the guest's memory, and page tables that let it reach that and no more.
 
 The real processor runs with the VMM's paging on while the guest believes that paging is off. Linear addresses that are
 guest-physical memory map to the guest's frames; all others are not present. The topmost 4 MiB hold what the processor
@@ -54,10 +54,7 @@ class Allocator:
             entries[first : first + count] = frames << PAGE_SHIFT | (_LEAF | _W | _U)
 
     def vmm_page(self, index: int) -> memoryview:
-        """Page `index` of the VMM's own, mapped read-only and supervisor-only at `VMM_LINEAR_BASE`.
-
-        A view to write it by.
-        """
+        """Map page `index` of the VMM's own read-only at `VMM_LINEAR_BASE`, for rings 0 to 2; a view to write it by."""
         host = _VMM_FRAMES + index * PAGE_SIZE
         self._set_entry(VMM_LINEAR_BASE + index * PAGE_SIZE, host | _LEAF)
         return self._memory.view[host : host + PAGE_SIZE]
