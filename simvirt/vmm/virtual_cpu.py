@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class VirtualCpu(Cpu):
-    """The guest's processor on top of the real one."""
+    """The guest's processor on top of the real one.
+
+    :ivar guest_state: `state` under its own type, with the parts that the real processor cannot hold.
+    """
 
     def __init__(self, real: Cpu, memory: GuestMemory) -> None:
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
