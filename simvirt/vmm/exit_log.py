@@ -52,6 +52,7 @@ class ExitRecord:
     """A member of the strategy's own enumeration; its name is what counts and traces print."""
     intervention: Intervention
     cs: int
+    """The selector, as the guest sees it."""
     rip: int
     cpl: int
     """The guest's own view of its privilege level."""
@@ -78,7 +79,9 @@ class ResourceAttempt:
     """An attempt of the guest to reach a resource that was not given to it."""
 
     instruction: int
+    """Guest instructions retired before it."""
     resource: str
+    """What it reached for, in words."""
     disposition: Disposition
 
 
@@ -93,6 +96,7 @@ class ExitLog:
     :ivar interventions: by kind.
     :ivar emulated_instructions: guest instructions that the VMM completed instead of the processor.
     :ivar attempts: attempts to reach what was not given, the first thousand of them.
+    :ivar listener: called with a full record of every intervention, if it is not None.
     """
 
     def __init__(self) -> None:
@@ -104,7 +108,7 @@ class ExitLog:
         self.listener: Callable[[ExitRecord], None] | None = None
 
     def note(self, reason: Enum, intervention: Intervention) -> int:
-        """Count one exit; its number."""
+        """Count one exit, and give its number, from 1."""
         self.counts[reason] += 1
         self.interventions[intervention] += 1
         self.total += 1
@@ -116,6 +120,6 @@ class ExitLog:
         return len(self.attempts) < _ATTEMPTS_KEPT
 
     def attempt(self, attempt: ResourceAttempt) -> None:
-        """Keep an attempt to reach what was not given."""
+        """Keep an attempt to reach what was not given, while there is room."""
         if len(self.attempts) < _ATTEMPTS_KEPT:
             self.attempts.append(attempt)
