@@ -63,9 +63,10 @@ if TYPE_CHECKING:
     from simvirt.x86.instruction import Instruction, MemoryOperand
 
     ExceptionFilter = Callable[[int, int | None, int | None, Interruption | None], None]
-    """Takes vector, error code, linear address of a page fault, and what was being delivered when the exception struck."""
+    """Takes vector, error code, linear address of a page fault, and what was being delivered when it struck."""
 
 FAULT_CHAIN_LENGTH: Final = 16
+"""Exceptions that a CPU remembers for a post-mortem."""
 FRUITLESS_DELIVERIES: Final = 10_000
 """So many interrupts and exceptions in a row, and no instruction retired: after that nobody expects one any more."""
 _TF: Final = int(Eflags.TF)
@@ -110,7 +111,7 @@ class Cpu:
         self.exception_filter: ExceptionFilter | None = None
         """Sees every exception before it is delivered, and may raise something to prevent that.
 
-        VMX's exception bitmap.
+        VMX non-root mode consults its exception bitmap in it.
         """
 
     # ---------------------------------------------------------------------------------------- running
@@ -174,7 +175,7 @@ class Cpu:
         return None if isinstance(event, LimitReached) else event
 
     def set_debug_register(self, number: int, value: int) -> None:
-        """Write a debug register, and arm its breakpoints."""
+        """Write a debug register, unchecked; breakpoints are not armed by it."""
         self.state.set_debug_register(number, value)
 
     def _refused_fill(self, verdict: Verdict) -> Event | None:
@@ -323,16 +324,13 @@ class Cpu:
         return InvalidateCaches(code[1] == 0x09, self._length())
 
     def _undefined(self) -> Event:
-        """Instructions of AMD's SVM and others that the processor of this PC does not have."""
+        """#UD: an instruction of AMD's SVM, or another that the processor of this PC does not have."""
         return ExceptionRaised(Vector.UD)
 
     # ---------------------------------------------------------------------------------------- after an instruction
 
     def advance(self, length: int) -> None:
-        """The instruction at RIP is complete.
-
-        Step over it, count it, end an interrupt shadow, and trap if TF asks for it.
-        """
+        """Step over the instruction at RIP, which is complete: count it, end a shadow, trap if TF asks for it."""
         state = self.state
         rip = state.rip + length
         state.rip = rip if state.code_64 else rip & 0xFFFFFFFF
@@ -343,7 +341,8 @@ class Cpu:
     def retire(self, *, stepping: bool | None = None) -> None:
         """As `advance`, for an instruction that has set RIP itself.
 
-        `stepping` is what TF was when the instruction began, for one that changes it: the trap goes by that (SDM Vol. 3B §17.3.1.4).
+        `stepping` is what TF was when the instruction began, for one that changes it: the trap goes by that (SDM Vol.
+        3B §18.3.1.4).
         """
         state = self.state
         state.interrupt_shadow = False
@@ -489,7 +488,7 @@ _READS_DESCRIPTORS: Final = frozenset(
         Operation.IRET,
     }
 )
-"""The instructions that read descriptor tables and the TSS with supervisor privilege at any CPL (SDM Vol. 3A §4.6.1)."""
+"""The instructions that read descriptor tables and the TSS as supervisor at any CPL (SDM Vol. 3A §4.6.1)."""
 _MAY_READ_DESCRIPTORS: Final = frozenset(bytes.fromhex("07 0f 17 1f 8e 9a c4 c5 ca cb cf ea ff"))
 """Their first opcode bytes."""
 _PAGE_FAULTS: Final = frozenset({Refusal.PAGE_FAULT, Refusal.SUPERVISOR_AT_CPL3})
@@ -524,8 +523,8 @@ def _svm_events() -> dict[int, Callable[[Cpu], Event]]:
     for vector in range(32):
         table[SvmExit.EXCEPTION + vector] = Cpu._exception
     undefined = (
-        SvmExit.RSM, SvmExit.INVLPGA, SvmExit.VMRUN, SvmExit.VMMCALL, SvmExit.VMLOAD, SvmExit.VMSAVE, SvmExit.STGI, SvmExit.CLGI,
-        SvmExit.SKINIT, SvmExit.MONITOR, SvmExit.MWAIT,
+        SvmExit.RSM, SvmExit.INVLPGA, SvmExit.VMRUN, SvmExit.VMMCALL, SvmExit.VMLOAD, SvmExit.VMSAVE, SvmExit.STGI,
+        SvmExit.CLGI, SvmExit.SKINIT, SvmExit.MONITOR, SvmExit.MWAIT,
     )  # fmt: skip
     table |= dict.fromkeys(undefined, Cpu._undefined)
     return table
