@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class GuestMemory(LinearMemory):
-    """Linear memory of a guest without paging.
+    """Linear memory of a guest without paging; `user` and `explicit` make no difference to it.
 
     :ivar on_write: called with the guest-physical address and size of every write that the VMM makes for the guest.
     """
@@ -42,5 +42,6 @@ class GuestMemory(LinearMemory):
             done += length
 
     def write(self, gva: int, data: bytes, *, user: bool = False, explicit: bool = False) -> None:
+        """Write for the guest, and tell `on_write`; what lies outside the guest's memory is dropped."""
         super().write(gva, data, user=user, explicit=explicit)
         self.on_write(Gpa(gva & 0xFFFFFFFF), len(data))
