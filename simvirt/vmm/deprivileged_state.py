@@ -42,6 +42,9 @@ _REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.PG)
 _GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.MP)
 _GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT)
 _PRESENT: Final = 0x8000
+_NO_TABLE: Final = DescriptorTable(0, 0)
+_NO_SEGMENT: Final = Segment(0, 0, 0, 0)
+_NO_TASK: Final = Segment(0, 0, 0xFFFF, 0x8900)
 
 
 @dataclass(slots=True)
@@ -54,15 +57,17 @@ class PrivilegedState:
     cr2: int = 0
     cr3: int = 0
     cr4: int = 0
-    gdtr: DescriptorTable = DescriptorTable(0, 0)
-    idtr: DescriptorTable = DescriptorTable(0, 0)
-    ldtr: Segment = Segment(0, 0, 0, 0)
-    tr: Segment = Segment(0, 0, 0xFFFF, 0x8900)
+    gdtr: DescriptorTable = _NO_TABLE
+    idtr: DescriptorTable = _NO_TABLE
+    ldtr: Segment = _NO_SEGMENT
+    tr: Segment = _NO_TASK
 
 
 class DeprivilegedState(ProcessorState):
     """The guest's view of the processor; see the module's text.
 
+    :ivar real: the same image without the map, the VMM's own view.
+    :ivar privileged: what only the VMM holds of the guest's state.
     :ivar on_descriptor_table: called when GDTR or LDTR has changed.
     """
 
@@ -71,7 +76,6 @@ class DeprivilegedState(ProcessorState):
     def __init__(self, address: int, offsets: StateOffsets) -> None:
         super().__init__(address, offsets)
         self.real = ProcessorState(address, offsets)
-        """The same image without the map: the VMM's own view."""
         self.privileged = PrivilegedState()
         self.on_descriptor_table: Callable[[], None] = lambda: None
 
@@ -79,6 +83,7 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def eflags(self) -> int:
+        """The real flags, with the guest's own IF and IOPL."""
         return self.real.eflags & ~_VIRTUAL_FLAGS | self.privileged.flags
 
     @eflags.setter
@@ -92,6 +97,7 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def interrupt_flag(self) -> bool:
+        """The guest's IF; the real one is always 1."""
         return bool(self.privileged.flags & _IF)
 
     @interrupt_flag.setter
@@ -100,22 +106,27 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def cpl(self) -> Ring:
+        """The ring that the guest believes in: 0 where it really runs in ring 1."""
         return Ring.RING3 if self.real.cpl == Ring.RING3 else Ring.RING0
 
     def refresh(self, cpl: int | None = None) -> None:
+        """As of a bare processor, with the guest's ring 0 made the real ring 1."""
         super().refresh(None if cpl is None else Ring.RING3 if cpl == Ring.RING3 else GUEST_KERNEL_RING)
 
     @property
     def protected_mode(self) -> bool:
+        """The guest's CR0.PE."""
         return bool(self.privileged.cr0 & int(Cr0.PE))
 
     # ---------------------------------------------------------------------------------------- segments
 
     def segment(self, register: int) -> Segment:
+        """A segment register as the guest loaded it: ring 1 in RPL and DPL reads as ring 0."""
         real = super().segment(register)
         return Segment(_to_guest_selector(register, real.selector), real.base, real.limit, _to_guest_flags(real.flags))
 
     def set_segment(self, register: int, segment: Segment) -> None:
+        """Load a segment register with the guest's segment, de-privileged."""
         super().set_segment(
             register,
             Segment(
@@ -127,10 +138,12 @@ class DeprivilegedState(ProcessorState):
         )
 
     def selector(self, register: int) -> int:
+        """The selector as the guest loaded it."""
         return _to_guest_selector(register, super().selector(register))
 
     @property
     def tr(self) -> Segment:
+        """The guest's task register; the real one holds the VMM's TSS."""
         return self.privileged.tr
 
     @tr.setter
@@ -141,6 +154,7 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def ldtr(self) -> Segment:
+        """The guest's LDTR; the real one holds the shadow LDT."""
         return self.privileged.ldtr
 
     @ldtr.setter
@@ -150,6 +164,7 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def gdtr(self) -> DescriptorTable:
+        """The guest's GDTR; the real one points to the shadow GDT."""
         return self.privileged.gdtr
 
     @gdtr.setter
@@ -159,6 +174,7 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def idtr(self) -> DescriptorTable:
+        """The guest's IDTR; the real one points to the VMM's IDT."""
         return self.privileged.idtr
 
     @idtr.setter
@@ -168,17 +184,22 @@ class DeprivilegedState(ProcessorState):
     # ---------------------------------------------------------------------------------------- control registers
 
     def control_register(self, number: int) -> int:
+        """The guest's CR0, CR2, CR3 or CR4."""
         p = self.privileged
         return {0: p.cr0, 2: p.cr2, 3: p.cr3, 4: p.cr4}[number]
 
     def set_control_register(self, number: int, value: int) -> None:
+        """Write the guest's CR0, CR2, CR3 or CR4, unchecked, and what the real ones show of it.
+
+        :raises UnsupportedGuestError: paging goes on or protected mode off, which this VMM does not virtualize.
+        """
         p = self.privileged
         if number == 0:
             if value & int(Cr0.PG) or not value & int(Cr0.PE):
                 wanted = "paging on" if value & int(Cr0.PG) else "protected mode off"
                 raise UnsupportedGuestError(
-                    f"the guest turns {wanted} (CR0 = {value:#x}); a de-privileged guest runs in protected mode without paging so far: "
-                    "use bare-metal or vtx"
+                    f"the guest turns {wanted} (CR0 = {value:#x}); a de-privileged guest runs in protected mode "
+                    "without paging so far: use bare-metal or vtx"
                 )
             p.cr0 = value
         elif number == 2:
@@ -203,18 +224,22 @@ class DeprivilegedState(ProcessorState):
 
     @property
     def cr0(self) -> int:
+        """The guest's CR0."""
         return self.privileged.cr0
 
     @property
     def cr2(self) -> int:
+        """The guest's CR2; the real one is the VMM's to use."""
         return self.privileged.cr2
 
     @property
     def cr3(self) -> int:
+        """The guest's CR3; the real one holds the VMM's page directory."""
         return self.privileged.cr3
 
     @property
     def cr4(self) -> int:
+        """The guest's CR4."""
         return self.privileged.cr4
 
 
@@ -226,7 +251,7 @@ def _to_guest_selector(register: int, selector: int) -> int:
 
 
 def _to_real_selector(register: int, selector: int) -> int:
-    """F of a selector; a null selector in SS stays null."""
+    """The map f of a selector: CS and SS get the ring that the code really runs in; a null selector stays null."""
     if register in (SegmentRegister.CS, SegmentRegister.SS) and selector & 3 == 0 and selector:
         return selector | GUEST_KERNEL_RING
     return selector
