@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import EngineError, UsageError
 from simvirt.machine import platforms
+from simvirt.machine.bit_test_flags import keep_flags
 from simvirt.machine.fills import Access, PageFlag, Refusal, Verdict
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
@@ -221,6 +222,8 @@ class Engine:
         self._map_memory()
         self._fill_record(handle)
         self._add_hooks(handle)
+        self.keeps_bit_test_flags = keep_flags(self._record.emu_start, self.platform.bit_test_flags)
+        """Do BT and its kin leave OF and AF alone everywhere?"""
         self._run = self._library.run
         self._count, self._limit, self._slice = word("count"), word("limit"), word("slice")
         self._window, self._tsc_base = word("window_wanted"), word("tsc_base")

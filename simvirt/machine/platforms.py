@@ -67,6 +67,15 @@ class StateOffsets:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeSite:
+    """A place in Unicorn's own code: its distance from `uc_emu_start`, what stands there, and what shall."""
+
+    distance: int
+    original: bytes
+    changed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
     """One verified pair of operating system and processor, with the engine's offsets there."""
 
@@ -91,6 +100,8 @@ class Platform:
     """CPUTLBDesc.window_begin_ns of the three TLBs, as distances in front of CPUX86State."""
     context_header: int
     """Bytes in front of the state in a `uc_context`."""
+    bit_test_flags: CodeSite | None
+    """Where the translator chooses how BT and its kin treat the flags (`machine.bit_test_flags`)."""
 
 
 LINUX_X86_64: Final = Platform(
@@ -105,6 +116,8 @@ LINUX_X86_64: Final = Platform(
     cpu_jump_cache=0x138,
     tlb_windows=(752, 1448, 2144),
     context_header=40,
+    # sub eax, 2; cmp eax, 2Bh; ja …  ->  sub eax, 2; cmp eax, 2Bh; nop; jmp …
+    bit_test_flags=CodeSite(0xA08AE, bytes.fromhex("83e802 83f82b 0f87 b86e0000"), bytes.fromhex("83e802 83f82b 90e9 b86e0000")),
 )
 
 VERIFIED: Final = {("linux", "x86_64"): LINUX_X86_64}
