@@ -78,9 +78,7 @@ def test_the_notebook_runs_and_the_lesson_s_claims_hold(lesson: Path, tmp_path: 
     NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [(cell.source, output) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     errors = [output.text for _, output in outputs if output.output_type == "stream" and output.name == "stderr"]
-    assert not [
-        text for text in errors if "font cache" not in text
-    ]  # matplotlib builds that when it first runs somewhere
+    assert not [text for text in errors if "font cache" not in text]  # matplotlib builds that when first used
     lines = [line for _, output in outputs if output.output_type == "stream" for line in output.text.splitlines()]
     assert not [line for line in lines if line.startswith("BROKEN")]
     assert len([line for line in lines if line.startswith("holds")]) >= 5
