@@ -19,7 +19,9 @@ from simvirt.machine.events import Event, Halt, Interrupted, LimitReached, Softw
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.vmx import entry_checks
-from simvirt.machine.vmx.entry_checks import CheckKind, EntryCheck
+from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
+from simvirt.machine.vmx.entry_rule import primary as primary_controls
+from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
 from simvirt.machine.vmx.exits import EXITS
 from simvirt.machine.vmx.vmcs import VmInstructionError
 from simvirt.x86.exceptions import Vector
@@ -224,8 +226,8 @@ class NonRootProcessor:
         if failure is not None:
             raise self._entry_error(failure)
         vmcs.controls_changed = False
-        self.primary = primary = entry_checks.primary(vmcs)
-        self.secondary = secondary = entry_checks.secondary(vmcs)
+        self.primary = primary = primary_controls(vmcs)
+        self.secondary = secondary = secondary_controls(vmcs)
         self.exception_bitmap = vmcs.read(_F.EXCEPTION_BITMAP)
         self._window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
         self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import MonitorError
 from simvirt.machine.machine import Stop
 from simvirt.machine.vmx import entry_checks
-from simvirt.machine.vmx.entry_checks import CheckKind
+from simvirt.machine.vmx.entry_rule import CheckKind
 from simvirt.strategies.vtx import interpreter
 from simvirt.vmm.exit_log import Intervention
 from simvirt.x86.vmx import ExitReason

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simvirt.machine.vmx.entry_checks import ENTRY_CHECKS, CheckKind, EntryCheck, first_failure
+from simvirt.machine.vmx.entry_checks import ENTRY_CHECKS, first_failure
+from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
 from simvirt.machine.vmx.non_root import HostStop, VmEntryError
 from simvirt.x86.vmx import VmcsField
 from tests.support.vmx_rig import F, Rig
