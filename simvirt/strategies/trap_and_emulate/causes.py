@@ -1,6 +1,6 @@
 """The cause of each trap in words: what happened, by which rule, and where the manual says so.
 
-Only built while somebody listens.
+A cause is built only while somebody listens to the exit log.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _HIDDEN: Final = {
 }
 
 
-def cause(reason: TrapReason, event: Event, instruction: Instruction, cpl: int, iopl: int) -> Cause:
-    """Why this trap happened; `cpl` is the guest's own view of its ring, the processor's is 1 where that says 0."""
+def cause(reason: TrapReason, event: Event, instruction: Instruction, cpl: int) -> Cause:
+    """Why this trap happened; `cpl` is the guest's own view of its ring, and the processor's is 1 where that is 0."""
     hidden = _HIDDEN.get(reason)
     if hidden is not None:
         return hidden

@@ -80,7 +80,7 @@ _WRITE: Final = 0x2
 class Dispatcher:
     """Decides about every event; one table over the event union."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - each is one of the VMM's parts, with a type of its own
         self,
         real: Cpu,
         guest: VirtualCpu,
@@ -125,7 +125,7 @@ class Dispatcher:
                     cpl=int(state.cpl),
                     code=guest.engine.code_bytes,
                     bits=state.bits,
-                    cause=cause(reason, event, decoded, int(state.cpl), iopl(state.eflags)),
+                    cause=cause(reason, event, decoded, int(state.cpl)),
                 )
             )
 
@@ -162,10 +162,7 @@ class Dispatcher:
         return state.cpl == 0 or (operation in IOPL_SENSITIVE and state.cpl <= iopl(state.eflags))
 
     def _segment_load(self, event: ExceptionRaised, instruction: Instruction) -> Stop:
-        """The load is performed on the guest's own descriptors.
-
-        If it fails there too, the guest gets the fault that its machine gives.
-        """
+        """Perform the load on the guest's own descriptors; where that faults too, the guest gets the fault."""
         reason = BY_OPERATION[instruction.operation]
         intervention = Intervention.EMULATED
         if event.vector == Vector.NP:
@@ -261,10 +258,7 @@ class Dispatcher:
         return Stop.HANDLED
 
     def _by_hardware(self, event: Event) -> Stop:
-        """Nothing traps here.
-
-        The processor completes the instruction on its real state, and the guest sees what that gives.
-        """
+        """An event that is no trap into the VMM: the processor completes the instruction by itself."""
         if self._needs_guest(event):
             self._note(BY_OPERATION[self._guest.instruction().operation], Intervention.EMULATED, event)
             self._complete_on_guest(event)
