@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simvirt.machine.architectural_state import ArchitecturalState
-from simvirt.machine.state import DescriptorTable, Segment
+from simvirt.machine.state import DescriptorTable, Segment  # noqa: TC001 - decoding a snapshot needs them at run time
 from simvirt.vmm.deprivileged_state import PrivilegedState
 
 if TYPE_CHECKING:
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DeprivilegedSnapshot:
-    """The real processor's image, and what of the guest's it does not hold."""
+    """The real processor's image, and what of the guest's it does not hold (`PrivilegedState`)."""
 
     count: int
+    """Guest instructions retired."""
     image: bytes
+    """As `Engine.save_image` makes it."""
     flags: int
+    """The guest's EFLAGS.IF and IOPL."""
     control: tuple[int, int, int, int]
+    """The guest's CR0, CR2, CR3, CR4."""
     gdtr: DescriptorTable
     idtr: DescriptorTable
     ldtr: Segment
@@ -46,19 +50,24 @@ class DeprivilegedProcessor:
 
     @property
     def count(self) -> int:
+        """Guest instructions retired; those that the VMM emulated count like the others."""
         return self.real.count
 
     @property
     def interruptible(self) -> bool:
+        """Is the guest's IF set, and no interrupt shadow in force?"""
         return self.guest.interruptible
 
     @property
     def interrupts_enabled(self) -> bool:
+        """The guest's IF."""
         return self.guest.state.interrupt_flag
 
     def run(self, limit: int, *, window: bool) -> Stop:
-        """Run to one event and dispatch it. The guest's IF changes by traps alone, so a window needs no help of the processor's, except
-        that an interrupt shadow ends with the next instruction.
+        """Run to one event and dispatch it.
+
+        The guest's IF changes by traps alone, so a window needs no help of the processor's, except that an interrupt
+        shadow ends with the next instruction.
         """
         if window and self.guest.state.interrupt_shadow:
             limit = min(limit, self.real.count + 1)
@@ -70,6 +79,7 @@ class DeprivilegedProcessor:
         self.guest.deliver_external_interrupt(vector)
 
     def request_stop(self) -> None:
+        """Make the current or the next run stop soon."""
         self.real.request_stop()
 
     def guest_state(self) -> ArchitecturalState:
@@ -77,11 +87,12 @@ class DeprivilegedProcessor:
         return ArchitecturalState.of(self.guest.state)
 
     def set_guest_state(self, state: ArchitecturalState) -> None:
-        """F of `state`, and the shadows that belong to it."""
+        """Put the real processor into the state that f maps `state` to, and derive the shadows anew."""
         state.put(self.guest.state)
         self._take_up()
 
     def save(self) -> DeprivilegedSnapshot:
+        """The processor as a value; the shadows are derived again when it is restored."""
         p = self.guest.guest_state.privileged
         return DeprivilegedSnapshot(
             self.count,
@@ -95,6 +106,7 @@ class DeprivilegedProcessor:
         )
 
     def restore(self, state: DeprivilegedSnapshot) -> None:
+        """Take up a saved state; the memory that it belongs to is in place already."""
         self.real.engine.restore_image(state.image)
         self.real.count = state.count
         self.guest.guest_state.privileged = PrivilegedState(
