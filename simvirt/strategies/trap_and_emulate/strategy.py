@@ -42,7 +42,9 @@ class TrapAndEmulate:
     info = StrategyInfo(
         name="trap-and-emulate",
         title="Trap-and-emulate",
-        summary="the guest's kernel runs in ring 1; privileged instructions trap and are emulated, the leaking ones leak",
+        summary=(
+            "the guest's kernel runs in ring 1; privileged instructions trap and are emulated, the leaking ones leak"
+        ),
         year=1974,
         reading="Popek and Goldberg 1974; Robin and Irvine 2000",
         abilities=frozenset({Ability.PROTECTED_MODE, Ability.UNMODIFIED, Ability.DEPRIVILEGES}),
