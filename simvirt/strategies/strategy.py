@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from simvirt.vmm.exit_log import ExitLog
-
 if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.machine import Machine
+    from simvirt.vmm.exit_log import ExitLog
     from simvirt.x86.cpuid import CpuModel
 
 
@@ -35,7 +34,9 @@ class MapRule:
     """One line of the VM map f: a component that differs by design between the bare machine and the VM's processor."""
 
     component: str
+    """In the manual's words."""
     mapping: str
+    """From what the guest has to what the processor has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,18 @@ class StrategyInfo:
     """What people are told about a strategy."""
 
     name: str
+    """As `find` and the command line take it."""
     title: str
     summary: str
+    """In one line."""
     year: int
+    """When it was first described or built."""
     reading: str
+    """The paper or manual to read first."""
     abilities: frozenset[Ability]
     aliases: tuple[str, ...] = ()
     vm_map: tuple[MapRule, ...] = ()
+    """Empty where the guest's state is the processor's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class Strategy(Protocol):
     info: StrategyInfo
 
     def obstacle(self, image: GuestImage) -> str | None:
-        """Why this guest cannot be run this way at all (then a comparison says not-applicable), or None."""
+        """Why this guest cannot be run this way at all, or None; a comparison then says not-applicable."""
         ...
 
     def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
