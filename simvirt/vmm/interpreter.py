@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UnsupportedGuestError
-from simvirt.machine.inner_stack import fits, inner_stack
 from simvirt.machine.faults import ProcessorFault, general_protection, not_present, stack_fault
+from simvirt.machine.inner_stack import fits, inner_stack
 from simvirt.machine.segment_loading import accessed, load_task_register, mark_accessed, read_descriptor
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.x86.exceptions import Vector
@@ -37,8 +37,13 @@ _WRITABLE_BY_IRET: Final = int(
     Eflags.ARITHMETIC | Eflags.TF | Eflags.DF | Eflags.NT | Eflags.RF | Eflags.AC | Eflags.ID
 )
 _DATA_SEGMENTS: Final = (SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
-_FAR_POINTER_LOADS: Final = {"lds": SegmentRegister.DS, "les": SegmentRegister.ES, "lfs": SegmentRegister.FS, "lgs": SegmentRegister.GS,
-                             "lss": SegmentRegister.SS}  # fmt: skip
+_FAR_POINTER_LOADS: Final = {
+    "lds": SegmentRegister.DS,
+    "les": SegmentRegister.ES,
+    "lfs": SegmentRegister.FS,
+    "lgs": SegmentRegister.GS,
+    "lss": SegmentRegister.SS,
+}
 
 
 class Interpreter:
@@ -70,9 +75,10 @@ class Interpreter:
         return frozenset(self._routines)
 
     def interpret(self, instruction: Instruction) -> None:
-        """Carry `instruction` out on the guest's machine.
+        """Carry `instruction`, one of `operations`, out on the guest's machine.
 
         :raises ProcessorFault: the guest's machine would have raised it.
+        :raises UnsupportedGuestError: it needs something that this VMM does not virtualize.
         """
         self._routines[instruction.operation](instruction)
 
@@ -109,10 +115,7 @@ class Interpreter:
             raise general_protection(0)
 
     def _shadow_after(self, *, was_in_shadow: bool) -> None:
-        """Block interrupts for one instruction, unless one already was.
-
-        Of several in a row the first alone does (SDM Vol. 2B "STI").
-        """
+        """Begin an interrupt shadow of one instruction, unless this one stood in a shadow (SDM Vol. 2B "STI")."""
         self._cpu.state.interrupt_shadow = not was_in_shadow
 
     # ---------------------------------------------------------------------------------------- the interrupt flag
@@ -268,7 +271,8 @@ class Interpreter:
             self._through_gate(instruction, selector, descriptor, is_call=is_call)
         elif descriptor.is_tss or descriptor.system_type is SystemDescriptorType.TASK_GATE:
             raise UnsupportedGuestError(
-                "a de-privileged guest switches tasks by hardware, which this VMM does not emulate: use bare-metal or vtx"
+                "a de-privileged guest switches tasks by hardware, which this VMM does not emulate: "
+                "use bare-metal or vtx"
             )
         else:
             raise general_protection(selector)
@@ -287,7 +291,7 @@ class Interpreter:
     def _transfer(
         self, instruction: Instruction, descriptor: Descriptor, selector: int, offset: int, size: int, *, is_call: bool
     ) -> None:
-        """To a code segment at the same privilege level."""
+        """Far CALL or JMP to a code segment at the same privilege level."""
         cpu, state = self._cpu, self._cpu.state
         if is_call:
             self._push_pair(state.selector(SegmentRegister.CS), state.rip + instruction.length, size)
@@ -309,9 +313,9 @@ class Interpreter:
         state.refresh(cpl=cpl)
 
     def _through_gate(self, instruction: Instruction, selector: int, raw: Descriptor, *, is_call: bool) -> None:
-        """Through a call gate (SDM Vol. 3A §5.8.3 to §5.8.5).
+        """Far CALL or JMP through a call gate (SDM Vol. 3A §5.8.3 to §5.8.5).
 
-        To an inner ring it takes the stack from the guest's TSS and copies the gate's parameters.
+        A CALL to an inner ring takes its stack from the guest's TSS, and the gate's parameters are copied to it.
         """
         cpu, state, memory = self._cpu, self._cpu.state, self._cpu.memory
         gate = GateDescriptor.decode(raw.low, raw.high)
@@ -428,7 +432,8 @@ class Interpreter:
         eflags = state.eflags
         if eflags & _NT:
             raise UnsupportedGuestError(
-                "a de-privileged guest returns from a nested task (IRET with NT), which this VMM does not emulate: use vtx"
+                "a de-privileged guest returns from a nested task (IRET with NT), which this VMM does not emulate: "
+                "use vtx"
             )
         offset, selector, flags = self._peek(0, size), self._peek(size, 2), self._peek(2 * size, size)
         cpl = int(state.cpl)
