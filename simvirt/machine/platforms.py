@@ -117,7 +117,9 @@ LINUX_X86_64: Final = Platform(
     tlb_windows=(752, 1448, 2144),
     context_header=40,
     # sub eax, 2; cmp eax, 2Bh; ja …  ->  sub eax, 2; cmp eax, 2Bh; nop; jmp …
-    bit_test_flags=CodeSite(0xA08AE, bytes.fromhex("83e802 83f82b 0f87 b86e0000"), bytes.fromhex("83e802 83f82b 90e9 b86e0000")),
+    bit_test_flags=CodeSite(
+        0xA08AE, bytes.fromhex("83e802 83f82b 0f87 b86e0000"), bytes.fromhex("83e802 83f82b 90e9 b86e0000")
+    ),
 )
 
 VERIFIED: Final = {("linux", "x86_64"): LINUX_X86_64}
