@@ -8,7 +8,8 @@ from simvirt.guests.resolve import resolve
 from simvirt.observe.breakpoints import first_reached
 from simvirt.observe.results import RunConfig
 from simvirt.observe.session import compare
-from simvirt.observe.sites import SiteTable, site_addresses
+from simvirt.observe.site_table import SiteTable
+from simvirt.observe.sites import site_addresses
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
 from simvirt.x86.addresses import Gva
