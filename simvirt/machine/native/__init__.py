@@ -1,1 +1,1 @@
-"""The native callbacks (engine.c) and the record that they share with Python (layout.py)."""
+"""The native callbacks (engine.c, compiled to engine.so) and the record that they share with Python (`layout`)."""
