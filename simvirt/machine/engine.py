@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 NEVER: Final = 1 << 62
 """A limit that no run reaches."""
-SLICE: Final = 1 << 21
+SLICE: Final = 1 << 19
 """Instructions between two looks at whether the host wants the run to stop."""
 
 _TCG_BUFFER: Final = 48 << 20
@@ -172,6 +172,7 @@ class _Library:
         )(("simvirt_translate", library))
         self.flush_tlb = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_tlb", library))
         self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
+        self.survive_aborts = ctypes.CFUNCTYPE(None)(("simvirt_survive_aborts", library))
         self.hooks = {
             name: ctypes.cast(getattr(library, f"simvirt_{name}_hook"), ctypes.c_void_p).value
             for name in ("fill", "edge", "block", "interrupt", "in", "out", "syscall", "sysenter", "invalid")
@@ -288,6 +289,8 @@ class Engine:
         record.uc, record.cpu, record.env = handle, self._cpu_address, self._env
         record.emu_start, record.emu_stop = function("uc_emu_start"), function("uc_emu_stop")
         record.ctl, record.reg_read = function("uc_ctl"), function("uc_reg_read")
+        record.leave_loop = function("cpu_loop_exit_noexc_x86_64")
+        self._library.survive_aborts()
         o = platform.state
         for member, offset in (
             ("eip", o.eip), ("eflags", o.eflags), ("cc_src", o.cc_src), ("cc_op", o.cc_op), ("df", o.df),

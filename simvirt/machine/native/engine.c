@@ -12,10 +12,14 @@
  * simvirt_layout() lets the self-test compare the two). Offsets into Unicorn's own structures come in from Python
  * (machine/platforms.py), where they are verified at start. docs/decisions/0001 tells why this is C.
  */
+#define _POSIX_C_SOURCE 200809L
 #include <stddef.h>
 #include <stdint.h>
 #include <stdbool.h>
 #include <string.h>
+#ifndef _WIN32
+#include <signal.h>
+#endif
 
 typedef uint64_t u64;
 typedef uint32_t u32;
@@ -51,6 +55,8 @@ struct block {
     u16 size, icount;
     u32 cflags, trace;
     u64 code, code_size;              /* the block's search data stands behind its code */
+    u64 original, next_in_page[2];
+    u64 host_page[2];                 /* addresses in host memory of the one or two pages that it was translated from */
 };
 #define CF_COUNT_MASK 0x7fffU
 #define CF_INVALID 0x40000U
@@ -67,7 +73,7 @@ struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, accessed, 
 
 struct simvirt {
     /* the engine, filled in by Python */
-    u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read;
+    u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop;
     u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
         off_env_efer, off_env_error_code, off_env_dr, off_env_intercept;
     u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_uc_bad_address;
@@ -99,8 +105,10 @@ struct simvirt {
     u32 next_block;
     int64_t granted;                    /* `remaining` when `count` was last brought up to date */
     u64 requested, stopping;
+    const struct block *met_in;         /* the block in which the last event was met, if that is known */
+    u64 aborted, refused_at, last_counted;
     u64 saved_registers[16], saved_dr[8], io_pending;
-    u64 alias_page;                     /* 1 + host page that one instruction may write although it is executed and this alias is not */
+    u64 alias_writes;                   /* one instruction runs alone, which may write to executed pages through aliases that are not */
     const struct block *blocks[MAX_BLOCKS];
 };
 
@@ -270,6 +278,11 @@ static int canonical(const struct simvirt *s, u64 va) {
 
 /* ------------------------------------------------------------------------------------------------ the fill callback */
 
+/* Work that takes the host longer than the instructions that cause it shortens the slice, so that a slice is short in host time too:
+ * a request to stop is seen between two slices. */
+enum { WORK_OF_FILL = 64, WORK_OF_TRANSLATION = 512, WORK_OF_ENTRY = 256 };
+static void charge(struct simvirt *s, u64 work);
+
 struct tlb_entry { u64 paddr; u32 perms; };
 
 static bool refuse(struct simvirt *s, enum refusal why, u64 va, int access, const struct walk *w) {
@@ -286,6 +299,7 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     struct simvirt *s = data;
     (void)uc;
     s->fills++;
+    charge(s, WORK_OF_FILL);
     for (int i = 0; i < 3; i++)                                           /* the engine resizes its TLB by the host's clock: never */
         if (s->tlb_window[i]) *(int64_t *)(s->env - s->tlb_window[i]) = 1LL << 62;
     for (u64 i = 0; i < s->override_count; i++)
@@ -317,7 +331,7 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     const u64 host_page = r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page;
     u8 *flags = (u8 *)s->page_flags + host_page;
     if (access == ACCESS_WRITE && (*flags & PAGE_WATCHED)) return refuse(s, REFUSED_WATCHED_WRITE, va, access, &w);
-    const int writing = s->alias_page == host_page + 1;
+    const int writing = s->alias_writes != 0;
     if (access == ACCESS_WRITE && (*flags & PAGE_EXECUTED) && !w.executable && !writing)
         return refuse(s, REFUSED_EXECUTED_ALIAS, va, access, &w);
     if (access == ACCESS_FETCH) {
@@ -405,6 +419,13 @@ static void grant(struct simvirt *s) {
     s->remaining = s->granted = s->stopping || s->requested ? -1 : (int64_t)(end - s->count);
 }
 
+static void charge(struct simvirt *s, u64 work) {
+    if (s->alias_writes) return;             /* the slice is one instruction */
+    settle_count(s);
+    s->slice = s->slice > s->count + work ? s->slice - work : s->count;
+    grant(s);
+}
+
 static void stop(struct simvirt *s) {
     settle_count(s);
     s->stopping = 1;
@@ -417,15 +438,17 @@ static void uncount_from(struct simvirt *s, u64 pc) {
     settle_count(s);
     s->instruction_length = 0;
     if (!s->current) return;
-    const struct block *b = s->blocks[s->current];
+    const struct block *b = s->met_in = s->blocks[s->current];
     const int index = index_in_block(b, pc, &s->instruction_length);
     if (index >= 0) s->count = s->count - b->icount + (u64)index;
     s->current = 0;
 }
 
+enum { STUB = 2 };                         /* instructions; 1 is what the engine itself asks for after a block has overwritten its own code */
+
 static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     settle_count(s);
-    if (b->cflags & CF_COUNT_MASK) {
+    if (b->cflags & CF_COUNT_MASK && !(s->last_counted && (b->cflags & CF_COUNT_MASK) == STUB)) {
         /* A block of limited length runs either because simvirt_run asked for it or because the block before it overwrote its own
          * code and was cut off there. Nothing else may find it, so it leaves the jump cache. */
         u64 *slot;
@@ -448,6 +471,8 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     s->blocks[number] = b;
     s->current = number;
     s->count = n;
+    s->last_counted = n == s->limit;       /* the next block is there only to be stopped in front of: no need to translate it whole */
+    if (s->last_counted) *(u32 *)(s->cpu + s->off_cpu_cflags_next) = STUB;
     grant(s);
 }
 
@@ -565,6 +590,7 @@ struct translated { u64 pc; u16 icount, size; };
 void simvirt_edge_hook(void *uc, const struct translated *now, const struct translated *before, void *data) {
     struct simvirt *s = data;
     (void)uc, (void)before;
+    charge(s, WORK_OF_TRANSLATION);
     u64 *slot;
     const struct block *b = jump_cache_entry(s, now->pc, &slot);
     if (b && b->pc == now->pc && b->size == now->size && b->icount == now->icount) count_in_line(s, b);
@@ -696,6 +722,15 @@ bool simvirt_invalid_hook(void *uc, void *data) {                          /* ne
 
 /* ------------------------------------------------------------------------------------------------ running */
 
+/* Host memory that the instruction in `b` was translated from, NULL if `va` does not lie in its one or two pages. The page tables may
+ * say something else by now: a guest need not invalidate what it has changed. */
+static const u8 *translated_from(const struct simvirt *s, const struct block *b, u64 va) {
+    if (!b) return NULL;
+    const u64 page = (va >> PAGE_SHIFT) - (b->pc >> PAGE_SHIFT);
+    const u64 host = page < 2 ? b->host_page[page] & PAGE_MASK : ~0ULL;
+    return host >> PAGE_SHIFT < s->ram_pages ? (const u8 *)s->ram + host + (va & ~PAGE_MASK) : NULL;
+}
+
 static void fetch_bytes(struct simvirt *s) {
     const enum privilege privilege = CPL(s) == 3 ? USER : SUPERVISOR;
     const u64 pc = linear_pc(s);
@@ -703,8 +738,11 @@ static void fetch_bytes(struct simvirt *s) {
     u64 n = 0;
     while (n < 15) {
         u64 va = pc + n, room = PAGE_SIZE - (va & ~PAGE_MASK);
-        if (!canonical(s, va) || !page_walk(s, va, ACCESS_FETCH, privilege, 0, &w)) break;
-        const u8 *p = physical(s, w.gpa, 0);
+        const u8 *p = translated_from(s, s->met_in, va);
+        if (!p) {
+            if (!canonical(s, va) || !page_walk(s, va, ACCESS_FETCH, privilege, 0, &w)) break;
+            p = physical(s, w.gpa, 0);
+        }
         if (!p) break;
         if (room > 15 - n) room = 15 - n;
         memcpy(s->bytes + n, p, room);
@@ -726,28 +764,79 @@ static void settle_flags(struct simvirt *s) {
     ENV32(s, s->off_env_cc_op) = 1;
 }
 
+/* Unicorn's translator calls abort() over some invalid instructions (LOCK BTS of a register: it uses an address that it has not
+ * computed). abort() raises SIGABRT and may be left by a jump, and the engine's own way out of its loop is one: it is the way that a
+ * page fault of the translator takes. What else aborts, aborts. */
+#ifndef _WIN32
+static __thread struct simvirt *running;
+static struct sigaction before_us;
+
+static void aborted(int number, siginfo_t *info, void *context) {
+    struct simvirt *s = running;
+    if (s) {
+        s->aborted = 1;
+        stop(s);
+        ((void (*)(void *))s->leave_loop)((void *)s->cpu);
+    }
+    if (before_us.sa_flags & SA_SIGINFO) before_us.sa_sigaction(number, info, context);
+    else if (before_us.sa_handler != SIG_DFL && before_us.sa_handler != SIG_IGN) before_us.sa_handler(number);
+}
+
+void simvirt_survive_aborts(void) {
+    struct sigaction ours = {.sa_sigaction = aborted, .sa_flags = SA_SIGINFO | SA_NODEFER}, now;
+    sigaction(SIGABRT, NULL, &now);
+    if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == aborted) return;
+    before_us = now;
+    sigaction(SIGABRT, &ours, NULL);
+}
+#else
+static struct simvirt *running;
+void simvirt_survive_aborts(void) {}
+#endif
+
 /* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
+enum { NEAR = 8 };
+
 int simvirt_run(struct simvirt *s) {
-    u64 step = 0, slice = s->slice, alias_count = ~0ULL, alias_page = 0;
+    u64 slice = s->slice, alias_count = ~0ULL;
+    /* A block that will not be run to its end is not worth translating whole: near the limit, and while refusals come in a row. */
+    u64 step = s->limit - s->count <= NEAR ? s->limit - s->count : s->count - s->refused_at <= 2 ? NEAR : 0;
     u32 *pending = (u32 *)(s->cpu + s->off_cpu_interrupt_request), *next = (u32 *)(s->cpu + s->off_cpu_cflags_next);
     for (int idle = 0; idle < 64; idle++) {
         const u64 before = s->count;
         if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
+        if (s->count >= s->slice) { s->event = EVENT_SLICE; break; }
         s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = 0, s->io_pending = 0;
+        s->met_in = NULL, s->aborted = 0, s->last_counted = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
         s->requested = step;
         grant(s);
         *next = step ? (u32)step : ~0U;
         s->entries++;
+        charge(s, WORK_OF_ENTRY);
+        const u64 pc_before = linear_pc(s);
+        running = s;
         const int status = ((emu_start_fn)s->emu_start)((void *)s->uc, ENV64(s, s->off_env_eip), 0, 0, 0);
+        running = NULL;
         *next = ~0U;
         settle_count(s);
         const int stepped = step == 1 && s->count == before;              /* and not yet past that one instruction */
+        const int alone = step == 1;
         step = 0;
-        const int was_writing = s->alias_page != 0;
+        if (s->aborted) {
+            /* Which instruction it was shows when it is translated alone. One that is not executed at all is undefined. */
+            if (alone && linear_pc(s) == pc_before) {
+                if (s->current) s->event = EVENT_ENGINE_ERROR, s->engine_status = 1002;
+                else s->event = EVENT_SVM_EXIT, s->code = 0x100 + SVM_EXCEPTION + 6;
+                break;
+            }
+            step = 1, idle = 0;
+            continue;
+        }
+        const int was_writing = s->alias_writes != 0;
         if (was_writing) {
-            s->alias_page = 0;
+            s->alias_writes = 0;
             s->slice = slice;
             flush_translations(s);
             flush_tlb(s);
@@ -773,22 +862,22 @@ int simvirt_run(struct simvirt *s) {
                 /* Nothing in that page has been executed any more, until the next fetch from it. When the very instruction that writes
                  * lies there, that would go on for ever: then it runs alone and may write, and its translation goes afterwards. */
                 const u8 *p = physical(s, s->fault_gpa, 1);
-                const u64 page = p ? (u64)(p - (u8 *)s->ram) >> PAGE_SHIFT : 0;
                 if (s->count > before) idle = 0;
-                if (alias_count == s->count && alias_page == page) {
-                    s->alias_page = page + 1;
+                if (alias_count == s->count) {
+                    s->alias_writes = 1;
                     slice = s->slice;
                     s->slice = s->count + 1;
                     step = 1;
                 } else if (p) {
-                    ((u8 *)s->page_flags)[page] &= (u8)~PAGE_EXECUTED;
+                    ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] &= (u8)~PAGE_EXECUTED;
                 }
-                alias_count = s->count, alias_page = page;
+                alias_count = s->count;
                 flush_translations(s);
                 flush_tlb(s);
                 continue;
             }
             s->event = EVENT_REFUSED_FILL;
+            s->refused_at = s->count;
             break;
         }
         if (status != UC_OK) { s->event = EVENT_ENGINE_ERROR; break; }

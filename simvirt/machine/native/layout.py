@@ -56,7 +56,7 @@ class SharedRecord(ctypes.Structure):
     """``struct simvirt`` of engine.c."""
 
     _fields_ = [
-        *_words("uc cpu env emu_start emu_stop ctl reg_read"),
+        *_words("uc cpu env emu_start emu_stop ctl reg_read leave_loop"),
         *_words(
             "off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"
         ),
@@ -81,10 +81,10 @@ class SharedRecord(ctypes.Structure):
         ("current", ctypes.c_uint32),
         ("next_block", ctypes.c_uint32),
         ("granted", ctypes.c_int64),
-        *_words("requested stopping"),
+        *_words("requested stopping met_in aborted refused_at last_counted"),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
-        *_words("io_pending alias_page"),
+        *_words("io_pending alias_writes"),
         ("blocks", ctypes.c_uint64 * _MAX_BLOCKS),
     ]
 
