@@ -1,13 +1,13 @@
 """BT, BTS, BTR and BTC leave OF, SF, AF and PF as they are, wherever a block of translated code begins.
 
-SDM Vol. 2A "BT" calls these flags undefined; Intel's processors do not change them. Unicorn's translator has two ways:
-where it knows what the flags were computed from, it saves the work of keeping OF and AF; at the beginning of a block it
-does not know, and keeps them. So what a program would find in them depends on where its run was stopped before, which
-an exact machine cannot allow.
+SDM Vol. 2A "BT" calls these flags undefined; Intel's processors do not change them. Unicorn's translator has two
+ways: where it knows what the flags were computed from, it saves the work of keeping OF and AF; at the beginning of a
+block it does not know, and keeps them. So what a program would find in them depends on where its run was stopped
+before, which an exact machine cannot allow.
 
-The cure makes the translator keep them always: in the loaded library, one conditional jump of the translator becomes an
-unconditional one. The bytes are compared first. Where they are not what was verified, or the host forbids the write,
-nothing is changed, and the flags stay a deviation (docs/deviations.md, "Engine").
+The cure makes the translator keep them always: in the loaded library, one conditional jump of the translator becomes
+an unconditional one. The bytes are compared first. Where they are not what was verified, or the host forbids the
+write, nothing is changed, and the flags stay a deviation (docs/deviations.md, "Engine").
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _READ, _WRITE, _EXECUTE = 1, 2, 4
 
 
 def keep_flags(emu_start: int, site: CodeSite | None) -> bool:
-    """Make the translator of the library whose `uc_emu_start` lies at `emu_start` keep the flags.
+    """Make the translator keep the flags; True when it does from now on.
 
-    :return: does it keep them from now on?
+    `emu_start` is the address of the library's `uc_emu_start`.
     """
     if site is None:
         return False

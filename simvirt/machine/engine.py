@@ -610,7 +610,10 @@ class Engine:
     def save_image(self) -> bytes:
         """The settled state image; the same for the same state on any host."""
         self.state.settle_floating_point()
-        return bytes(self.state.image)
+        image = bytearray(self.state.image)
+        first, end = self.platform.state.intercept, self.platform.state.intercept_exceptions + 4
+        image[first:end] = bytes(end - first)  # what is handed over is a matter of the strategy, not of the state
+        return bytes(image)
 
     def restore_image(self, image: bytes) -> None:
         """Put a saved state image back, with no address translation or code left over from before.

@@ -169,8 +169,12 @@ class ShadowDescriptors:
 
     # ---------------------------------------------------------------------------------------- tracing
 
-    def _trace(self) -> None:
-        """Write-protect the pages of the guest's tables, and release those that are none any more."""
+    def take_up(self) -> None:
+        """The machine was restored: shadows, and the page tables that trace, lie in its memory as they were."""
+        self._traced = self._pages_of_tables()
+
+    def _pages_of_tables(self) -> frozenset[Gpa]:
+        """The pages that hold the guest's tables."""
         pages: set[Gpa] = set()
         state = self._state
         tables = [(state.gdtr.base, state.gdtr.limit)]
@@ -183,11 +187,16 @@ class ShadowDescriptors:
                     for page in range(base & ~PAGE_OFFSET_MASK, base + limit + 1, PAGE_SIZE)
                     if self._space.host(Gpa(page & 0xFFFFFFFF)) is not None
                 )
+        return frozenset(pages)
+
+    def _trace(self) -> None:
+        """Write-protect the pages of the guest's tables, and release those that are none any more."""
+        pages = self._pages_of_tables()
         for page in self._traced - pages:
             self._allocator.protect(page, writable=True)
         for page in pages - self._traced:
             self._allocator.protect(page, writable=False)
-        self._traced = frozenset(pages)
+        self._traced = pages
 
     def traces(self, gpa: Gpa) -> bool:
         """Is the page of this address traced?"""

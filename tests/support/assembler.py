@@ -1,7 +1,7 @@
 """A very small assembler: bytes with labels, for programs that tests make up as they go.
 
-Instructions are given as bytes, the way the opcode map of SDM Vol. 2D prints them, so that a test depends on no encoder; only
-displacements and addresses of labels are filled in later.
+Instructions are given as bytes, the way the opcode map of SDM Vol. 2D prints them, so that a test depends on no
+encoder; only displacements and addresses of labels are filled in later.
 """
 
 from __future__ import annotations

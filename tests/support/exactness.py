@@ -11,8 +11,9 @@ import msgspec
 
 from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.machine import Machine, Outcome
-from simvirt.strategies.strategy import MachineConfig, Virtualized
+from simvirt.machine.snapshot import Identity
 from simvirt.strategies import registry
+from simvirt.strategies.strategy import MachineConfig, Virtualized
 from simvirt.x86.addresses import Gpa
 from simvirt.x86.cpuid import find_cpu_model
 from tests.support import program_frame as frame
@@ -37,6 +38,11 @@ def features_for(strategy: str) -> Feature:
 def build(image: GuestImage, strategy: str, memory_size: int = frame.MEMORY_SIZE) -> Virtualized:
     """A machine with the guest loaded."""
     return registry.find(strategy).build(image, MachineConfig(memory_size, find_cpu_model(CPU_MODEL)))
+
+
+def identity(strategy: str, memory_size: int = frame.MEMORY_SIZE) -> Identity:
+    """What `build` builds."""
+    return Identity(strategy, CPU_MODEL, memory_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +95,20 @@ def digest(machine: Machine) -> str:
     """A hash of everything that a machine saves."""
     saved = machine.save()
     parts = [saved.count, saved.halted, saved.outcome and saved.outcome.value, saved.board, saved.processor]
-    total = sha256(msgspec.msgpack.encode(parts))
+    total = sha256(repr(_ordered(msgspec.to_builtins(parts, builtin_types=(bytes,)))).encode())
     for page, data in sorted(saved.pages.items()):
         total.update(page.to_bytes(4, "little"))
         total.update(data)
     return total.hexdigest()
+
+
+def _ordered(value: object) -> object:
+    """`value` with its mappings in the order of their keys."""
+    if isinstance(value, dict):
+        return [(key, _ordered(value[key])) for key in sorted(value)]
+    if isinstance(value, list | tuple):
+        return [_ordered(item) for item in value]
+    return value
 
 
 def difference(expected: Snapshot, found: Snapshot) -> str:

@@ -8,11 +8,11 @@
     0x50000  stacks
     0x60000  GDT, IDT, TSS with I/O bitmap, variables, page tables
 
-With paging on everything is mapped at its own address, and once more from WINDOW on: aliases of the routines, pages that differ in the
-two address spaces, pages that are present only after a page fault, and a read-only page.
+With paging on everything is mapped at its own address, and once more from WINDOW on: aliases of the routines, pages
+that differ in the two address spaces, pages that are present only after a page fault, and a read-only page.
 
-Every handler mixes what it was given (vector, error code, address of the interrupted instruction) into ACCUMULATOR, so an imprecise
-exception or an interrupt at another instruction changes the state for good.
+Every handler mixes what it was given (vector, error code, address of the interrupted instruction) into ACCUMULATOR,
+so an imprecise exception or an interrupt at another instruction changes the state for good.
 """
 
 from __future__ import annotations
@@ -78,7 +78,17 @@ def emit_start(a: Assembler, *, paging: bool, timer: int | None, uart_ier: int) 
     a.emit("66b8", d16(KERNEL_DATA)).emit("8ed0").emit("bc", d32(KERNEL_STACK))
     a.address("0f011d", "idtr")
     a.emit("66b8", d16(TASK)).emit("0f00d8")
-    for port, value in ((0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0xA0, 0x11), (0xA1, 0x28), (0xA1, 2), (0xA1, 1), (0xA1, 0xFF)):
+    for port, value in (
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 4),
+        (0x21, 1),
+        (0xA0, 0x11),
+        (0xA1, 0x28),
+        (0xA1, 2),
+        (0xA1, 1),
+        (0xA1, 0xFF),
+    ):
         out8(a, port, value)
     out8(a, 0x21, 0xEE if timer is not None or uart_ier else 0xFF)
     if timer is not None:
@@ -189,7 +199,9 @@ def page_tables() -> dict[int, bytes]:
     for number, directory in enumerate(DIRECTORIES):
         found[directory] = d32(directory + 0x1000 | 7) + d32(directory + 0x2000 | 7)
         supervisor = range(DIRECTORIES[0] >> 12, (DIRECTORIES[1] >> 12) + 3)
-        found[directory + 0x1000] = b"".join(d32(page << 12 | (3 if page in supervisor else 7)) for page in range(END >> 12))
+        found[directory + 0x1000] = b"".join(
+            d32(page << 12 | (3 if page in supervisor else 7)) for page in range(END >> 12)
+        )
         window = {i: ROUTINES + 0x1000 * i | 7 for i in range(ROUTINE_PAGES)}
         window[8] = SWITCHED[number] | 7
         window |= {16 + i: LAZY_FRAMES + 0x1000 * i | 6 for i in range(LAZY_PAGES)}

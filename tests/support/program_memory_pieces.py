@@ -14,8 +14,13 @@ _BYTE_INSTRUCTIONS = bytes((0x40, 0x41, 0x42, 0x43, 0x46, 0x47, 0x48, 0x49, 0x4A
 
 
 def routine(value: int) -> bytes:
-    """ADD EAX, imm32; INC EDX; ADD EBX, EAX; RET. The immediate's bytes are instructions themselves, so any prefix may be overwritten."""
-    immediate = bytes(_BYTE_INSTRUCTIONS[value >> 4 * i & 0xF if value >> 4 * i & 0xF < len(_BYTE_INSTRUCTIONS) else 0] for i in range(4))
+    """ADD EAX, imm32; INC EDX; ADD EBX, EAX; RET. The immediate's bytes are instructions themselves, so any prefix may
+    be overwritten.
+    """
+    immediate = bytes(
+        _BYTE_INSTRUCTIONS[value >> 4 * i & 0xF if value >> 4 * i & 0xF < len(_BYTE_INSTRUCTIONS) else 0]
+        for i in range(4)
+    )
     return (b"\x05" + immediate + b"\x42\x01\xc3\xc3").ljust(ROUTINE_SIZE, b"\x90")
 
 
@@ -132,12 +137,14 @@ def patch_itself(b: Body) -> None:
     b.looped(b.rng.randint(2, 4), inside)
 
 
-# ---------------------------------------------------------------------------------------------------- paging
+# -------------------------------------------------------------------------------------------------------------- paging
 
 
 @piece(4, Feature.PAGING, user=False)
 def switch_address_space(b: Body) -> None:
-    """Change CR3 and call the page that is different there; read it first now and then, so that it is mapped before it is fetched."""
+    """Change CR3 and call the page that is different there; read it first now and then, so that it is mapped before it
+    is fetched.
+    """
     a, rng = b.a, b.rng
 
     def inside() -> None:

@@ -1,7 +1,7 @@
 """The pieces that random programs are made of.
 
-Each piece is a short stretch of code that ends by itself whatever the registers hold, so a program of any pieces in any order ends. A
-piece says which features it needs and whether ring 3 can run it.
+Each piece is a short stretch of code that ends by itself whatever the registers hold, so a program of any pieces in
+any order ends. A piece says which features it needs and whether ring 3 can run it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Feature(Flag):
     EVERYTHING = UNPRIVILEGED | PORTS | TIME | INTERRUPTS | SHADOWS | TRAP_FLAG | FAR | CALL_GATES | PAGING
 
 
+NOTHING = Feature(0)
 REGISTERS = (0, 1, 2, 3, 6, 7)
 """General registers that the body uses freely: all but ESP and EBP."""
 
@@ -118,7 +119,7 @@ class Entry:
 PIECES: list[Entry] = []
 
 
-def piece(weight: int, needs: Feature = Feature(0), *, user: bool = True) -> Callable[[Piece], Piece]:
+def piece(weight: int, needs: Feature = NOTHING, *, user: bool = True) -> Callable[[Piece], Piece]:
     """Enter a function into the table."""
 
     def enter(function: Piece) -> Piece:
@@ -128,7 +129,7 @@ def piece(weight: int, needs: Feature = Feature(0), *, user: bool = True) -> Cal
     return enter
 
 
-# ---------------------------------------------------------------------------------------------------- plain instructions
+# -------------------------------------------------------------------------------------------------- plain instructions
 
 
 def plain(b: Body) -> None:
@@ -150,7 +151,9 @@ def plain(b: Body) -> None:
         lambda: a.emit(bytes([0x8B]), direct, b.data()),
         lambda: a.emit(bytes([0x89]), direct, b.data()),
         lambda: a.emit(bytes([0x87]), rng.choice((pair, direct + b.data()))),
-        lambda: a.emit(bytes([0x8D, 0x44 | r << 3, s << 3 | rng.choice(REGISTERS) | rng.randrange(4) << 6, rng.randrange(256)])),
+        lambda: a.emit(
+            bytes([0x8D, 0x44 | r << 3, s << 3 | rng.choice(REGISTERS) | rng.randrange(4) << 6, rng.randrange(256)])
+        ),
         lambda: a.emit("0f", bytes([rng.choice((0xB6, 0xB7, 0xBE, 0xBF))]), pair),
         lambda: a.emit(bytes([0xC1, 0xC0 | rng.choice((0, 1, 2, 3, 4, 5, 7)) << 3 | r, rng.randrange(40)])),
         lambda: a.emit(bytes([0xD3, 0xC0 | rng.choice((0, 1, 2, 3, 4, 5, 7)) << 3 | r])),
@@ -163,7 +166,11 @@ def plain(b: Body) -> None:
         lambda: a.emit("0f", bytes([0x90 + rng.randrange(16), 0xC0 | k])),
         lambda: a.emit("0f", bytes([0x40 + rng.randrange(16)]), pair),
         lambda: a.emit("0fba", bytes([0xC0 | rng.randint(4, 7) << 3 | r, rng.randrange(32)])),
-        lambda: a.emit(rng.choice(("98", "99", "9f", "9e", "f8", "f9", "f5", "27", "2f", "37", "3f", "d40a", "d50a", "90", "0f1f00"))),
+        lambda: a.emit(
+            rng.choice(
+                ("98", "99", "9f", "9e", "f8", "f9", "f5", "27", "2f", "37", "3f", "d40a", "d50a", "90", "0f1f00")
+            )
+        ),
         lambda: a.emit(bytes([0x50 + r, 0x58 + s])),
         lambda: a.emit("60 61"),
         lambda: a.emit("68", d32(rng.getrandbits(32)), bytes([0x58 + r])),
@@ -237,7 +244,7 @@ def jump_to_page_edge(b: Body) -> None:
             plain(b)
 
 
-# ---------------------------------------------------------------------------------------------------- strings
+# ------------------------------------------------------------------------------------------------------------- strings
 
 _STRINGS = {"movs": 0xA4, "cmps": 0xA6, "stos": 0xAA, "lods": 0xAC, "scas": 0xAE}
 
@@ -302,7 +309,20 @@ def protection_fault(b: Body) -> None:
     b.resume_at(after)
     b.some()
     kernel = ("66b8f8ff 8ec0", "66b80800 8ed0", "cd90", "66b83b00 8ee8", "66b80000 8ed0")
-    user = ("fa", "fb", "f4", "0f20c0", "0f22d8", "e421", "e620", "66bafd03 ec", "cd82", "0f011d00000400", "0f06", "66b81000 8ed8")
+    user = (
+        "fa",
+        "fb",
+        "f4",
+        "0f20c0",
+        "0f22d8",
+        "e421",
+        "e620",
+        "66bafd03 ec",
+        "cd82",
+        "0f011d00000400",
+        "0f06",
+        "66b81000 8ed8",
+    )
     b.a.emit(b.rng.choice(user if b.in_user else kernel))
     b.some(1)
     b.a.label(after)
@@ -321,7 +341,9 @@ def user_excursion(b: Body) -> None:
     a.address(f"c705{d32(frame.USER_RETURN).hex()}", back)
     iopl = 0x3000 if b.features & Feature.PORTS and b.rng.random() < 0.2 else 0
     flags = iopl | 2 | (0x200 if b.rng.random() < 0.8 else 0)
-    a.emit("6a", bytes([frame.USER_DATA])).emit("68", d32(frame.USER_STACK)).emit("68", d32(flags)).emit("6a", bytes([frame.USER_CODE]))
+    a.emit("6a", bytes([frame.USER_DATA])).emit("68", d32(frame.USER_STACK)).emit("68", d32(flags)).emit(
+        "6a", bytes([frame.USER_CODE])
+    )
     a.address("68", user)
     a.emit("cf")
     a.label(user)
@@ -352,7 +374,7 @@ def call_gate(b: Body) -> None:
         b.a.emit("9a00000000", d16(frame.CALL_GATE))
 
 
-# ---------------------------------------------------------------------------------------------------- flags, shadows, interrupts
+# ------------------------------------------------------------------------------------------ flags, shadows, interrupts
 
 
 @piece(2, Feature.SHADOWS, user=False)
@@ -432,12 +454,14 @@ def single_step(b: Body) -> None:
     a.emit("9c 812424 fffeffff 9d".replace(" ", ""))
 
 
-# ---------------------------------------------------------------------------------------------------- ports and time
+# ------------------------------------------------------------------------------------------------------ ports and time
 
 
 @piece(3, Feature.PORTS, user=False)
 def port(b: Body) -> None:
-    b.a.emit(b.rng.choice(("e480", "e580", "e421", "b041 e6f0", "e780", "66ba8000 ed", "66baff03 b055 ee ec", "66e580")))
+    b.a.emit(
+        b.rng.choice(("e480", "e580", "e421", "b041 e6f0", "e780", "66ba8000 ed", "66baff03 b055 ee ec", "66e580"))
+    )
 
 
 @piece(1, Feature.PORTS)
@@ -462,7 +486,7 @@ def time(b: Body) -> None:
     b.a.emit(b.rng.choice(codes if b.in_user else [*codes, "b000 e643 e440 e440"]))
 
 
-# ---------------------------------------------------------------------------------------------------- the choice
+# ---------------------------------------------------------------------------------------------------------- the choice
 
 
 def choose(b: Body) -> None:

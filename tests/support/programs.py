@@ -17,12 +17,16 @@ from simvirt.x86.addresses import Gpa
 from tests.support import program_frame as frame
 from tests.support import program_memory_pieces as memory
 from tests.support.assembler import Assembler, d16, d32
-from tests.support.program_pieces import REGISTERS, Body, Feature, choose
+from tests.support.program_pieces import NOTHING, REGISTERS, Body, Feature, choose
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program: memory from `frame.CODE` on, entered at `entry`; `body` is where the random part begins, `end` where it ends."""
+    """A program.
+
+    :ivar memory: what lies from `frame.CODE` on.
+    :ivar body: where the random part begins; it ends at `end`.
+    """
 
     name: str
     memory: bytes
@@ -63,7 +67,7 @@ def generate(seed: int, features: Feature = Feature.EVERYTHING, pieces: int = 40
     return assemble(f"random-{seed}", body, features, rng)
 
 
-def assemble(name: str, body: object, features: Feature = Feature(0), rng: random.Random | None = None) -> Program:
+def assemble(name: str, body: object, features: Feature = NOTHING, rng: random.Random | None = None) -> Program:
     """A program with the given body: a function of the `Body` that it fills."""
     assert callable(body)
     rng = rng or random.Random(0)

@@ -1,8 +1,8 @@
 """An account of single steps that does not believe the engine: did this step carry out exactly one instruction?
 
-The auditor knows the instructions' lengths and branch targets from iced-x86, and which interrupts and exceptions were delivered during the
-step. From them it follows where the instruction pointer may stand afterwards. A step that carried out no instruction, or two, does not get
-there.
+The auditor knows the instructions' lengths and branch targets from iced-x86, and which interrupts and exceptions were
+delivered during the step. From them it follows where the instruction pointer may stand afterwards. A step that
+carried out no instruction, or two, does not get there.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from simvirt.x86.addresses import Gpa
 
 _DEBUG = 1
 _FLOW = iced_x86.FlowControl
-_STRING_REPEAT = {
-    iced_x86.Mnemonic.MOVSB, iced_x86.Mnemonic.MOVSW, iced_x86.Mnemonic.MOVSD, iced_x86.Mnemonic.STOSB, iced_x86.Mnemonic.STOSW,
-    iced_x86.Mnemonic.STOSD, iced_x86.Mnemonic.LODSB, iced_x86.Mnemonic.LODSW, iced_x86.Mnemonic.LODSD, iced_x86.Mnemonic.CMPSB,
-    iced_x86.Mnemonic.CMPSW, iced_x86.Mnemonic.CMPSD, iced_x86.Mnemonic.SCASB, iced_x86.Mnemonic.SCASW, iced_x86.Mnemonic.SCASD,
-    iced_x86.Mnemonic.INSB, iced_x86.Mnemonic.INSW, iced_x86.Mnemonic.INSD, iced_x86.Mnemonic.OUTSB, iced_x86.Mnemonic.OUTSW,
-    iced_x86.Mnemonic.OUTSD,
-}  # fmt: skip
+_STRING_OPERATIONS = frozenset(
+    getattr(iced_x86.Mnemonic, operation + size)
+    for operation in ("MOVS", "STOS", "LODS", "CMPS", "SCAS", "INS", "OUTS")
+    for size in "BWD"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ class Auditor:
 def _successors(instruction: iced_x86.Instruction) -> set[int] | None:
     """Where an instruction can lead; None for anywhere."""
     following = instruction.next_ip32
-    if instruction.mnemonic in _STRING_REPEAT and (instruction.has_rep_prefix or instruction.has_repne_prefix):
+    if instruction.mnemonic in _STRING_OPERATIONS and (instruction.has_rep_prefix or instruction.has_repne_prefix):
         return {following, instruction.ip32}
     flow = instruction.flow_control
     if flow in (_FLOW.NEXT, _FLOW.INTERRUPT):

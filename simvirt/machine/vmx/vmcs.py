@@ -143,11 +143,11 @@ class Vmcs:
         self.controls_changed = self.guest_changed = True
 
     def save(self) -> dict[int, int]:
-        """All fields as a value."""
+        """All fields as a value, in the order of their encodings."""
         values = dict(self.fields)
         if self._cpu is not None:
             values |= {field: live.read(self._cpu) for field, live in GUEST_FIELDS.items()}
-        return values
+        return dict(sorted(values.items()))
 
     def restore(self, values: Mapping[int, int]) -> None:
         """Take up saved fields; while current, the processor's state is left to whoever restores the processor."""

@@ -89,10 +89,12 @@ class DeprivilegedProcessor:
     def set_guest_state(self, state: ArchitecturalState) -> None:
         """Put the real processor into the state that f maps `state` to, and derive the shadows anew."""
         state.put(self.guest.state)
-        self._take_up()
+        self.guest.guest_state.derive_real_control_registers()
+        self._shadow.rebuild()
+        self.real.engine.flush_tlb()
 
     def save(self) -> DeprivilegedSnapshot:
-        """The processor as a value; the shadows are derived again when it is restored."""
+        """The processor as a value; the shadows lie in the machine's memory."""
         p = self.guest.guest_state.privileged
         return DeprivilegedSnapshot(
             self.count,
@@ -112,9 +114,5 @@ class DeprivilegedProcessor:
         self.guest.guest_state.privileged = PrivilegedState(
             state.flags, *state.control, gdtr=state.gdtr, idtr=state.idtr, ldtr=state.ldtr, tr=state.tr
         )
-        self._take_up()
-
-    def _take_up(self) -> None:
-        self.guest.guest_state.derive_real_control_registers()
-        self._shadow.rebuild()
+        self._shadow.take_up()
         self.real.engine.flush_tlb()

@@ -1,4 +1,4 @@
-"""The instruction counter counts what is retired: each step of a machine is one instruction, and a free run makes as many steps."""
+"""The instruction counter counts what is retired: a step is one instruction, and a free run makes as many steps."""
 
 from __future__ import annotations
 
