@@ -18,7 +18,7 @@ _MAX_BLOCKS: Final = 1 << 20
 
 
 class NativeEvent(IntEnum):
-    """Why `simvirt_run` returned."""
+    """Why `simvirt_run` returned; the numbers are engine.c's."""
 
     NONE = 0
     LIMIT = 1
