@@ -120,7 +120,7 @@ class ShadowDescriptors:
         self._local = Segment.from_descriptor(LDT_SELECTOR, local)
 
     def rebuild(self) -> None:
-        """The guest's GDTR or LDTR has changed, or the machine was restored: derive both tables anew."""
+        """The guest's GDTR or LDTR has changed: derive both tables anew."""
         state = self._state
         gdtr, ldtr = state.gdtr, state.ldtr
         self._gdt.fill(self._memory.read(gdtr.base, gdtr.limit + 1) if gdtr.limit else b"")
