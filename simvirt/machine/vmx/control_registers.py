@@ -23,7 +23,7 @@ from simvirt.x86.registers import ControlRegister, GeneralRegister
 from simvirt.x86.vmx import CrAccess, CrAccessType, ExitReason, PrimaryControls, VmcsField
 
 if TYPE_CHECKING:
-    from simvirt.machine.vmx.non_root import NonRootProcessor
+    from simvirt.machine.vmx.non_root_operation import NonRootOperation
     from simvirt.machine.vmx.vmcs import Vmcs
 
 _F: Final = VmcsField
@@ -43,13 +43,13 @@ def guest_view(vmcs: Vmcs, number: int, value: int) -> int:
     return value & ~mask | vmcs.fields.get(shadow_field, 0) & mask
 
 
-def access(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitReason | None:
+def access(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReason | None:
     """The event's answer: a VM exit with reason 28, or completion through masks and shadows."""
-    return _ANSWERS[event.operation](processor, event)
+    return _ANSWERS[event.operation](non_root, event)
 
 
 def _exit(
-    processor: NonRootProcessor,
+    non_root: NonRootOperation,
     event: ControlRegisterAccess,
     kind: CrAccessType,
     *,
@@ -64,11 +64,11 @@ def _exit(
         memory,
         data,
     )
-    return processor.exit(ExitReason.CR_ACCESS, qualification.encode(), event.length)
+    return non_root.exit(ExitReason.CR_ACCESS, qualification.encode(), event.length)
 
 
-def _to_cr(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitReason | None:
-    cpu, vmcs = processor.cpu, processor.vmcs
+def _to_cr(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReason | None:
+    cpu, vmcs = non_root.cpu, non_root.vmcs
     state = cpu.state
     number = event.number
     value = state[event.register] if state.code_64 else state.register(event.register, 4)
@@ -76,26 +76,26 @@ def _to_cr(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitRea
         mask_field, shadow_field = _MASKS[number]
         mask = vmcs.fields.get(mask_field, 0)
         if (value ^ vmcs.fields.get(shadow_field, 0)) & mask:
-            return _exit(processor, event, CrAccessType.MOV_TO_CR)
-        write_with_mask(processor, number, value, mask)
+            return _exit(non_root, event, CrAccessType.MOV_TO_CR)
+        write_with_mask(non_root, number, value, mask)
     elif number == 3:
-        if processor.primary & PrimaryControls.CR3_LOAD_EXITING and not _is_target(vmcs, value):
-            return _exit(processor, event, CrAccessType.MOV_TO_CR)
+        if non_root.primary & PrimaryControls.CR3_LOAD_EXITING and not _is_target(vmcs, value):
+            return _exit(non_root, event, CrAccessType.MOV_TO_CR)
         write_control_register(cpu, 3, value)
-    elif number == 8 and processor.primary & PrimaryControls.CR8_LOAD_EXITING:
-        return _exit(processor, event, CrAccessType.MOV_TO_CR)
+    elif number == 8 and non_root.primary & PrimaryControls.CR8_LOAD_EXITING:
+        return _exit(non_root, event, CrAccessType.MOV_TO_CR)
     else:
         write_control_register(cpu, number, value)
     cpu.advance(event.length)
     return None
 
 
-def write_with_mask(processor: NonRootProcessor, number: int, value: int, mask: int) -> None:
+def write_with_mask(non_root: NonRootOperation, number: int, value: int, mask: int) -> None:
     """MOV to CR0 or CR4 in which the bits of `mask` stay; the processor checks the bits that change.
 
     :raises ProcessorFault: #GP(0).
     """
-    cpu = processor.cpu
+    cpu = non_root.cpu
     state = cpu.state
     real = state.control_register(number)
     if number == 4:
@@ -104,7 +104,7 @@ def write_with_mask(processor: NonRootProcessor, number: int, value: int, mask: 
         state.set_control_register(4, state.cr4 | kept)
     else:
         write_control_register(cpu, 0, value & ~mask | real & mask)
-        processor.long_mode_changed()
+        non_root.long_mode_changed()
 
 
 def _is_target(vmcs: Vmcs, value: int) -> bool:
@@ -113,55 +113,55 @@ def _is_target(vmcs: Vmcs, value: int) -> bool:
     return any(vmcs.fields.get(field, 0) == value for field in _CR3_TARGETS[:count])
 
 
-def _from_cr(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitReason | None:
-    cpu = processor.cpu
+def _from_cr(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReason | None:
+    cpu = non_root.cpu
     state = cpu.state
     number = event.number
     stores = {3: PrimaryControls.CR3_STORE_EXITING, 8: PrimaryControls.CR8_STORE_EXITING}.get(number)
-    if stores is not None and processor.primary & stores:
-        return _exit(processor, event, CrAccessType.MOV_FROM_CR)
+    if stores is not None and non_root.primary & stores:
+        return _exit(non_root, event, CrAccessType.MOV_FROM_CR)
     if number not in _MASKS:
-        complete_once(cpu, processor.bus, event)
+        complete_once(cpu, non_root.bus, event)
         return None
-    state[event.register] = guest_view(processor.vmcs, number, state.control_register(number))
+    state[event.register] = guest_view(non_root.vmcs, number, state.control_register(number))
     cpu.advance(event.length)
     return None
 
 
-def _clts(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitReason | None:
+def _clts(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReason | None:
     """CLTS exits when TS is the VMM's and its shadow is 1; with shadow 0 it does nothing."""
-    fields = processor.vmcs.fields
+    fields = non_root.vmcs.fields
     if fields.get(_F.CR0_GUEST_HOST_MASK, 0) & _TS:
         if fields.get(_F.CR0_READ_SHADOW, 0) & _TS:
-            return _exit(processor, event, CrAccessType.CLTS)
+            return _exit(non_root, event, CrAccessType.CLTS)
     else:
-        write_control_register(processor.cpu, 0, processor.cpu.state.cr0 & ~_TS)
-    processor.cpu.advance(event.length)
+        write_control_register(non_root.cpu, 0, non_root.cpu.state.cr0 & ~_TS)
+    non_root.cpu.advance(event.length)
     return None
 
 
-def _lmsw(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitReason | None:
+def _lmsw(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReason | None:
     """LMSW exits when it would set the VMM's PE, or write another value than the shadow's to the VMM's MP, EM or TS."""
-    cpu = processor.cpu
+    cpu = non_root.cpu
     operand = cpu.memory_operand()
     data = machine_status_word_operand(cpu, event)
-    mask = processor.vmcs.fields.get(_F.CR0_GUEST_HOST_MASK, 0)
-    shadow = processor.vmcs.fields.get(_F.CR0_READ_SHADOW, 0)
+    mask = non_root.vmcs.fields.get(_F.CR0_GUEST_HOST_MASK, 0)
+    shadow = non_root.vmcs.fields.get(_F.CR0_READ_SHADOW, 0)
     sets_pe = data & mask & ~shadow & Cr0.PE
     if sets_pe or (data ^ shadow) & mask & _MSW & ~int(Cr0.PE):
         if operand is not None:
-            processor.vmcs.fields[_F.GUEST_LINEAR_ADDRESS] = operand[0]
-        return _exit(processor, event, CrAccessType.LMSW, memory=operand is not None, data=data)
+            non_root.vmcs.fields[_F.GUEST_LINEAR_ADDRESS] = operand[0]
+        return _exit(non_root, event, CrAccessType.LMSW, memory=operand is not None, data=data)
     real = cpu.state.cr0
     loaded = real & ~(_MSW & ~int(Cr0.PE)) | data & _MSW
-    write_with_mask(processor, 0, loaded, mask)
+    write_with_mask(non_root, 0, loaded, mask)
     cpu.advance(event.length)
     return None
 
 
-def _smsw(processor: NonRootProcessor, event: ControlRegisterAccess) -> ExitReason | None:
+def _smsw(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReason | None:
     """SMSW never exits; it shows the shadow."""
-    finish_machine_status_word(processor.cpu, event, guest_view(processor.vmcs, 0, processor.cpu.state.cr0))
+    finish_machine_status_word(non_root.cpu, event, guest_view(non_root.vmcs, 0, non_root.cpu.state.cr0))
     return None
 
 

@@ -61,10 +61,8 @@ from simvirt.x86.vmx import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.machine.vmx.non_root import NonRootProcessor
+    from simvirt.machine.vmx.non_root_operation import NonRootOperation
     from simvirt.x86.instruction import Instruction
-
-    Answer = Callable[["NonRootProcessor", "Event"], ExitReason | None]
 
 _F: Final = VmcsField
 _HLT: Final = int(PrimaryControls.HLT_EXITING)
@@ -82,10 +80,10 @@ _RDTSCP: Final = int(SecondaryControls.ENABLE_RDTSCP)
 _WBINVD: Final = int(SecondaryControls.WBINVD_EXITING)
 
 
-def complete(processor: NonRootProcessor, event: Event) -> ExitReason | None:
+def complete(non_root: NonRootOperation, event: Event) -> ExitReason | None:
     """Do what the processor does outside VMX; what the instruction meets on its way is an event of its own."""
-    met = complete_once(processor.cpu, processor.bus, event)
-    return None if met is None else EXITS[type(met)](processor, met)
+    met = complete_once(non_root.cpu, non_root.bus, event)
+    return None if met is None else EXITS[type(met)](non_root, met)
 
 
 # -------------------------------------------------------------------------------------------- exceptions and interrupts
@@ -108,25 +106,25 @@ _VMX_INSTRUCTIONS: Final = {
 arrive as #UD."""
 
 
-def _exception(processor: NonRootProcessor, event: ExceptionRaised) -> ExitReason | None:
+def _exception(non_root: NonRootOperation, event: ExceptionRaised) -> ExitReason | None:
     if event.vector is Vector.UD:
-        reason = _vmx_instruction(processor)
+        reason = _vmx_instruction(non_root)
         if reason is not None:
             return reason
-    elif event.vector is Vector.GP and processor.primary & _MOV_DR and not event.error_code:
+    elif event.vector is Vector.GP and non_root.primary & _MOV_DR and not event.error_code:
         # MOV DR exits in place of its #GP for privilege (SDM Vol. 3C §26.1.3).
-        instruction = processor.cpu.instruction()
+        instruction = non_root.cpu.instruction()
         if instruction.operation in (Operation.MOV_TO_DR, Operation.MOV_FROM_DR):
-            return _mov_dr_at_any_cpl(processor, instruction)
-    return complete(processor, event)
+            return _mov_dr_at_any_cpl(non_root, instruction)
+    return complete(non_root, event)
 
 
-def _vmx_instruction(processor: NonRootProcessor) -> ExitReason | None:
+def _vmx_instruction(non_root: NonRootOperation) -> ExitReason | None:
     """Is it an instruction of VMX?
 
     Those exit at any CPL; in real-address and virtual-8086 mode they are #UD as elsewhere, save VMCALL.
     """
-    cpu = processor.cpu
+    cpu = non_root.cpu
     if 0x0F not in cpu.engine.code_bytes[:5]:
         return None
     instruction = cpu.instruction()
@@ -140,53 +138,53 @@ def _vmx_instruction(processor: NonRootProcessor) -> ExitReason | None:
         return None
     memory = instruction.memory
     if memory is not None:
-        processor.vmcs.fields[_F.EXIT_INSTRUCTION_INFORMATION] = instruction_information.vmx(instruction)
+        non_root.vmcs.fields[_F.EXIT_INSTRUCTION_INFORMATION] = instruction_information.vmx(instruction)
     displacement = 0 if memory is None else memory.displacement
-    return processor.exit(reason, displacement & 0xFFFF_FFFF_FFFF_FFFF, instruction.length)
+    return non_root.exit(reason, displacement & 0xFFFF_FFFF_FFFF_FFFF, instruction.length)
 
 
-def _software_interrupt(processor: NonRootProcessor, event: SoftwareInterrupt) -> ExitReason | None:
+def _software_interrupt(non_root: NonRootOperation, event: SoftwareInterrupt) -> ExitReason | None:
     """INT n never exits by itself; INT3 and INTO are exceptions to the exception bitmap."""
-    if event.kind is not SoftwareInterruptKind.INT_N and processor.exception_bitmap >> event.vector & 1:
-        return processor.exception_exit(event.vector, InterruptionType.SOFTWARE_EXCEPTION, None, length=event.length)
-    processor.delivering(event)
-    return complete(processor, event)
+    if event.kind is not SoftwareInterruptKind.INT_N and non_root.exception_bitmap >> event.vector & 1:
+        return non_root.exception_exit(event.vector, InterruptionType.SOFTWARE_EXCEPTION, None, length=event.length)
+    non_root.delivering = event
+    return complete(non_root, event)
 
 
-def _interrupt_window(processor: NonRootProcessor, _event: InterruptWindow) -> ExitReason:
-    return processor.exit(ExitReason.INTERRUPT_WINDOW)
+def _interrupt_window(non_root: NonRootOperation, _event: InterruptWindow) -> ExitReason:
+    return non_root.exit(ExitReason.INTERRUPT_WINDOW)
 
 
 # -------------------------------------------------------------------------------------------- input, output, memory
 
 
-def _port(processor: NonRootProcessor, event: PortAccess) -> ExitReason | None:
-    cpu = processor.cpu
+def _port(non_root: NonRootOperation, event: PortAccess) -> ExitReason | None:
+    cpu = non_root.cpu
     port, size = event.port, event.size
     if cpu.state.cpl and not io_allowed(cpu, port, size):
         raise general_protection(0)
-    primary = processor.primary
+    primary = non_root.primary
     if primary & _IO_BITMAPS:
-        fields = processor.vmcs.fields
+        fields = non_root.vmcs.fields
         exits = port_exits(
-            processor.memory, fields.get(_F.IO_BITMAP_A_ADDRESS, 0), fields.get(_F.IO_BITMAP_B_ADDRESS, 0), port, size
+            non_root.memory, fields.get(_F.IO_BITMAP_A_ADDRESS, 0), fields.get(_F.IO_BITMAP_B_ADDRESS, 0), port, size
         )
     else:
         exits = bool(primary & _UNCONDITIONAL_IO)
     if not exits:
-        return complete(processor, event)
+        return complete(non_root, event)
     qualification = size - 1 | (not event.is_out) << 3 | port << 16
     if event.is_string:
-        _string_port(processor, event)
+        _string_port(non_root, event)
         qualification |= 1 << 4 | event.is_repeated << 5
     elif event.length > 1:
         qualification |= instruction_information.port_is_immediate(cpu) << 6
-    return processor.exit(ExitReason.IO_INSTRUCTION, qualification, event.length)
+    return non_root.exit(ExitReason.IO_INSTRUCTION, qualification, event.length)
 
 
-def _string_port(processor: NonRootProcessor, event: PortAccess) -> None:
+def _string_port(non_root: NonRootOperation, event: PortAccess) -> None:
     """INS and OUTS: the linear address of the operand and the instruction information."""
-    cpu, fields = processor.cpu, processor.vmcs.fields
+    cpu, fields = non_root.cpu, non_root.vmcs.fields
     state = cpu.state
     segment = instruction_information.string_segment(cpu, event)
     index = GeneralRegister.RSI if event.is_out else GeneralRegister.RDI
@@ -196,22 +194,22 @@ def _string_port(processor: NonRootProcessor, event: PortAccess) -> None:
     fields[_F.EXIT_INSTRUCTION_INFORMATION] = instruction_information.string_port(event, segment)
 
 
-def _physical(processor: NonRootProcessor, event: PhysicalAccess) -> ExitReason | None:
+def _physical(non_root: NonRootOperation, event: PhysicalAccess) -> ExitReason | None:
     """No EPT entry for a hole and for device memory; ROM is readable and executable."""
-    if not processor.secondary & _EPT:
-        return complete(processor, event)
+    if not non_root.secondary & _EPT:
+        return complete(non_root, event)
     rom = event.target is PhysicalTarget.ROM
     return _ept_violation(
-        processor, event.gpa, event.gva, event.access, readable=rom, executable=rom, length=event.length
+        non_root, event.gpa, event.gva, event.access, readable=rom, executable=rom, length=event.length
     )
 
 
-def _watched_write(processor: NonRootProcessor, event: WatchedWrite) -> ExitReason | None:
+def _watched_write(non_root: NonRootOperation, event: WatchedWrite) -> ExitReason | None:
     """A page that the VMM has made read-only."""
-    if not processor.secondary & _EPT:
-        return complete(processor, event)
+    if not non_root.secondary & _EPT:
+        return complete(non_root, event)
     return _ept_violation(
-        processor, event.gpa, event.gva, Access.WRITE, readable=True, executable=True, length=event.length
+        non_root, event.gpa, event.gva, Access.WRITE, readable=True, executable=True, length=event.length
     )
 
 
@@ -222,107 +220,107 @@ _TO_PAGE: Final = 1 << 8
 
 
 def _ept_violation(
-    processor: NonRootProcessor, gpa: int, gva: int, access: Access, *, readable: bool, executable: bool, length: int
+    non_root: NonRootOperation, gpa: int, gva: int, access: Access, *, readable: bool, executable: bool, length: int
 ) -> ExitReason:
-    fields = processor.vmcs.fields
+    fields = non_root.vmcs.fields
     fields[_F.GUEST_PHYSICAL_ADDRESS] = gpa
     fields[_F.GUEST_LINEAR_ADDRESS] = gva
     qualification = _EPT_ACCESS[access] | readable << 3 | executable << 5 | _LINEAR_VALID | _TO_PAGE
-    return processor.exit(ExitReason.EPT_VIOLATION, qualification, length)
+    return non_root.exit(ExitReason.EPT_VIOLATION, qualification, length)
 
 
 # -------------------------------------------------------------------------------------------- instructions
 
 
-def _halt(processor: NonRootProcessor, event: Halt) -> ExitReason | None:
-    if processor.primary & _HLT:
-        return processor.exit(ExitReason.HLT, 0, event.length)
-    return complete(processor, event)
+def _halt(non_root: NonRootOperation, event: Halt) -> ExitReason | None:
+    if non_root.primary & _HLT:
+        return non_root.exit(ExitReason.HLT, 0, event.length)
+    return complete(non_root, event)
 
 
-def _cpuid(processor: NonRootProcessor, event: Cpuid) -> ExitReason:
-    return processor.exit(ExitReason.CPUID, 0, event.length)
+def _cpuid(non_root: NonRootOperation, event: Cpuid) -> ExitReason:
+    return non_root.exit(ExitReason.CPUID, 0, event.length)
 
 
-def _time_stamp(processor: NonRootProcessor, event: ReadTimeStampCounter) -> ExitReason | None:
+def _time_stamp(non_root: NonRootOperation, event: ReadTimeStampCounter) -> ExitReason | None:
     """RDTSC and RDTSCP; the latter is #UD unless it is enabled."""
-    if event.is_rdtscp and not processor.secondary & _RDTSCP:
+    if event.is_rdtscp and not non_root.secondary & _RDTSCP:
         raise ProcessorFault(Vector.UD)
-    if not processor.primary & _RDTSC:
-        return complete(processor, event)
-    state = processor.cpu.state
+    if not non_root.primary & _RDTSC:
+        return complete(non_root, event)
+    state = non_root.cpu.state
     if state.cr4 & int(Cr4.TSD) and state.cpl and state.protected_mode:
         raise general_protection(0)
-    return processor.exit(ExitReason.RDTSCP if event.is_rdtscp else ExitReason.RDTSC, 0, event.length)
+    return non_root.exit(ExitReason.RDTSCP if event.is_rdtscp else ExitReason.RDTSC, 0, event.length)
 
 
-def _performance_counter(processor: NonRootProcessor, event: ReadPerformanceCounter) -> ExitReason | None:
-    if processor.primary & _RDPMC:
-        return processor.exit(ExitReason.RDPMC, 0, event.length)
-    return complete(processor, event)
+def _performance_counter(non_root: NonRootOperation, event: ReadPerformanceCounter) -> ExitReason | None:
+    if non_root.primary & _RDPMC:
+        return non_root.exit(ExitReason.RDPMC, 0, event.length)
+    return complete(non_root, event)
 
 
-def _msr(processor: NonRootProcessor, event: MsrAccess) -> ExitReason | None:
-    number = processor.cpu.state.register(GeneralRegister.RCX, 4)
-    if processor.primary & _MSR_BITMAPS:
-        bitmaps = processor.vmcs.fields.get(_F.MSR_BITMAPS_ADDRESS, 0)
-        if not msr_exits(processor.memory, bitmaps, number, is_write=event.is_write):
-            met = complete(processor, event)
-            processor.long_mode_changed()
+def _msr(non_root: NonRootOperation, event: MsrAccess) -> ExitReason | None:
+    number = non_root.cpu.state.register(GeneralRegister.RCX, 4)
+    if non_root.primary & _MSR_BITMAPS:
+        bitmaps = non_root.vmcs.fields.get(_F.MSR_BITMAPS_ADDRESS, 0)
+        if not msr_exits(non_root.memory, bitmaps, number, is_write=event.is_write):
+            met = complete(non_root, event)
+            non_root.long_mode_changed()
             return met
-    return processor.exit(ExitReason.WRMSR if event.is_write else ExitReason.RDMSR, 0, event.length)
+    return non_root.exit(ExitReason.WRMSR if event.is_write else ExitReason.RDMSR, 0, event.length)
 
 
-def _debug_register(processor: NonRootProcessor, event: DebugRegisterAccess) -> ExitReason | None:
-    if not processor.primary & _MOV_DR:
-        return complete(processor, event)
+def _debug_register(non_root: NonRootOperation, event: DebugRegisterAccess) -> ExitReason | None:
+    if not non_root.primary & _MOV_DR:
+        return complete(non_root, event)
     qualification = MovDr(event.number, not event.is_write, event.register).encode()
-    return processor.exit(ExitReason.MOV_DR, qualification, event.length)
+    return non_root.exit(ExitReason.MOV_DR, qualification, event.length)
 
 
-def _mov_dr_at_any_cpl(processor: NonRootProcessor, instruction: Instruction) -> ExitReason:
+def _mov_dr_at_any_cpl(non_root: NonRootOperation, instruction: Instruction) -> ExitReason:
     register = next(o.register for o in instruction.operands if isinstance(o, DebugOperand))
     general = next(o.register for o in instruction.operands if isinstance(o, GeneralOperand))
     qualification = MovDr(register, instruction.operation is Operation.MOV_FROM_DR, general).encode()
-    return processor.exit(ExitReason.MOV_DR, qualification, instruction.length)
+    return non_root.exit(ExitReason.MOV_DR, qualification, instruction.length)
 
 
-def _descriptor_table(processor: NonRootProcessor, event: DescriptorTableAccess) -> ExitReason | None:
-    cpu = processor.cpu
+def _descriptor_table(non_root: NonRootOperation, event: DescriptorTableAccess) -> ExitReason | None:
+    cpu = non_root.cpu
     state = cpu.state
     if not event.is_write and state.cr4 & int(Cr4.UMIP) and state.cpl:
         raise general_protection(0)
-    if not processor.secondary & _DESCRIPTOR_TABLES:
-        return complete(processor, event)
+    if not non_root.secondary & _DESCRIPTOR_TABLES:
+        return complete(non_root, event)
     instruction = cpu.instruction()
     memory = instruction.memory
     displacement = 0 if memory is None else memory.displacement & 0xFFFF_FFFF_FFFF_FFFF
-    processor.vmcs.fields[_F.EXIT_INSTRUCTION_INFORMATION] = instruction_information.descriptor_table(instruction)
+    non_root.vmcs.fields[_F.EXIT_INSTRUCTION_INFORMATION] = instruction_information.descriptor_table(instruction)
     local = event.register in (DescriptorTableRegister.LDTR, DescriptorTableRegister.TR)
     reason = ExitReason.LDTR_TR_ACCESS if local else ExitReason.GDTR_IDTR_ACCESS
-    return processor.exit(reason, displacement, event.length)
+    return non_root.exit(reason, displacement, event.length)
 
 
-def _invalidate_page(processor: NonRootProcessor, event: InvalidatePage) -> ExitReason | None:
-    if not processor.primary & _INVLPG:
-        return complete(processor, event)
-    operand = processor.cpu.memory_operand()
-    return processor.exit(ExitReason.INVLPG, 0 if operand is None else operand[0], event.length)
+def _invalidate_page(non_root: NonRootOperation, event: InvalidatePage) -> ExitReason | None:
+    if not non_root.primary & _INVLPG:
+        return complete(non_root, event)
+    operand = non_root.cpu.memory_operand()
+    return non_root.exit(ExitReason.INVLPG, 0 if operand is None else operand[0], event.length)
 
 
-def _invalidate_caches(processor: NonRootProcessor, event: InvalidateCaches) -> ExitReason | None:
+def _invalidate_caches(non_root: NonRootOperation, event: InvalidateCaches) -> ExitReason | None:
     """INVD always exits, WBINVD with its control."""
     if not event.is_wbinvd:
-        return processor.exit(ExitReason.INVD, 0, event.length)
-    if processor.secondary & _WBINVD:
-        return processor.exit(ExitReason.WBINVD, 0, event.length)
-    return complete(processor, event)
+        return non_root.exit(ExitReason.INVD, 0, event.length)
+    if non_root.secondary & _WBINVD:
+        return non_root.exit(ExitReason.WBINVD, 0, event.length)
+    return complete(non_root, event)
 
 
-def _pause(processor: NonRootProcessor, event: Pause) -> ExitReason | None:
-    if processor.primary & _PAUSE:
-        return processor.exit(ExitReason.PAUSE, 0, event.length)
-    return complete(processor, event)
+def _pause(non_root: NonRootOperation, event: Pause) -> ExitReason | None:
+    if non_root.primary & _PAUSE:
+        return non_root.exit(ExitReason.PAUSE, 0, event.length)
+    return complete(non_root, event)
 
 
 EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {

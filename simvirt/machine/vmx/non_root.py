@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import MonitorError
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.engine import Intercepts, SvmExit
-from simvirt.machine.events import Event, Halt, Interrupted, LimitReached, SoftwareInterrupt, SoftwareInterruptKind
+from simvirt.machine.events import Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.vmx import entry_checks
@@ -23,13 +23,13 @@ from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
 from simvirt.machine.vmx.entry_rule import primary as primary_controls
 from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
 from simvirt.machine.vmx.exits import EXITS
+from simvirt.machine.vmx.non_root_operation import NonRootOperation
 from simvirt.machine.vmx.vmcs import VmInstructionError
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Dr6
 from simvirt.x86.vmx import (
     ActivityState,
     DebugQualification,
-    EntryControls,
     ExitReason,
     InterruptionInformation,
     InterruptionType,
@@ -70,9 +70,7 @@ class _Intercepted(Exception):  # noqa: N818 - a VM exit, not an error
 
 _F: Final = VmcsField
 _EXIT_REASON: Final = int(_F.EXIT_REASON)
-_QUALIFICATION: Final = int(_F.EXIT_QUALIFICATION)
 _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
-_INTERRUPTION: Final = int(_F.EXIT_INTERRUPTION_INFORMATION)
 _VECTORING: Final = int(_F.IDT_VECTORING_INFORMATION)
 _INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
 _VALID: Final = 1 << 31
@@ -93,25 +91,20 @@ _SOFTWARE_TYPES: Final = {
 
 
 class NonRootProcessor:
-    """A CPU in VMX non-root operation.
+    """A CPU that enters VMX non-root operation and runs there.
 
     :ivar vmcs: the current VMCS.
-    :ivar primary: the primary controls, as of the last VM entry; `secondary` and the others likewise.
+    :ivar operation: what the answers to events work on, and where exits are recorded.
     """
 
     def __init__(self, cpu: Cpu, bus: Bus, vmcs: Vmcs) -> None:
         self.cpu = cpu
-        self.bus = bus
         self.vmcs = vmcs
-        self.memory = cpu.engine.memory.view
-        self.primary = 0
-        self.secondary = 0
-        self.exception_bitmap = 0
+        self.operation = NonRootOperation(cpu, bus, vmcs)
         self._window = False
         self._trap_flag = False
         self._pending: Event | None = None
         self._injecting = False
-        self._software: SoftwareInterrupt | None = None
         cpu.engine.set_cpuid(())
         vmcs.enter(cpu)
 
@@ -128,18 +121,18 @@ class NonRootProcessor:
             return self._fail_guest_state()
         try:
             if injects and self._inject(vmcs.fields[_INJECTION]):
-                return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+                return self.operation.exit(ExitReason.MONITOR_TRAP_FLAG)
             return self._run(limit)
         except _Intercepted:
             return ExitReason.EXCEPTION_OR_NMI
         except Shutdown:
-            return self.exit(ExitReason.TRIPLE_FAULT)
+            return self.operation.exit(ExitReason.TRIPLE_FAULT)
         finally:
-            self._software = None
+            self.operation.delivering = None
 
     def _run(self, limit: int) -> ExitReason | HostStop:
         """Run from event to event until one is a VM exit."""
-        cpu = self.cpu
+        cpu, operation = self.cpu, self.operation
         start = cpu.engine.count
         target = min(limit, start + 1) if self._trap_flag else limit
         window = self._window
@@ -152,13 +145,13 @@ class NonRootProcessor:
             kind = type(event)
             if kind is LimitReached:
                 if self._trap_flag and cpu.engine.count > start:
-                    return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+                    return operation.exit(ExitReason.MONITOR_TRAP_FLAG)
                 return HostStop.LIMIT
             if kind is Interrupted:
                 return HostStop.INTERRUPTED
             reason = None
             try:
-                reason = EXITS[kind](self, event)
+                reason = EXITS[kind](operation, event)
             except ProcessorFault as fault:
                 cpu.raise_fault(fault)
             if reason is not None:
@@ -167,7 +160,7 @@ class NonRootProcessor:
                 self.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT
                 return HostStop.HALTED
             if self._trap_flag:
-                return self.exit(ExitReason.MONITOR_TRAP_FLAG)
+                return operation.exit(ExitReason.MONITOR_TRAP_FLAG)
 
     def _check_entry(self) -> bool:
         """Make the checks of VM entry that what has changed calls for, and take up the controls.
@@ -198,7 +191,7 @@ class NonRootProcessor:
         """
         if not self.vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.EXTERNAL_INTERRUPT_EXITING:
             return None
-        return self.exit(ExitReason.EXTERNAL_INTERRUPT)
+        return self.operation.exit(ExitReason.EXTERNAL_INTERRUPT)
 
     def meet(self, event: Event) -> None:
         """Let the next VM entry begin with this event: what an instruction that the VMM ran met on its way."""
@@ -215,7 +208,7 @@ class NonRootProcessor:
 
     def _fail_guest_state(self) -> ExitReason:
         """The other style of failure: it looks like a VM exit, with bit 31 of the reason set (SDM Vol. 3C §27.8)."""
-        self.exit(ExitReason.ENTRY_FAILURE_GUEST_STATE)
+        self.operation.exit(ExitReason.ENTRY_FAILURE_GUEST_STATE)
         self.vmcs.fields[_EXIT_REASON] |= _ENTRY_FAILURE
         return ExitReason.ENTRY_FAILURE_GUEST_STATE
 
@@ -226,14 +219,15 @@ class NonRootProcessor:
         if failure is not None:
             raise self._entry_error(failure)
         vmcs.controls_changed = False
-        self.primary = primary = primary_controls(vmcs)
-        self.secondary = secondary = secondary_controls(vmcs)
-        self.exception_bitmap = vmcs.read(_F.EXCEPTION_BITMAP)
+        operation = self.operation
+        operation.primary = primary = primary_controls(vmcs)
+        operation.secondary = secondary = secondary_controls(vmcs)
+        operation.exception_bitmap = exception_bitmap = vmcs.read(_F.EXCEPTION_BITMAP)
         self._window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
         self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)
         cpu = self.cpu
         # With another match than 0 a page fault may exit though the bitmap is 0.
-        filtered = self.exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
+        filtered = exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
         cpu.exception_filter = self._filter_exception if filtered else None
         instructions = set[SvmExit]()
         if primary & PrimaryControls.PAUSE_EXITING:
@@ -267,7 +261,7 @@ class NonRootProcessor:
     def set_tsc_offset(self, offset: int) -> None:
         """VMWRITE of the TSC offset, without the cost of taking up all controls."""
         self.vmcs.fields[_F.TSC_OFFSET] = offset
-        if self.primary & PrimaryControls.USE_TSC_OFFSETTING:
+        if self.operation.primary & PrimaryControls.USE_TSC_OFFSETTING:
             self.cpu.engine.tsc_base = offset
 
     # ---------------------------------------------------------------------------------------- event injection
@@ -298,40 +292,12 @@ class NonRootProcessor:
 
     # ---------------------------------------------------------------------------------------- VM exit
 
-    def exit(self, reason: ExitReason, qualification: int = 0, length: int = 0) -> ExitReason:
-        """Record a VM exit in the exit-information fields."""
-        fields = self.vmcs.fields
-        fields[_EXIT_REASON] = reason
-        fields[_QUALIFICATION] = qualification
-        fields[_LENGTH] = length
-        fields[_INTERRUPTION] = 0
-        fields[_VECTORING] = 0
-        return reason
-
-    def exception_exit(
-        self, vector: int, kind: InterruptionType, error_code: int | None, qualification: int = 0, length: int = 0
-    ) -> ExitReason:
-        """Record a VM exit that an exception caused (SDM Vol. 3C §28.2.2)."""
-        self.exit(ExitReason.EXCEPTION_OR_NMI, qualification, length)
-        fields = self.vmcs.fields
-        information = InterruptionInformation(vector, kind, deliver_error_code=error_code is not None)
-        fields[_INTERRUPTION] = information.encode()
-        fields[_F.EXIT_INTERRUPTION_ERROR_CODE] = error_code or 0
-        return ExitReason.EXCEPTION_OR_NMI
-
-    def intercepts_exception(self, vector: int, error_code: int | None) -> bool:
-        """Does the bitmap make this exception exit? For page faults the error code has a say (SDM Vol. 3C §26.2)."""
-        bit = bool(self.exception_bitmap >> vector & 1)
-        if vector != Vector.PF:
-            return bit
-        mask, match = self.vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MASK), self.vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
-        return bit if (error_code or 0) & mask == match else not bit
-
     def _filter_exception(
         self, vector: int, error_code: int | None, cr2: int | None, during: Interruption | None
     ) -> None:
         """Called for each exception before its delivery: `during` is what was being delivered when it struck."""
-        if (during is None and self._injecting) or not self.intercepts_exception(vector, error_code):
+        operation = self.operation
+        if (during is None and self._injecting) or not operation.intercepts_exception(vector, error_code):
             return
         qualification = cr2 or 0
         if vector == Vector.DB:
@@ -339,36 +305,26 @@ class NonRootProcessor:
             qualification = DebugQualification(
                 breakpoints=dr6 & 0xF, debug_register_access=bool(dr6 & Dr6.BD), single_step=bool(dr6 & Dr6.BS)
             ).encode()
-        self.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification)
+        operation.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification)
         if during is not None:
             fields = self.vmcs.fields
             kind = self._interruption_type(during)
             information = InterruptionInformation(during.vector, kind, deliver_error_code=during.error_code is not None)
             fields[_VECTORING] = information.encode()
             fields[_F.IDT_VECTORING_ERROR_CODE] = during.error_code or 0
-            if kind.needs_instruction_length and self._software is not None:
-                fields[_LENGTH] = self._software.length
+            if kind.needs_instruction_length and operation.delivering is not None:
+                fields[_LENGTH] = operation.delivering.length
         raise _Intercepted
 
     def _interruption_type(self, what: Interruption) -> InterruptionType:
         if what.source is Source.SOFTWARE:
-            return _SOFTWARE_TYPES[self._software.kind] if self._software else InterruptionType.SOFTWARE_INTERRUPT
+            software = self.operation.delivering
+            return _SOFTWARE_TYPES[software.kind] if software else InterruptionType.SOFTWARE_INTERRUPT
         return (
             InterruptionType.HARDWARE_EXCEPTION
             if what.source is Source.EXCEPTION
             else InterruptionType.EXTERNAL_INTERRUPT
         )
-
-    def delivering(self, event: SoftwareInterrupt) -> None:
-        """A software interrupt is about to be delivered: what an exit in the midst of it has to say."""
-        self._software = event
-
-    def long_mode_changed(self) -> None:
-        """With "unrestricted guest" the control "IA-32e mode guest" follows IA32_EFER.LMA (SDM Vol. 3C §28.2)."""
-        fields = self.vmcs.fields
-        bit = int(EntryControls.IA32E_MODE_GUEST)
-        controls = fields.get(_F.ENTRY_CONTROLS, 0)
-        fields[_F.ENTRY_CONTROLS] = controls | bit if self.cpu.state.long_mode else controls & ~bit
 
 
 _SOURCES: Final = {

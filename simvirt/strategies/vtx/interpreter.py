@@ -134,7 +134,7 @@ def write_msr_(vcpu: VtxProcessor) -> None:
     except ProcessorFault as fault:
         _deny_msr(vcpu, "WRMSR", number, fault)
         return
-    vcpu.non_root.long_mode_changed()
+    vcpu.non_root.operation.long_mode_changed()
     vcpu.advance()
 
 
@@ -157,7 +157,7 @@ def control_register(vcpu: VtxProcessor) -> None:
     mask, shadow_field = _CR_FIELDS[number]
     try:
         check_control_register(number, value)
-        write_with_mask(vcpu.non_root, number, value, mask)
+        write_with_mask(vcpu.non_root.operation, number, value, mask)
     except ProcessorFault as fault:
         inject_fault(vcpu, fault)
         return

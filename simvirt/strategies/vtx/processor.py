@@ -140,7 +140,7 @@ class VtxProcessor:
         """Have the next VM entry deliver a virtual interrupt."""
         if self._window:
             if self._stopped:  # had the simulation not stopped here, the window would have made the guest exit
-                self._note(self.non_root.exit(ExitReason.INTERRUPT_WINDOW))
+                self._note(self.non_root.operation.exit(ExitReason.INTERRUPT_WINDOW))
             self.set_window(False)
         self._stopped = False
         information = InterruptionInformation(vector, InterruptionType.EXTERNAL_INTERRUPT)
