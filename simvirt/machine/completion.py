@@ -47,6 +47,7 @@ from simvirt.machine.segment_loading import load_task_register
 from simvirt.machine.system_calls import syscall, sysenter
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0, Cr4, Efer, Eflags, iopl
+from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
@@ -259,8 +260,6 @@ def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int)
     else:
         if state.cr4 & int(Cr4.UMIP) and state.cpl:
             raise general_protection(0)
-        from simvirt.x86.prefixes import split_prefixes
-
         operand = cpu.memory_operand()
         if operand is None:
             # Outside 64-bit mode the upper half of a 32-bit register is undefined; the engine leaves it as it was, and
@@ -312,7 +311,7 @@ def _write_cr0(cpu: Cpu, value: int) -> None:
     if efer & int(Efer.LME):
         paging, was = value & int(Cr0.PG), old & int(Cr0.PG)
         if paging and not was:
-            if not state.cr4 & int(Cr4.PAE) or state.segment(SegmentRegister.CS).long:
+            if not state.cr4 & int(Cr4.PAE) or state.segment(SegmentRegister.CS).long or state.tr.is_16_bit_tss:
                 raise general_protection(0)
             efer |= int(Efer.LMA)
         elif was and not paging:
@@ -371,7 +370,8 @@ def _descriptor_table(cpu: Cpu, _bus: Bus, event: DescriptorTableAccess) -> Even
     if event.register is DescriptorTableRegister.TR:
         operand = cpu.memory_operand()
         if operand is None:
-            selector = state.register(cpu.engine.code_bytes[event.length - 1] & 7, 2)
+            prefixes, code = split_prefixes(cpu.engine.code_bytes, state.bits)
+            selector = state.register(code[2] & 7 | prefixes.rex_b << 3, 2)
         else:
             selector = cpu.memory.read_integer(operand[0], 2, explicit=True)
         load_task_register(state, cpu.memory, selector)
@@ -401,7 +401,7 @@ def _pause(cpu: Cpu, _bus: Bus, event: Pause) -> None:
 
 def _system_call(cpu: Cpu, bus: Bus, event: SystemCall) -> None:
     if event.is_sysenter:
-        sysenter(cpu)
+        sysenter(cpu, supported=bus.cpu_model.has_sysenter)
     else:
         syscall(cpu, event.length, supported=bus.cpu_model.has_syscall)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simvirt.machine.processor_bus import Bus
 
 _O: Final = StateOffsets()
+_RESERVED_MEMORY_TYPES: Final = (2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,14 @@ class Storage:
     """Bits that may be set; any other is #GP(0)."""
     canonical: bool = False
     """Only canonical addresses are accepted."""
+    memory_types: bool = False
+    """Each byte is a memory type, of which 2 and 3 are reserved (SDM Vol. 3A Table 12-10)."""
+
+    def accepts(self, value: int) -> bool:
+        """May the register take `value`?"""
+        if value & ~self.writable or (self.canonical and not _canonical(value)):
+            return False
+        return not (self.memory_types and any(byte in _RESERVED_MEMORY_TYPES for byte in value.to_bytes(8, "little")))
 
 
 STORED: Final[dict[int, Storage]] = {
@@ -45,7 +54,7 @@ STORED: Final[dict[int, Storage]] = {
     Msr.IA32_FMASK: Storage(_O.fmask, writable=0xFFFFFFFF),
     Msr.IA32_KERNEL_GS_BASE: Storage(_O.kernel_gs_base, canonical=True),
     Msr.IA32_TSC_AUX: Storage(_O.tsc_aux, writable=0xFFFFFFFF),
-    Msr.IA32_PAT: Storage(_O.pat, writable=0x0707_0707_0707_0707),
+    Msr.IA32_PAT: Storage(_O.pat, writable=0x0707_0707_0707_0707, memory_types=True),
 }
 _BASES: Final = {Msr.IA32_FS_BASE: SegmentRegister.FS, Msr.IA32_GS_BASE: SegmentRegister.GS}
 _EFER_WRITABLE: Final = int(Efer.SCE | Efer.LME | Efer.NXE)
@@ -83,7 +92,7 @@ def write_msr(cpu: Cpu, _bus: Bus, number: int, value: int) -> None:
         old = state.segment(register)
         state.set_segment(register, Segment(old.selector, value, old.limit, old.flags))
     elif (storage := STORED.get(number)) is not None:
-        if value & ~storage.writable or (storage.canonical and not _canonical(value)):
+        if not storage.accepts(value):
             raise general_protection(0)
         if storage.size == 8:
             state.set_word(storage.offset, value)

@@ -78,6 +78,11 @@ class Segment:
         return bool(self.flags & 0x8000)
 
     @property
+    def is_16_bit_tss(self) -> bool:
+        """A task-state segment of the 80286's kind, available or busy."""
+        return self.flags >> 8 & 0x1D == 1
+
+    @property
     def default_size(self) -> bool:
         """The D/B flag: 32-bit operands, addresses and stack pointer."""
         return bool(self.flags & 1 << 22)

@@ -19,11 +19,13 @@ _FLAT_DATA = 0x00CF9300
 _LIMIT = 0xFFFFFFFF
 
 
-def sysenter(cpu: Cpu) -> None:
+def sysenter(cpu: Cpu, *, supported: bool) -> None:
     """SYSENTER (SDM Vol. 2B): to ring 0 at IA32_SYSENTER_EIP, with the flat segments that IA32_SYSENTER_CS implies.
 
     :raises ProcessorFault: #GP(0) in real-address mode or with a null IA32_SYSENTER_CS.
     """
+    if not supported:
+        raise ProcessorFault(Vector.UD)
     state, o = cpu.state, cpu.engine.platform.state
     selector = state.doubleword(o.sysenter_cs) & 0xFFFC
     if not state.protected_mode or not selector:

@@ -171,6 +171,11 @@ class CpuModel:
         return self.has(Feature.RDTSCP)
 
     @property
+    def has_sysenter(self) -> bool:
+        """SYSENTER and SYSEXIT exist."""
+        return self.has(Feature.SEP)
+
+    @property
     def has_syscall(self) -> bool:
         """SYSCALL exists, in 64-bit mode."""
         return self.has(Feature.SYSCALL)

@@ -887,6 +887,7 @@ int simvirt_run(struct simvirt *s) {
             idle = s->count > before ? 0 : idle;
             continue;
         }
+        if (s->event == EVENT_SYSTEM_CALL) ENV64(s, s->off_env_eip) -= s->instruction_length;   /* the engine has stepped over it */
         if (s->event != EVENT_NONE) break;
         if (s->count > before) idle = 0;   /* the engine left without a reason of ours, its code buffer full: go on */
     }

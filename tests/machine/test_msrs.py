@@ -1,0 +1,195 @@
+"""RDMSR and WRMSR (SDM Vol. 2B; Vol. 4 Table 2-2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.registers import SegmentRegister
+from tests.support.pc import CODE, EAX, ECX, EDX, PAGE_TABLES, Pc, flat_pc, long_pc
+
+SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
+TSC, PAT, EFER = 0x10, 0x277, 0xC000_0080
+STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = (
+    0xC000_0081 + i for i in (0, 1, 2, 3, 0x7F, 0x80, 0x81, 0x82)
+)
+SCE, LME, LMA, NXE = 1, 1 << 8, 1 << 10, 1 << 11
+NON_CANONICAL = 0x8000_0000_0000
+
+
+def wrmsr(pc: Pc, number: int, value: int) -> bool:
+    """Did it take the value? Otherwise it is #GP(0) on the instruction."""
+    pc.state[ECX], pc.state[EAX], pc.state[EDX] = number, value & 0xFFFFFFFF, value >> 32
+    pc.state.rip = CODE
+    pc.load("0f 30 ; wrmsr")
+    return _ran(pc)
+
+
+def rdmsr(pc: Pc, number: int) -> int | None:
+    pc.state[ECX] = number
+    pc.state[EAX] = pc.state[EDX] = 0xFFFF_FFFF_FFFF_FFFF
+    pc.state.rip = CODE
+    pc.load("0f 32 ; rdmsr")
+    if not _ran(pc):
+        return None
+    assert pc.state[EAX] >> 32 == pc.state[EDX] >> 32 == 0, "the upper halves are cleared"
+    return pc.state[EDX] << 32 | pc.state[EAX]
+
+
+def _ran(pc: Pc) -> bool:
+    before = pc.cpu.count
+    pc.complete(pc.event(1))
+    if pc.cpu.count > before:
+        assert pc.state.rip == CODE + 2
+        return True
+    assert (pc.vector, pc.stack(2, 8 if pc.state.code_64 else 4)) == (Vector.GP, [0, CODE])
+    return False
+
+
+@pytest.mark.parametrize(
+    ("number", "values"),
+    [
+        (SYSENTER_CS, [0, 8, 0xFFFF]),
+        (SYSENTER_ESP, [0x1234_5678, 0xFFFF_8000_0000_0000]),
+        (SYSENTER_EIP, [0x1234_5678, 0x7FFF_FFFF_FFFF]),
+        (STAR, [0x0023_0008_0000_0000, 0xFFFF_FFFF_FFFF_FFFF]),
+        (LSTAR, [0xFFFF_FFFF_8100_0000]),
+        (CSTAR, [0xFFFF_FFFF_8100_0000]),
+        (FMASK, [0, 0x4_7700, 0xFFFF_FFFF]),
+        (FS_BASE, [0x7FFF_0000_1000]),
+        (GS_BASE, [0xFFFF_8000_0000_1000]),
+        (KERNEL_GS_BASE, [0xFFFF_8000_0000_2000]),
+        (TSC_AUX, [0, 0xFFFF_FFFF]),
+        (PAT, [0x0007_0406_0007_0406, 0x0105_0406_0007_0100]),
+    ],
+)
+def test_what_is_written_is_read(number: int, values: list[int]) -> None:
+    pc = long_pc()
+    for value in values:
+        assert wrmsr(pc, number, value)
+        assert rdmsr(pc, number) == value
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (SYSENTER_ESP, NON_CANONICAL), (SYSENTER_EIP, NON_CANONICAL), (LSTAR, NON_CANONICAL), (CSTAR, NON_CANONICAL),
+        (FS_BASE, NON_CANONICAL), (GS_BASE, NON_CANONICAL), (KERNEL_GS_BASE, NON_CANONICAL),
+        (FMASK, 1 << 32), (TSC_AUX, 1 << 32),
+        # memory types 2 and 3 are reserved (Vol. 3A Table 12-10)
+        (PAT, 0x0007_0406_0007_0402), (PAT, 0x0307_0406_0007_0406), (PAT, 8),
+        (EFER, 1 << 1), (EFER, 1 << 12), (EFER, 1 << 63),
+    ],
+)  # fmt: skip
+def test_values_that_are_refused(number: int, value: int) -> None:
+    pc = long_pc()
+    before = rdmsr(pc, number)
+    assert not wrmsr(pc, number, value)
+    pc.ring(0, 0x38, 0x10, 0x2_0000)
+    assert rdmsr(pc, number) == before
+
+
+@pytest.mark.parametrize("number", [0, 0x3A, 0x48, 0x480, 0xC000_0102 + 0x10, 0xC001_0117, 0x4000_0000, 0x1234_5678])
+def test_registers_that_do_not_exist(number: int) -> None:
+    assert rdmsr(flat_pc(), number) is None
+    assert not wrmsr(flat_pc(), number, 0)
+
+
+@pytest.mark.parametrize("listing", ["0f 30 ; wrmsr", "0f 32 ; rdmsr"])
+@pytest.mark.parametrize("number", [EFER, 0x1234_5678])
+def test_privilege(listing: str, number: int) -> None:
+    pc = flat_pc()
+    pc.user()
+    pc.state[ECX] = number
+    pc.load(listing)
+    pc.complete(pc.event())
+    assert (pc.vector, pc.stack(2)) == (Vector.GP, [0, CODE])
+
+
+def test_pat_at_reset() -> None:
+    """Vol. 3A Table 12-12."""
+    assert rdmsr(flat_pc(), PAT) == 0x0007_0406_0007_0406
+
+
+def test_time_stamp_counter() -> None:
+    pc = flat_pc()
+    pc.bus.time = 0x1234_5678_9ABC
+    assert rdmsr(pc, TSC) == 0x1234_5678_9ABC
+
+
+def test_deviation_the_time_stamp_counter_cannot_be_written() -> None:
+    """The manual: WRMSR of IA32_TIME_STAMP_COUNTER sets it (Vol. 3B §18.17)."""
+    assert not wrmsr(flat_pc(), TSC, 0)
+
+
+def test_only_the_low_half_of_ecx_names_the_register() -> None:
+    pc = long_pc()
+    pc.state[ECX] = 0xFFFF_FFFF_0000_0000 | PAT
+    pc.load("0f 32 ; rdmsr\nf4 ; hlt")
+    pc.run()
+    assert pc.state[EAX] == 0x0007_0406
+
+
+# ------------------------------------------------------------------------------------------------ EFER
+
+
+def test_efer_lme_before_paging() -> None:
+    pc = flat_pc()
+    assert wrmsr(pc, EFER, LME | NXE | SCE)
+    assert rdmsr(pc, EFER) == LME | NXE | SCE
+
+
+def test_lma_cannot_be_written() -> None:
+    """Read-only; a write is ignored (§10.8.5)."""
+    pc = flat_pc()
+    assert wrmsr(pc, EFER, LMA)
+    assert rdmsr(pc, EFER) == 0
+    pc = long_pc()
+    assert wrmsr(pc, EFER, LME | SCE)
+    assert rdmsr(pc, EFER) == LME | LMA | SCE
+
+
+def test_lme_cannot_change_while_paging_is_on() -> None:
+    pc = long_pc()
+    assert not wrmsr(pc, EFER, SCE | NXE)
+
+
+def test_nxe_takes_effect_at_once() -> None:
+    """A page with XD set: reserved bit while NXE is 0, no-execute when it is 1."""
+    pc = long_pc()
+    directory = PAGE_TABLES + 0x2000
+    pc.write64(directory + 8, 0x20_0000 | 0x87 | 1 << 63)
+    pc.engine.flush_tlb()
+    assert wrmsr(pc, EFER, LME | SCE)
+    pc.state.rip = CODE
+    pc.state[3] = 0x20_0000
+    pc.load("8b 03 ; mov eax, [ebx]")
+    pc.complete(pc.event())
+    assert (pc.vector, pc.stack(1, 8)) == (Vector.PF, [9])
+    pc.ring(0, 0x38, 0x10, 0x2_0000)
+    assert wrmsr(pc, EFER, LME | SCE | NXE)
+    pc.state.rip = CODE
+    pc.load("8b 03 ; mov eax, [ebx]\nf4 ; hlt")
+    pc.run()
+    assert pc.state.rip == CODE + 2
+
+
+def test_bases_are_the_hidden_bases_of_fs_and_gs() -> None:
+    pc = long_pc()
+    pc.write32(0x4_0010, 0xCAFE)
+    assert wrmsr(pc, FS_BASE, 0x4_0000)
+    assert pc.state.segment_base(SegmentRegister.FS) == 0x4_0000
+    pc.state.rip = CODE
+    pc.load("64 8b 04 25 10 00 00 00 ; mov eax, fs:[0x10]\nf4 ; hlt")
+    pc.run()
+    assert pc.state[EAX] == 0xCAFE
+
+
+def test_swapgs() -> None:
+    pc = long_pc()
+    assert wrmsr(pc, GS_BASE, 0x1111)
+    assert wrmsr(pc, KERNEL_GS_BASE, 0x2222)
+    pc.state.rip = CODE
+    pc.load("0f 01 f8 ; swapgs\nf4 ; hlt")
+    pc.run()
+    assert (rdmsr(pc, GS_BASE), rdmsr(pc, KERNEL_GS_BASE)) == (0x2222, 0x1111)
