@@ -142,6 +142,10 @@ class Comparison(Showable):
     verdicts: Mapping[str, Verdict]
     sites: SiteTable | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        verdicts = [f"{name} {verdict.equivalence.value}" for name, verdict in self.verdicts.items()]
+        return f"<Comparison of {self.guest} with {self.reference}: {', '.join(verdicts) or 'nothing'}>"
+
     def run(self, strategy: str) -> Run:
         """The run under one strategy.
 

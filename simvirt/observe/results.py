@@ -176,6 +176,13 @@ class Run(Showable):
     virtual_ns: int = 0
     post_mortem: PostMortem | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        status = "" if self.guest_status is None else f", guest status {self.guest_status}"
+        return (
+            f"<Run of {self.guest} under {self.strategy}: {self.outcome.value}{status}, "
+            f"{self.counted.instructions:,} instructions, {self.counted.interventions:,} exits>"
+        )
+
     @property
     def guest(self) -> str:
         """The guest's name."""

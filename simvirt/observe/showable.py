@@ -35,7 +35,16 @@ def renders(kind: type[S]) -> Callable[[Callable[[S], RenderableType]], Callable
 def _console(*, record: bool) -> Console:
     from rich.console import Console
 
-    return Console(file=io.StringIO(), width=_TEXT_WIDTH, record=record, highlight=False, legacy_windows=False)
+    # A console that found itself in Jupyter, or told to be a terminal by FORCE_COLOR, would display what it captures.
+    return Console(
+        file=io.StringIO(),
+        width=_TEXT_WIDTH,
+        record=record,
+        highlight=False,
+        legacy_windows=False,
+        force_jupyter=False,
+        force_terminal=False,
+    )
 
 
 class Showable:
