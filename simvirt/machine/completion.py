@@ -144,13 +144,14 @@ def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
         return
     remaining = state.register(GeneralRegister.RCX, size) - 1
     state.set_register(GeneralRegister.RCX, size, remaining)
-    # The engine tests the count once more after the last iteration, unless it steps or a shadow is in force: count as
-    # it does.
-    last = remaining == 0 and (state.interrupt_shadow or bool(state.eflags & int(Eflags.TF)))
-    if last:
+    # As the engine counts the other string instructions: it tests the count once more after the last iteration, unless
+    # it steps by TF or a shadow is in force, which lasts until the instruction is done (docs/counting.md).
+    shadow = state.interrupt_shadow
+    if remaining == 0 and (shadow or bool(state.eflags & int(Eflags.TF))):
         cpu.advance(event.length)
     else:
         cpu.retire()
+        state.interrupt_shadow = shadow
 
 
 def _physical(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:

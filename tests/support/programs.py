@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -36,18 +37,22 @@ class Program:
 
     def image(self) -> GuestImage:
         """It as a guest."""
-        segment = Segment(Gpa(frame.CODE), self.memory, len(self.memory))
-        return GuestImage(
-            name=self.name,
-            path=None,
-            kind=ImageKind.FLAT,
-            sha256=sha256(self.memory).hexdigest(),
-            segments=(segment,),
-            entry=Gpa(self.entry),
-            boot=BootProtocol.PROTECTED_FLAT,
-            symbols=SymbolTable.of(()),
-            lines=None,
-        )
+        return flat_image(self.name, self.memory, frame.CODE, self.entry)
+
+
+def flat_image(name: str, memory: bytes, address: int, entry: int) -> GuestImage:
+    """Bytes at an address as a guest."""
+    return GuestImage(
+        name=name,
+        path=None,
+        kind=ImageKind.FLAT,
+        sha256=sha256(memory).hexdigest(),
+        segments=(Segment(Gpa(address), memory, len(memory)),),
+        entry=Gpa(entry),
+        boot=BootProtocol.PROTECTED_FLAT,
+        symbols=SymbolTable.of(()),
+        lines=None,
+    )
 
 
 def generate(seed: int, features: Feature = Feature.EVERYTHING, pieces: int = 40) -> Program:
@@ -67,9 +72,10 @@ def generate(seed: int, features: Feature = Feature.EVERYTHING, pieces: int = 40
     return assemble(f"random-{seed}", body, features, rng)
 
 
-def assemble(name: str, body: object, features: Feature = NOTHING, rng: random.Random | None = None) -> Program:
+def assemble(
+    name: str, body: Callable[[Body], None], features: Feature = NOTHING, rng: random.Random | None = None
+) -> Program:
     """A program with the given body: a function of the `Body` that it fills."""
-    assert callable(body)
     rng = rng or random.Random(0)
     a = Assembler(frame.CODE)
     paging = bool(features & Feature.PAGING)
