@@ -9,20 +9,23 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from simvirt.x86.addresses import Port
+
 
 class Intervention(Enum):
-    """What kind of thing the VMM did, in the terms of Popek and Goldberg's VMM (1974 §3)."""
+    """What kind of thing the VMM did, in the terms of Popek and Goldberg's VMM (1974)."""
 
     __hash__ = object.__hash__  # that of Enum is a Python function, and `ExitLog.note` runs at every exit
 
     EMULATED = "a sensitive instruction was emulated"
     REFLECTED = "the guest's own exception or software interrupt was delivered to it"
     HIDDEN = "an innocuous instruction was interrupted for the VMM's own ends; the guest does not notice"
+    MEMORY = "an innocuous instruction reached for memory or a device that is not there, and the VMM did the access"
     EVENT = "an asynchronous event: an interrupt window, an injected interrupt, a timer of the VMM"
 
 
@@ -85,7 +88,8 @@ class ResourceAttempt:
     disposition: Disposition
 
 
-_ATTEMPTS_KEPT = 1000
+ATTEMPTS_KEPT: Final = 1000
+"""Attempts of a run beyond these are not kept."""
 
 
 class ExitLog:
@@ -94,6 +98,7 @@ class ExitLog:
     :ivar total: all interventions.
     :ivar counts: by the strategy's exit reasons.
     :ivar interventions: by kind.
+    :ivar hidden: those of the kind `HIDDEN`, by reason.
     :ivar emulated_instructions: guest instructions that the VMM completed instead of the processor.
     :ivar attempts: attempts to reach what was not given, the first thousand of them.
     :ivar listener: called with a full record of every intervention, if it is not None.
@@ -102,6 +107,7 @@ class ExitLog:
     def __init__(self) -> None:
         self.counts: Counter[Enum] = Counter()
         self.interventions: Counter[Intervention] = Counter()
+        self.hidden: Counter[Enum] = Counter()
         self.total = 0
         self.emulated_instructions = 0
         self.attempts: list[ResourceAttempt] = []
@@ -111,15 +117,23 @@ class ExitLog:
         """Count one exit, and give its number, from 1."""
         self.counts[reason] += 1
         self.interventions[intervention] += 1
+        if intervention is Intervention.HIDDEN:
+            self.hidden[reason] += 1
         self.total += 1
         return self.total
 
     @property
     def keeps_attempts(self) -> bool:
         """Is there room for another attempt? The text of one that nobody keeps need not be made."""
-        return len(self.attempts) < _ATTEMPTS_KEPT
+        return len(self.attempts) < ATTEMPTS_KEPT
 
     def attempt(self, attempt: ResourceAttempt) -> None:
         """Keep an attempt to reach what was not given, while there is room."""
-        if len(self.attempts) < _ATTEMPTS_KEPT:
+        if len(self.attempts) < ATTEMPTS_KEPT:
             self.attempts.append(attempt)
+
+    def unclaimed_port(self, instruction: int, port: Port, size: int, *, is_out: bool) -> None:
+        """Keep an access to a port that no device of the VM claims."""
+        if self.keeps_attempts:
+            what = f"{'OUT' if is_out else 'IN'} port {port:#x}, {size} byte{'s' if size > 1 else ''}"
+            self.attempt(ResourceAttempt(instruction, what, Disposition.ABSORBED))
