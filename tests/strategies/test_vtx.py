@@ -264,7 +264,7 @@ def test_native_rdtsc_shows_guest_time() -> None:
     real.machine.run()
     processor = virtual.machine.processor
     assert isinstance(processor, VtxProcessor)
-    assert processor.vmcs.read(VmcsField.TSC_OFFSET) == virtual.machine.board.clock.skipped > 0
+    assert processor.vcpu.vmcs.read(VmcsField.TSC_OFFSET) == virtual.machine.board.clock.skipped > 0
     assert_same(virtual, real)
 
 

@@ -1,6 +1,6 @@
 """The dispatcher of the strategy `vtx`: one table from exit reason to handler.
 
-It is the module D of Popek and Goldberg's VMM (1974 §3). A handler returns None to enter the guest again at once, or
+It is the module D of Popek and Goldberg's VMM (1974). A handler returns None to enter the guest again at once, or
 why the machine's loop has to look first: devices may have changed, or the virtual processor sleeps. A test checks
 that every reason that the chosen controls can produce has its row.
 """
@@ -20,23 +20,23 @@ from simvirt.x86.vmx import ExitReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.strategies.vtx.processor import VtxProcessor
+    from simvirt.strategies.vtx.vcpu import Vcpu
 
-    Handler = Callable[["VtxProcessor"], Stop | None]
+    Handler = Callable[["Vcpu"], Stop | None]
 
 
-def _external_interrupt(_vcpu: VtxProcessor) -> Stop:
+def _external_interrupt(_vcpu: Vcpu) -> Stop:
     """The PC's timer: the loop lets the VM's devices do what is due."""
     return Stop.LIMIT
 
 
-def _interrupt_window(vcpu: VtxProcessor) -> Stop:
+def _interrupt_window(vcpu: Vcpu) -> Stop:
     """The guest can take the interrupt that waits: the loop injects it, and the window has served."""
     vcpu.set_window(False)
     return Stop.WINDOW
 
 
-def _entry_failure(vcpu: VtxProcessor) -> None:
+def _entry_failure(vcpu: Vcpu) -> None:
     check = entry_checks.first_failure(vcpu.vmcs, frozenset({CheckKind.GUEST_STATE}))
     why = f"{check.name} ({check.section})" if check else "no check of ours fails"
     raise MonitorError(f"VM entry failed for the guest state (exit reason 33); what does not hold: {why}")
@@ -69,6 +69,6 @@ DISPATCH: Final[dict[ExitReason, tuple[Handler, Intervention]]] = {
     _R.RDMSR: (interpreter.read_msr_, _EMULATED),
     _R.WRMSR: (interpreter.write_msr_, _EMULATED),
     _R.ENTRY_FAILURE_GUEST_STATE: (_entry_failure, Intervention.EVENT),
-    _R.EPT_VIOLATION: (interpreter.memory, _EMULATED),
+    _R.EPT_VIOLATION: (interpreter.memory, Intervention.MEMORY),
 }
 """Handler and kind of intervention for each exit reason that this VMM's controls can produce."""

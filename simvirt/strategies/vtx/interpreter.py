@@ -18,7 +18,6 @@ from simvirt.machine.fills import Access
 from simvirt.machine.machine import Stop
 from simvirt.machine.memory import RegionKind
 from simvirt.machine.msrs import read_msr, write_msr
-from simvirt.machine.pc import BoardBus
 from simvirt.machine.vmx.control_registers import write_with_mask
 from simvirt.strategies.vtx import controls
 from simvirt.vmm.exit_log import Disposition, ResourceAttempt
@@ -30,11 +29,7 @@ from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import CrAccess, CrAccessType, IoInstruction, VmcsField
 
 if TYPE_CHECKING:
-    from simvirt.machine.board import Board
-    from simvirt.machine.cpu import Cpu
-    from simvirt.machine.memory import AddressSpace
-    from simvirt.strategies.vtx.processor import VtxProcessor
-    from simvirt.x86.cpuid import CpuModel
+    from simvirt.strategies.vtx.vcpu import Vcpu
 
 _F: Final = VmcsField
 _QUALIFICATION: Final = int(_F.EXIT_QUALIFICATION)
@@ -42,19 +37,7 @@ _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
 _RAX, _RBX, _RCX, _RDX = GeneralRegister.RAX, GeneralRegister.RBX, GeneralRegister.RCX, GeneralRegister.RDX
 
 
-class VmBus(BoardBus):
-    """What the processor in non-root mode finds outside itself: the VM's own devices, memory and time."""
-
-    def __init__(self, cpu: Cpu, board: Board, space: AddressSpace, cpu_model: CpuModel) -> None:
-        super().__init__(board, space, cpu_model)
-        self._cpu = cpu
-
-    def time_stamp(self) -> int:
-        """The PC's counter, plus the TSC offset."""
-        return self._cpu.engine.count + self._cpu.engine.tsc_base
-
-
-def cpuid(vcpu: VtxProcessor) -> None:
+def cpuid(vcpu: Vcpu) -> None:
     """CPUID: the model that the VM was given answers."""
     state = vcpu.cpu.state
     eax, ebx, ecx, edx = vcpu.bus.cpu_model.cpuid(state[_RAX] & 0xFFFFFFFF, state[_RCX] & 0xFFFFFFFF)
@@ -62,18 +45,18 @@ def cpuid(vcpu: VtxProcessor) -> None:
     vcpu.advance()
 
 
-def halt(vcpu: VtxProcessor) -> Stop:
+def halt(vcpu: Vcpu) -> Stop:
     """HLT: the virtual processor waits for a virtual interrupt."""
     vcpu.advance()
     return Stop.HALTED
 
 
-def cache(vcpu: VtxProcessor) -> None:
+def cache(vcpu: Vcpu) -> None:
     """INVD: the caches are the host's, and must not lose what it wrote. There is nothing to do for the guest."""
     vcpu.advance()
 
 
-def port(vcpu: VtxProcessor) -> Stop:
+def port(vcpu: Vcpu) -> Stop:
     """IN, OUT, INS, OUTS: the VM's own board answers."""
     cpu, vmcs, board = vcpu.cpu, vcpu.vmcs, vcpu.board
     qualification = vmcs.fields[_QUALIFICATION]
@@ -81,7 +64,7 @@ def port(vcpu: VtxProcessor) -> Stop:
     is_out, is_string = not qualification & 8, bool(qualification & 16)
     state = cpu.state
     if vcpu.log.keeps_attempts and not board.bus.answers(number, size):
-        _note_unclaimed(vcpu, number, size, is_out=is_out)
+        vcpu.log.unclaimed_port(vcpu.count, number, size, is_out=is_out)
     if not is_string:
         if is_out:
             board.write_port(number, size, state.register(_RAX, size))  # type: ignore[arg-type]  # 1, 2 or 4
@@ -106,12 +89,7 @@ def port(vcpu: VtxProcessor) -> Stop:
     return Stop.HANDLED
 
 
-def _note_unclaimed(vcpu: VtxProcessor, port: Port, size: int, *, is_out: bool) -> None:
-    what = f"{'OUT' if is_out else 'IN'} port {port:#x}, {size} byte{'s' if size > 1 else ''}"
-    vcpu.log.attempt(ResourceAttempt(vcpu.count, what, Disposition.ABSORBED))
-
-
-def read_msr_(vcpu: VtxProcessor) -> None:
+def read_msr_(vcpu: Vcpu) -> None:
     """RDMSR of what is not passed through: the VM's own register, if it has it."""
     state = vcpu.cpu.state
     number = state[_RCX] & 0xFFFFFFFF
@@ -124,7 +102,7 @@ def read_msr_(vcpu: VtxProcessor) -> None:
     vcpu.advance()
 
 
-def write_msr_(vcpu: VtxProcessor) -> None:
+def write_msr_(vcpu: Vcpu) -> None:
     """WRMSR of what is not passed through."""
     state = vcpu.cpu.state
     number = state[_RCX] & 0xFFFFFFFF
@@ -138,12 +116,12 @@ def write_msr_(vcpu: VtxProcessor) -> None:
     vcpu.advance()
 
 
-def _deny_msr(vcpu: VtxProcessor, what: str, number: int, fault: ProcessorFault) -> None:
+def _deny_msr(vcpu: Vcpu, what: str, number: int, fault: ProcessorFault) -> None:
     vcpu.log.attempt(ResourceAttempt(vcpu.count, f"{what} {name_of(number)}", Disposition.DENIED))
     inject_fault(vcpu, fault)
 
 
-def control_register(vcpu: VtxProcessor) -> None:
+def control_register(vcpu: Vcpu) -> None:
     """A write to CR0 or CR4 that touches a bit of the VMM's: the value goes to the shadow, the VMM's bits stay."""
     cpu, vmcs = vcpu.cpu, vcpu.vmcs
     access = CrAccess.decode(vmcs.fields[_QUALIFICATION])
@@ -182,13 +160,13 @@ def check_control_register(number: int, value: int) -> None:
         raise general_protection(0)
 
 
-def undefined(vcpu: VtxProcessor) -> None:
+def undefined(vcpu: Vcpu) -> None:
     """An instruction of VMX: this VM's processor has none, so it is #UD as on the bare PC."""
     vcpu.log.attempt(ResourceAttempt(vcpu.count, f"{vcpu.reason.name}: VMX operation of the host", Disposition.DENIED))
     vcpu.inject_exception(Vector.UD)
 
 
-def memory(vcpu: VtxProcessor) -> None:
+def memory(vcpu: Vcpu) -> None:
     """An EPT violation: nothing of the VM's lies there. The access is done as on a bus that nobody answers."""
     cpu, fields = vcpu.cpu, vcpu.vmcs.fields
     qualification = fields[_QUALIFICATION]
@@ -217,12 +195,12 @@ _TARGETS: Final = {
 }
 
 
-def triple_fault(_vcpu: VtxProcessor) -> None:
+def triple_fault(_vcpu: Vcpu) -> None:
     """The guest's processor shuts down: the end of the VM."""
     raise Shutdown
 
 
-def inject_fault(vcpu: VtxProcessor, fault: ProcessorFault) -> None:
+def inject_fault(vcpu: Vcpu, fault: ProcessorFault) -> None:
     """Give the guest a fault that its instruction met in the VMM's hands."""
     if fault.cr2 is not None:
         vcpu.cpu.state.set_control_register(2, fault.cr2)

@@ -27,7 +27,7 @@ from simvirt.x86.vmx import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.strategies.vtx.processor import VtxProcessor
+    from simvirt.strategies.vtx.vcpu import Vcpu
 
     Explanation = tuple[str, str, object | None]
     """What, why, and the qualification as a record."""
@@ -36,7 +36,7 @@ _F: Final = VmcsField
 _R: Final = ExitReason
 
 
-def exit_record(vcpu: VtxProcessor, number: int, reason: ExitReason, intervention: Intervention) -> ExitRecord:
+def exit_record(vcpu: Vcpu, number: int, reason: ExitReason, intervention: Intervention) -> ExitRecord:
     """The last exit as a record. Call it before the VMM changes anything."""
     state = vcpu.cpu.state
     what, why, qualification = EXPLANATIONS[reason](vcpu)
@@ -56,7 +56,7 @@ def exit_record(vcpu: VtxProcessor, number: int, reason: ExitReason, interventio
     )
 
 
-def _code(vcpu: VtxProcessor) -> bytes:
+def _code(vcpu: Vcpu) -> bytes:
     """The bytes at RIP: the engine has them from the event."""
     return vcpu.cpu.engine.code_bytes
 
@@ -64,7 +64,7 @@ def _code(vcpu: VtxProcessor) -> bytes:
 # -------------------------------------------------------------------------------------------- the explanations
 
 
-def _external_interrupt(_vcpu: VtxProcessor) -> Explanation:
+def _external_interrupt(_vcpu: Vcpu) -> Explanation:
     return (
         "the PC's timer interrupted the guest, where the VM's own timer is due",
         'pin-based control "external-interrupt exiting" is 1',
@@ -72,12 +72,12 @@ def _external_interrupt(_vcpu: VtxProcessor) -> Explanation:
     )
 
 
-def _triple_fault(vcpu: VtxProcessor) -> Explanation:
+def _triple_fault(vcpu: Vcpu) -> Explanation:
     chain = " → ".join(Vector(f.vector).mnemonic for f in list(vcpu.cpu.fault_chain)[-3:] if f.vector < 32)
     return f"an exception while a double fault was being delivered ({chain})", "a triple fault always exits", None
 
 
-def _interrupt_window(_vcpu: VtxProcessor) -> Explanation:
+def _interrupt_window(_vcpu: Vcpu) -> Explanation:
     bit = int(Eflags.IF).bit_length() - 1
     return (
         f"the guest can take an interrupt now: RFLAGS.IF (bit {bit}) is 1 and no blocking by STI or MOV SS is in force",
@@ -86,21 +86,21 @@ def _interrupt_window(_vcpu: VtxProcessor) -> Explanation:
     )
 
 
-def _cpuid(vcpu: VtxProcessor) -> Explanation:
+def _cpuid(vcpu: Vcpu) -> Explanation:
     state = vcpu.cpu.state
     leaf, subleaf = state[GeneralRegister.RAX] & 0xFFFFFFFF, state[GeneralRegister.RCX] & 0xFFFFFFFF
     return f"CPUID, leaf {leaf:#x}, subleaf {subleaf:#x}", "CPUID always exits", None
 
 
-def _halt(_vcpu: VtxProcessor) -> Explanation:
+def _halt(_vcpu: Vcpu) -> Explanation:
     return "HLT", 'primary control "HLT exiting" is 1', None
 
 
-def _invd(_vcpu: VtxProcessor) -> Explanation:
+def _invd(_vcpu: Vcpu) -> Explanation:
     return "INVD", "INVD always exits", None
 
 
-def _vmx_instruction(vcpu: VtxProcessor) -> Explanation:
+def _vmx_instruction(vcpu: Vcpu) -> Explanation:
     name = vcpu.reason.name
     return (
         f"{name} at CPL {int(vcpu.cpu.state.cpl)}",
@@ -116,7 +116,7 @@ _CR_CONTROLS: Final = {
 }
 
 
-def _control_register(vcpu: VtxProcessor) -> Explanation:
+def _control_register(vcpu: Vcpu) -> Explanation:
     access = CrAccess.decode(vcpu.vmcs.fields[_F.EXIT_QUALIFICATION])
     number = int(access.register)
     mask, shadow_field = _CR_CONTROLS.get(number, (0, _F.CR0_READ_SHADOW))
@@ -140,7 +140,7 @@ def _control_register(vcpu: VtxProcessor) -> Explanation:
     return what, why, access
 
 
-def _port(vcpu: VtxProcessor) -> Explanation:
+def _port(vcpu: Vcpu) -> Explanation:
     io = IoInstruction.decode(vcpu.vmcs.fields[_F.EXIT_QUALIFICATION])
     name = ("IN" if io.is_in else "OUT") + ("S" if io.string else "")
     prefix = "REP " if io.rep else ""
@@ -153,7 +153,7 @@ def _port(vcpu: VtxProcessor) -> Explanation:
     )
 
 
-def _msr(vcpu: VtxProcessor) -> Explanation:
+def _msr(vcpu: Vcpu) -> Explanation:
     state = vcpu.cpu.state
     number = state[GeneralRegister.RCX] & 0xFFFFFFFF
     is_write = vcpu.reason is _R.WRMSR
@@ -169,7 +169,7 @@ def _msr(vcpu: VtxProcessor) -> Explanation:
     return what, why, None
 
 
-def _ept_violation(vcpu: VtxProcessor) -> Explanation:
+def _ept_violation(vcpu: Vcpu) -> Explanation:
     fields = vcpu.vmcs.fields
     violation = EptViolation.decode(fields[_F.EXIT_QUALIFICATION])
     gpa, gva = fields[_F.GUEST_PHYSICAL_ADDRESS], fields[_F.GUEST_LINEAR_ADDRESS]
@@ -181,17 +181,17 @@ def _ept_violation(vcpu: VtxProcessor) -> Explanation:
     return f"{kind} guest-physical {gpa:#x} at linear address {gva:#x}", f'"enable EPT" is 1, and {why}', violation
 
 
-def _entry_failure(_vcpu: VtxProcessor) -> Explanation:
+def _entry_failure(_vcpu: Vcpu) -> Explanation:
     return "VM entry", "a check of the guest state failed", None
 
 
-def _exception(vcpu: VtxProcessor) -> Explanation:
+def _exception(vcpu: Vcpu) -> Explanation:
     information = InterruptionInformation.decode(vcpu.vmcs.fields[_F.EXIT_INTERRUPTION_INFORMATION])
     name = Vector(information.vector).mnemonic if information.vector < 32 else f"vector {information.vector}"
     return f"exception {name}", f"bit {information.vector} of the exception bitmap is 1", information
 
 
-EXPLANATIONS: Final[dict[ExitReason, Callable[[VtxProcessor], Explanation]]] = {
+EXPLANATIONS: Final[dict[ExitReason, Callable[[Vcpu], Explanation]]] = {
     _R.EXCEPTION_OR_NMI: _exception,
     _R.EXTERNAL_INTERRUPT: _external_interrupt,
     _R.TRIPLE_FAULT: _triple_fault,

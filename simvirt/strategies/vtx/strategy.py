@@ -14,6 +14,7 @@ from simvirt.machine.pc import pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, StrategyInfo, Virtualized
 from simvirt.strategies.vtx.controls import VMM_MEMORY
 from simvirt.strategies.vtx.processor import VtxProcessor
+from simvirt.strategies.vtx.vcpu import Vcpu
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.x86.addresses import Hpa
 
@@ -53,7 +54,7 @@ class Vtx:
         cpu.engine.set_address_space(space)
         board = Board(lambda: cpu.engine.count)
         log = ExitLog()
-        processor = VtxProcessor(cpu, board, space, config.cpu_model, log)
+        processor = VtxProcessor(Vcpu(cpu, board, space, config.cpu_model, log))
         machine = Machine(processor, board, memory, space, cpu.engine.written)
         boot = load(image, config.memory_size, machine.write_physical)
         processor.set_guest_state(initial_state(boot))

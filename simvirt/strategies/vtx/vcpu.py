@@ -1,0 +1,89 @@
+"""The virtual CPU as the VMM's routines see it: the physical CPU, the VMCS, and the VM's own board.
+
+What a routine does to the guest it does here: step over an instruction, inject an event, ask for an exit. Nothing here
+knows which routine answers which exit: that is the dispatcher's, and `processor` joins the two.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from simvirt.machine.vmx.non_root import NonRootProcessor
+from simvirt.machine.vmx.vmcs import Vmcs
+from simvirt.strategies.vtx import controls
+from simvirt.strategies.vtx.vm_bus import VmBus
+from simvirt.x86.vmx import ExitReason, InterruptionInformation, InterruptionType, PrimaryControls, VmcsField
+
+if TYPE_CHECKING:
+    from simvirt.machine.board import Board
+    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.memory import AddressSpace
+    from simvirt.vmm.exit_log import ExitLog
+    from simvirt.x86.cpuid import CpuModel
+
+_F: Final = VmcsField
+_PRIMARY: Final = int(_F.PRIMARY_CONTROLS)
+_LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
+_WINDOW: Final = int(PrimaryControls.INTERRUPT_WINDOW_EXITING)
+
+
+class Vcpu:
+    """One virtual CPU.
+
+    :ivar cpu: the physical CPU; the guest's state lives in it.
+    :ivar vmcs: what makes the guest exit, and why it did.
+    :ivar non_root: `cpu` in VMX non-root operation under `vmcs`.
+    :ivar board: the VM's own devices; `bus` is how the processor reaches them.
+    :ivar log: of what the VMM does.
+    """
+
+    def __init__(self, cpu: Cpu, board: Board, space: AddressSpace, cpu_model: CpuModel, log: ExitLog) -> None:
+        self.cpu = cpu
+        self.board = board
+        self.log = log
+        self.vmcs = Vmcs()
+        controls.set_up(self.vmcs, cpu.engine.memory.view)
+        self.bus = VmBus(cpu, board, space, cpu_model)
+        self.non_root = NonRootProcessor(cpu, self.bus, self.vmcs)
+
+    @property
+    def count(self) -> int:
+        """Guest instructions retired."""
+        return self.cpu.engine.count
+
+    @property
+    def reason(self) -> ExitReason:
+        """The basic exit reason of the last exit."""
+        return ExitReason(self.vmcs.read(_F.EXIT_REASON) & 0xFFFF)
+
+    def advance(self) -> None:
+        """The VMM has emulated the guest's instruction: step over it, and count it as the guest's."""
+        self.log.emulated_instructions += 1
+        self.cpu.advance(self.vmcs.fields[_LENGTH])
+
+    # ---------------------------------------------------------------------------------------- events
+
+    @property
+    def window(self) -> bool:
+        """Does the guest exit as soon as it can take an interrupt?"""
+        return bool(self.vmcs.fields[_PRIMARY] & _WINDOW)
+
+    def set_window(self, window: bool) -> None:
+        """An interrupt waits and cannot be taken yet: exit as soon as it can. Or no more."""
+        primary = self.vmcs.read(_F.PRIMARY_CONTROLS)
+        self.vmcs.write(_F.PRIMARY_CONTROLS, primary | _WINDOW if window else primary & ~_WINDOW)
+
+    def inject_interrupt(self, vector: int) -> None:
+        """Have the next VM entry deliver a virtual interrupt."""
+        information = InterruptionInformation(vector, InterruptionType.EXTERNAL_INTERRUPT)
+        self.vmcs.write(_F.ENTRY_INTERRUPTION_INFORMATION, information.encode())
+
+    def inject_exception(self, vector: int, error_code: int | None = None) -> None:
+        """Have the next VM entry deliver an exception, RIP being where its handler returns to."""
+        vmcs = self.vmcs
+        protected = self.cpu.state.protected_mode
+        information = InterruptionInformation(
+            vector, InterruptionType.HARDWARE_EXCEPTION, deliver_error_code=error_code is not None and protected
+        )
+        vmcs.write(_F.ENTRY_INTERRUPTION_INFORMATION, information.encode())
+        vmcs.write(_F.ENTRY_EXCEPTION_ERROR_CODE, error_code or 0)
