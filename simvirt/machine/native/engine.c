@@ -30,7 +30,7 @@ typedef uint8_t u8;
 #define PAGE_SIZE 4096ULL
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
-enum { MAX_REGIONS = 32, MAX_OVERRIDES = 4, MAX_IMPLICIT = 8, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
+enum { MAX_REGIONS = 32, MAX_OVERRIDES = 16, MAX_IMPLICIT = 8, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
 enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
 enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
 enum { GRANT_READ = 1, GRANT_WRITE = 2, GRANT_EXECUTE = 4 };              /* UC_PROT_* */
@@ -106,7 +106,7 @@ struct simvirt {
     int64_t granted;                    /* `remaining` when `count` was last brought up to date */
     u64 requested, stopping;
     const struct block *met_in;         /* the block in which the last event was met, if that is known */
-    u64 aborted, refused_at, last_counted;
+    u64 aborted, refused_at;
     u64 saved_registers[16], saved_dr[8], io_pending;
     u64 alias_writes;                   /* one instruction runs alone, which may write to executed pages through aliases that are not */
     const struct block *blocks[MAX_BLOCKS];
@@ -444,11 +444,9 @@ static void uncount_from(struct simvirt *s, u64 pc) {
     s->current = 0;
 }
 
-enum { STUB = 2 };                         /* instructions; 1 is what the engine itself asks for after a block has overwritten its own code */
-
 static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     settle_count(s);
-    if (b->cflags & CF_COUNT_MASK && !(s->last_counted && (b->cflags & CF_COUNT_MASK) == STUB)) {
+    if (b->cflags & CF_COUNT_MASK) {
         /* A block of limited length runs either because simvirt_run asked for it or because the block before it overwrote its own
          * code and was cut off there. Nothing else may find it, so it leaves the jump cache. */
         u64 *slot;
@@ -471,8 +469,6 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     s->blocks[number] = b;
     s->current = number;
     s->count = n;
-    s->last_counted = n == s->limit;       /* the next block is there only to be stopped in front of: no need to translate it whole */
-    if (s->last_counted) *(u32 *)(s->cpu + s->off_cpu_cflags_next) = STUB;
     grant(s);
 }
 
@@ -807,7 +803,7 @@ int simvirt_run(struct simvirt *s) {
         if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
         if (s->count >= s->slice) { s->event = EVENT_SLICE; break; }
         s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = 0, s->io_pending = 0;
-        s->met_in = NULL, s->aborted = 0, s->last_counted = 0;
+        s->met_in = NULL, s->aborted = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
         s->requested = step;
@@ -842,7 +838,7 @@ int simvirt_run(struct simvirt *s) {
             flush_tlb(s);
             if (s->event == EVENT_SLICE && status == UC_OK) { idle = 0; continue; }
         }
-        s->engine_status = (u64)status;
+        if (s->event != EVENT_ENGINE_ERROR) s->engine_status = (u64)status;
         if (status == UC_ERR_EXCEPTION && s->refusal) {
             s->fault_address = (s->fault_address & PAGE_MASK) | (*(u64 *)(s->uc + s->off_uc_bad_address) & ~PAGE_MASK);
             const u64 pc = linear_pc(s);

@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 MAX_REGIONS: Final = 32
-MAX_OVERRIDES: Final = 4
+MAX_OVERRIDES: Final = 16
 MAX_CPUID: Final = 64
 MAX_IMPLICIT: Final = 8
 _MAX_BLOCKS: Final = 1 << 20
@@ -81,7 +81,7 @@ class SharedRecord(ctypes.Structure):
         ("current", ctypes.c_uint32),
         ("next_block", ctypes.c_uint32),
         ("granted", ctypes.c_int64),
-        *_words("requested stopping met_in aborted refused_at last_counted"),
+        *_words("requested stopping met_in aborted refused_at"),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
         *_words("io_pending alias_writes"),
