@@ -31,6 +31,11 @@ class BoardBus:
         self.read_port: Callable[[Port, int], int] = board.read_port  # type: ignore[assignment]  # sizes are 1, 2 or 4 by construction
         self.write_port: Callable[[Port, int, int], None] = board.write_port  # type: ignore[assignment]  # likewise
         self._clock = board.clock
+        self._ports = board.bus
+
+    def claims_port(self, port: Port, size: int) -> bool:
+        """Would a device take any part of this access?"""
+        return self._ports.answers(port, size)
 
     def read_memory(self, gpa: Gpa, size: int) -> int:
         """Read of device memory; this PC has none yet, and what nobody answers reads as ones."""

@@ -1,8 +1,8 @@
 """What a comparison found: the runs, and for each strategy a verdict on Popek and Goldberg's three properties.
 
-Popek and Goldberg 1974 §3 want of a VMM: *equivalence* (the guest behaves as on the bare machine, timing and
-resources apart), *efficiency* (all innocuous instructions are executed directly), *resource control* (the guest
-reaches nothing that it was not given).
+Popek and Goldberg (1974, informally §2, formally §5) want of a VMM: *equivalence* (the guest behaves as on the bare
+machine, timing and resources apart), *efficiency* (all innocuous instructions are executed directly), *resource
+control* (the guest reaches nothing that it was not given).
 """
 
 from __future__ import annotations

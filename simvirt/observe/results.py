@@ -60,12 +60,14 @@ class Counted:
         emulated_instructions: how many of them the VMM emulated.
         vm_exits: exits to the VMM by the name of their reason.
         by_intervention: exits by what kind of thing the VMM did.
+        innocuous_exits: exits on innocuous instructions for the VMM's own ends, by the name of their reason.
     """
 
     instructions: int
     emulated_instructions: int = 0
     vm_exits: Mapping[str, int] = field(default_factory=dict)
     by_intervention: Mapping[Intervention, int] = field(default_factory=dict)
+    innocuous_exits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def interventions(self) -> int:

@@ -4,7 +4,7 @@ A symbol ``site_NAME`` marks an instruction. After the first divergence two runs
 any more, so each site is tried by itself. The reference runs to where it first reaches the site; its state, memory
 and devices are given to the machine under the strategy, through the VM map f; both execute the one instruction; and
 what they did is compared under f again. "Map, then execute" must equal "execute, then map": that is Popek and
-Goldberg's condition on the homomorphism f, for one instruction (1974 §4).
+Goldberg's condition on the VM map, a homomorphism, for one instruction (1974 §5).
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class ChromeWriter:
             "tid": _VMM,
             "args": exit_to_dict(record, self._image),
         }
-        if record.intervention is Intervention.EMULATED:
+        if record.intervention in _BY_THE_VMM:
             self._write(event | {"ph": "X", "dur": 1 / _MICROSECOND})
             self._time_ns += 1
             self._instruction += 1
@@ -178,6 +178,8 @@ class ChromeWriter:
         self._stream.write(",\n" + _compact(event))
 
 
+_BY_THE_VMM: Final = (Intervention.EMULATED, Intervention.MEMORY)
+"""Kinds of exit at which the VMM carries the guest's instruction out."""
 _GUEST: Final = 1
 _VMM: Final = 2
 

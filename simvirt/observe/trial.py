@@ -125,6 +125,7 @@ class Trial:
             emulated_instructions=log.emulated_instructions,
             vm_exits={reason.name: number for reason, number in sorted(log.counts.items(), key=lambda c: c[0].name)},
             by_intervention=dict(log.interventions),
+            innocuous_exits={reason.name: number for reason, number in log.hidden.most_common()},
         )
         return Run(
             image=self.image,

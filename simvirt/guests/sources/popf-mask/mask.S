@@ -1,6 +1,6 @@
 /* mask.S: masking interrupts the way that many kernels did it, by way of the flags.
  *
- * POPF sets IF where CPL <= IOPL and leaves it alone, without any fault, elsewhere (SDM Vol. 2B "POPF", table 4-21).
+ * POPF sets IF where CPL <= IOPL and leaves it alone, without any fault, elsewhere (SDM Vol. 2B "POPF", its table).
  */
 #include "guest.h"
 
