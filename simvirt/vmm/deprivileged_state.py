@@ -35,12 +35,18 @@ GUEST_KERNEL_RING: Final = Ring.RING1
 """Where the guest's ring 0 really runs."""
 
 _VIRTUAL_FLAGS: Final = int(Eflags.IF | Eflags.IOPL)
+_GUEST_RINGS: Final = (Ring.RING0, Ring.RING0, Ring.RING0, Ring.RING3)
+"""The ring that the guest believes in, by the real one."""
 _IF: Final = int(Eflags.IF)
+_VM: Final = int(Eflags.VM)
+_PE: Final = int(Cr0.PE)
 _DPL_SHIFT: Final = 13
 _DPL_MASK: Final = 3 << _DPL_SHIFT
 _REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.PG)
 _GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.MP)
 _GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT)
+_SHOWN_BY_REAL_ONES: Final = (0, 4)
+"""Control registers of the guest of which the real ones hold a part; its CR2 and CR3 are its own alone."""
 _PRESENT: Final = 0x8000
 _NO_TABLE: Final = DescriptorTable(0, 0)
 _NO_SEGMENT: Final = Segment(0, 0, 0, 0)
@@ -88,7 +94,7 @@ class DeprivilegedState(ProcessorState):
 
     @eflags.setter
     def eflags(self, value: int) -> None:
-        if value & int(Eflags.VM):
+        if value & _VM:
             raise UnsupportedGuestError(
                 "a guest that enters virtual-8086 mode cannot run de-privileged here: use bare-metal or vtx"
             )
@@ -107,7 +113,7 @@ class DeprivilegedState(ProcessorState):
     @property
     def cpl(self) -> Ring:
         """The ring that the guest believes in: 0 where it really runs in ring 1."""
-        return Ring.RING3 if self.real.cpl == Ring.RING3 else Ring.RING0
+        return _GUEST_RINGS[self._d[self._hflags] & 3]
 
     def refresh(self, cpl: int | None = None) -> None:
         """As of a bare processor, with the guest's ring 0 made the real ring 1."""
@@ -116,7 +122,7 @@ class DeprivilegedState(ProcessorState):
     @property
     def protected_mode(self) -> bool:
         """The guest's CR0.PE."""
-        return bool(self.privileged.cr0 & int(Cr0.PE))
+        return bool(self.privileged.cr0 & _PE)
 
     # ---------------------------------------------------------------------------------------- segments
 
@@ -202,13 +208,14 @@ class DeprivilegedState(ProcessorState):
                     "without paging so far: use bare-metal or vtx"
                 )
             p.cr0 = value
-        elif number == 2:
-            p.cr2 = value
+        elif number == 4:
+            p.cr4 = value
         elif number == 3:
             p.cr3 = value
         else:
-            p.cr4 = value
-        self.derive_real_control_registers()
+            p.cr2 = value
+        if number in _SHOWN_BY_REAL_ONES:
+            self.derive_real_control_registers()
 
     def derive_real_control_registers(self) -> None:
         """Renew the real CR0 and CR4 from the guest's."""

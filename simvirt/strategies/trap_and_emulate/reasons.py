@@ -12,6 +12,8 @@ from simvirt.x86.operations import Operation
 class TrapReason(Enum):
     """What the VMM's dispatcher found; the value is the heading in tables."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and every exit is counted by its reason
+
     CLI = "CLI"
     STI = "STI"
     HLT = "HLT"
