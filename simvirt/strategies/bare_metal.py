@@ -21,7 +21,7 @@ class BareMetal:
     info = StrategyInfo(
         name="bare-metal",
         title="Bare metal",
-        summary="the guest runs in ring 0 of the PC itself; the reference for equivalence",
+        summary="no VMM: the guest runs in ring 0 of the PC itself; the reference that the others are compared with",
         year=1978,
         reading="SDM Vol. 3A",
         abilities=frozenset(

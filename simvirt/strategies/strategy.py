@@ -56,6 +56,9 @@ class StrategyInfo:
     aliases: tuple[str, ...] = ()
     vm_map: tuple[MapRule, ...] = ()
     """Empty where the guest's state is the processor's."""
+    vmm_linear: range = range(0)
+    """Linear addresses that are the VMM's own while the guest runs: it finds the VMM there, or nothing, but never what
+    its own machine has (address-space compression, Uhlig et al. 2005)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from simvirt.vmm.allocator import VMM_LINEAR_BASE, VMM_RESERVE, Allocator
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.vmm.guest_memory import GuestMemory
 from simvirt.vmm.interpreter import Interpreter
-from simvirt.vmm.shadow_descriptors import ShadowDescriptors
 from simvirt.vmm.virtual_cpu import VirtualCpu
 from simvirt.x86.addresses import Hpa
 
@@ -43,7 +42,8 @@ class TrapAndEmulate:
         name="trap-and-emulate",
         title="Trap-and-emulate",
         summary=(
-            "the guest's kernel runs in ring 1; privileged instructions trap and are emulated, the leaking ones leak"
+            "the guest's kernel runs in ring 1; privileged instructions trap and are emulated, and sensitive ones that "
+            "do not trap go wrong"
         ),
         year=1974,
         reading="Popek and Goldberg 1974; Robin and Irvine 2000",
@@ -56,6 +56,7 @@ class TrapAndEmulate:
             MapRule("CR0, CR3, CR4", "virtual; really the VMM's, with paging on"),
             MapRule("GDTR, IDTR, LDTR, TR", "virtual; really the VMM's"),
         ),
+        vmm_linear=range(VMM_LINEAR_BASE, 1 << 32),
     )
 
     def obstacle(self, image: GuestImage) -> str | None:
@@ -72,13 +73,11 @@ class TrapAndEmulate:
         board = Board(lambda: real.engine.count)
         bus = BoardBus(board, space, config.cpu_model)
         guest_memory = GuestMemory(real.engine, space)
-        guest = VirtualCpu(real, guest_memory)
         allocator = Allocator(real.engine, memory, space)
+        guest = VirtualCpu(real, guest_memory, allocator, space)
         guest.guest_state.real.set_control_register(3, allocator.directory)
-        shadow = ShadowDescriptors(guest.guest_state, guest_memory, allocator, space)
         log = ExitLog()
-        dispatcher = Dispatcher(real, guest, Interpreter(guest, shadow), shadow, bus, log)
-        processor = DeprivilegedProcessor(real, guest, dispatcher, shadow, bus)
+        processor = DeprivilegedProcessor(guest, Dispatcher(guest, Interpreter(guest), bus, log), bus)
         real.engine.set_cpuid(config.cpu_model.native_leaves())
         real.engine.set_native_tsc(0)
         machine = Machine(processor, board, memory, space, real.engine.written)
