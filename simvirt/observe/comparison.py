@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simvirt.observe.resource_control import ResourceControl
     from simvirt.observe.results import Run
     from simvirt.observe.site_table import SiteTable
+    from simvirt.strategies.strategy import MapRule
 
 COMPARE_SCHEMA: Final = "simvirt.compare/1"
 
@@ -102,7 +103,9 @@ class Verdict:
     """What one strategy's run showed of the three properties.
 
     Attributes:
-        exemptions: what was not compared, each in a sentence.
+        exemptions: what was not compared, or not as it stands, each in a sentence.
+        vm_map: the lines of the VM map among them; for people, not in JSON.
+        checkpoints: how often the runs were compared; likewise.
         obstacle: why the strategy cannot run this guest, when it cannot.
     """
 
@@ -112,6 +115,8 @@ class Verdict:
     efficiency: Efficiency
     resource_control: ResourceControl
     obstacle: str | None = None
+    vm_map: tuple[MapRule, ...] = ()
+    checkpoints: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""

@@ -133,6 +133,8 @@ class Contest:
             divergence,
             Efficiency.of(run.counted),
             ResourceControl.of(run.attempts, run.pages_outside),
+            vm_map=strategy.info.vm_map,
+            checkpoints=str(self.checkpoints),
         )
 
     def _first_divergence(self, strategy: Strategy, interval: Interval) -> FirstDivergence | None:

@@ -43,11 +43,20 @@ class Confidence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Cycles of one event, and where the number comes from."""
+    """Cycles of one event, and where the number comes from.
+
+    Attributes:
+        measured_on: the processor that it was measured on, where that is another than the preset's.
+    """
 
     cycles: int
     confidence: Confidence
     source: str
+    measured_on: str = ""
+
+    def __str__(self) -> str:
+        elsewhere = f"another processor's, {self.measured_on}" if self.measured_on else self.confidence.value
+        return f"{self.cycles:,} ({self.source}; {elsewhere})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +104,15 @@ class CostPreset:
 
     def source(self, exits: Mapping[Enum, int]) -> str:
         """Where the numbers come from that a run with these exits uses."""
-        used = [self.instruction]
+        used = [f"instruction: {self.instruction}"]
         for reason in sorted(exits, key=lambda reason: reason.name):
             if not isinstance(reason, ExitReason):
-                used.append(self.trap)
+                used.append(f"trap: {self.trap}")
             elif reason in self.vm_exits:
-                used.append(self.vm_exits[reason])
+                used.append(f"{reason.name}: {self.vm_exits[reason]}")
             else:
-                used += [self.vm_exit, self.vm_exit_service]
-        return "; ".join(dict.fromkeys(f"{cost.source} ({cost.confidence.value})" for cost in used))
+                used += [f"exit and entry: {self.vm_exit}", f"handling: {self.vm_exit_service}"]
+        return "; ".join(dict.fromkeys(used))
 
 
 @cache
@@ -154,4 +163,6 @@ def _preset(row: dict[str, Any]) -> CostPreset:
 
 
 def _cost(value: dict[str, Any]) -> Cost:
-    return Cost(int(value["cycles"]), Confidence(value["confidence"]), str(value["source"]))
+    return Cost(
+        int(value["cycles"]), Confidence(value["confidence"]), str(value["source"]), str(value.get("measured_on", ""))
+    )

@@ -120,7 +120,7 @@ def _report(pair: Pair, interval: Interval) -> FirstDivergence:
     found = sorted(partings(reference, trial, all_pages(reference)), key=rank)
     faults = tuple(record for record in reference.cpu.fault_chain if record.instruction == interval.equal)
     vectors, other_vectors = tuple(watched.vectors), tuple(other_watched.vectors)
-    seen = Witnessed(where, tuple(found), vectors, other_vectors, faults, tuple(exits))
+    seen = Witnessed(where, tuple(found), vectors, other_vectors, faults, tuple(exits), before)
     first = found[0] if found else Parting("nothing", "", "")
     return FirstDivergence(
         instruction=interval.parted,
@@ -129,7 +129,7 @@ def _report(pair: Pair, interval: Interval) -> FirstDivergence:
         component=first.component,
         reference_value=first.reference_value,
         value=first.value,
-        explanation=explain(seen, trial.strategy.info.name) if interval.parted else _BEFORE_ALL,
+        explanation=explain(seen, trial.strategy.info) if interval.parted else _BEFORE_ALL,
         symbol=where.symbol,
         source=where.source,
         components=tuple(parting.component for parting in found),

@@ -56,15 +56,15 @@ class Checkpoints:
     def __str__(self) -> str:
         if self.interval is not None:
             return f"every {self.interval:,} instructions"
-        return f"every {FIRST_INTERVAL:,} instructions at first, then ever less often, up to every {LARGEST_INTERVAL:,}"
+        return f"every {FIRST_INTERVAL:,} to {LARGEST_INTERVAL:,} instructions, ever less often"
 
 
 def exemptions(info: StrategyInfo, checkpoints: Checkpoints) -> tuple[str, ...]:
-    """What a comparison under this strategy leaves out."""
+    """What a comparison under this strategy leaves out, and what it compares through the VM map."""
     return (
         "timing: what a run would take on a real machine (virtual time counts the guest's own instructions)",
         "resources: how much of the machine the VMM takes for itself",
-        *(f"{rule.component} by the VM map: {rule.mapping}" for rule in info.vm_map),
+        *(f"{rule.component}: compared through the VM map, {rule.mapping}" for rule in info.vm_map),
         f"a difference that comes and goes between two checkpoints ({checkpoints})",
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.machine import Outcome
 from simvirt.observe.code import place, source_at, symbol_at
+from simvirt.observe.fault_names import fault_name, referred_to
 from simvirt.observe.postmortem import FaultLink, LastInstruction, PostMortem
 from simvirt.x86.addresses import Gva
 from simvirt.x86.exceptions import Vector
@@ -69,16 +70,18 @@ def _notes(trial: Trial, chain: list[FaultRecord]) -> tuple[str, ...]:
 
 def _fault_link(record: FaultRecord, trial: Trial) -> FaultLink:
     """The link for a record of the processor's."""
-    try:
-        name = Vector(record.vector).mnemonic
-    except ValueError:
-        name = f"vector {record.vector:#x}"
-    if record.error_code is not None:
-        name += f"({record.error_code:#x})"
     address = Gva(record.rip)
     parts = [f"{record.selector:#06x}:{record.rip:#010x}"]
     if symbol := symbol_at(trial.image, address):
         parts.append(f"<{symbol}>")
     if source := source_at(trial.image, address):
         parts.append(f"({source})")
-    return FaultLink(record.instruction, name, record.cpl, record.selector, " ".join(parts), record.cr2)
+    return FaultLink(
+        record.instruction,
+        fault_name(record.vector, record.error_code),
+        record.cpl,
+        record.selector,
+        " ".join(parts),
+        record.cr2,
+        referred_to(record.vector, record.error_code),
+    )

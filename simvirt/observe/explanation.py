@@ -10,21 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from simvirt.x86.exceptions import Vector
+from simvirt.observe.fault_names import fault_name, referred_to
+from simvirt.x86.decode import used_memory
 from simvirt.x86.flags import Eflags
 from simvirt.x86.sensitivity import classify
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.faults import FaultRecord
     from simvirt.observe.differences import Parting
     from simvirt.observe.place import Place
+    from simvirt.strategies.strategy import StrategyInfo
     from simvirt.vmm.exit_log import ExitRecord
 
 _ONE_BIT_FLAGS: Final = tuple(flag for flag in Eflags if flag.value.bit_count() == 1 and flag is not Eflags.ALWAYS_ONE)
 
 
+_LINEAR_32: Final = 0xFFFFFFFF
+"""A VMM that shares the guest's linear addresses runs 32-bit guests."""
 _NOT_SENSITIVE: Final = (
     "The instruction is not sensitive by the table: either it shows a difference that was there before in what is not "
     "compared, or the strategy has a bug."
@@ -40,6 +45,7 @@ class Witnessed:
         other_interrupts: those that the machine under the strategy took.
         faults: exceptions that the reference delivered.
         exits: exits to the VMM.
+        before: the guest's state before the instruction.
     """
 
     place: Place
@@ -48,20 +54,51 @@ class Witnessed:
     other_interrupts: tuple[int, ...] = ()
     faults: tuple[FaultRecord, ...] = ()
     exits: tuple[ExitRecord, ...] = ()
+    before: ArchitecturalState | None = None
 
 
-def explain(seen: Witnessed, strategy: str) -> str:
-    """The reason for a divergence, in a few sentences."""
-    sentences = [*_instruction(seen), *_events(seen, strategy), *_vmm(seen), *_values(seen)]
-    return " ".join(sentences)
+def explain(seen: Witnessed, info: StrategyInfo) -> str:
+    """The reason for a divergence under a strategy, in a few sentences."""
+    shared = _address_space(seen, info)
+    sentences = [*shared, *_instruction(seen, explained=bool(shared)), *_events(seen, info.name)]
+    return " ".join([*sentences, *_vmm(seen), *_values(seen)])
 
 
-def _instruction(seen: Witnessed) -> list[str]:
+def _address_space(seen: Witnessed, info: StrategyInfo) -> list[str]:
+    """An access to linear addresses that the VMM has taken for itself."""
+    region = info.vmm_linear
+    touched = next((touch for touch in _accesses(seen) if touch[1] < region.stop and region.start < touch[2]), None)
+    if touched is None:
+        return []
+    how, first, _ = touched
+    text = (
+        f"The guest {how} linear address {max(first, region.start):#x}, and {region.start:#x} to {region.stop - 1:#x} "
+        f"are the VMM's own under {info.name}: VMM and guest share one linear address space, and what the VMM takes "
+        "of it the guest no longer has (address-space compression; Uhlig et al. 2005)."
+    )
+    return [text]
+
+
+def _accesses(seen: Witnessed) -> Iterator[tuple[str, int, int]]:
+    """What the instruction did to memory, its own bytes included: how, and from which linear address to which."""
+    yield "executes code at", seen.place.address, seen.place.address + max(len(seen.place.code), 1)
+    state = seen.before
+    if state is None or not seen.place.code:
+        return
+    for use in used_memory(seen.place.instruction):
+        operand = use.operand
+        offset = operand.effective_address(lambda register: state.general[register])
+        linear = state.segments[operand.segment].base + offset & _LINEAR_32
+        how = "writes" if use.access.writes else "reads"
+        yield how, linear, linear + max(operand.size, 1)
+
+
+def _instruction(seen: Witnessed, *, explained: bool) -> list[str]:
     if not seen.place.code:
         return []
     row = classify(seen.place.instruction)
     if row is None:
-        return [_NOT_SENSITIVE]
+        return [] if explained else [_NOT_SENSITIVE]
     kind = (
         "sensitive and not privileged, so it does not trap"
         if row.is_critical
@@ -90,11 +127,8 @@ def _vectors(vectors: Sequence[int]) -> str:
 
 
 def _fault(fault: FaultRecord) -> str:
-    try:
-        name = Vector(fault.vector).mnemonic
-    except ValueError:
-        name = f"vector {fault.vector}"
-    return name if fault.error_code is None else f"{name}({fault.error_code:#x})"
+    named = referred_to(fault.vector, fault.error_code)
+    return fault_name(fault.vector, fault.error_code) + (f" for {named}" if named else "")
 
 
 def _vmm(seen: Witnessed) -> list[str]:

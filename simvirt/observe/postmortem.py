@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simvirt.observe.numbers import counted
 from simvirt.observe.showable import Showable
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class FaultLink:
         name: the exception by the manual's name, with its error code.
         cr2: the address of a page fault.
         place: address, symbol and source line that it struck at.
+        refers_to: the descriptor that its error code names, as "IDT entry 6".
     """
 
     instruction: int
@@ -33,10 +35,13 @@ class FaultLink:
     selector: int
     place: str
     cr2: int | None = None
+    refers_to: str = ""
 
     def __str__(self) -> str:
+        named = f" for {self.refers_to}" if self.refers_to else ""
         address = "" if self.cr2 is None else f", CR2 {self.cr2:#x}"
-        return f"{self.name} at {self.place}, CPL {self.cpl}{address}, after {self.instruction:,} instructions"
+        after = counted(self.instruction, "instruction")
+        return f"{self.name}{named} at {self.place}, CPL {self.cpl}{address}, after {after}"
 
 
 @dataclass(frozen=True, slots=True)

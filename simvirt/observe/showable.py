@@ -1,7 +1,7 @@
 """Results that show themselves: in a terminal (rich), as plain text, and in Jupyter.
 
-A result is a value and knows nothing of tables. What draws it is registered for its type by `observe.show`, which is
-loaded, and rich with it, when something is first shown: never with a result.
+A result is a value and knows nothing of tables. What draws it is registered for its type by the modules `show` and
+`show_comparison`, which are loaded, and rich with them, when something is first shown: never with a result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _RENDERERS: Final[dict[type, Callable[[Any], RenderableType]]] = {}
-_RENDERERS_MODULE: Final = "simvirt.observe.show"
+_RENDERERS_MODULES: Final = ("simvirt.observe.show", "simvirt.observe.show_comparison")
 _TEXT_WIDTH: Final = 110
 
 S = TypeVar("S")
@@ -53,7 +53,8 @@ class Showable:
     __slots__ = ()
 
     def __rich__(self) -> RenderableType:
-        import_module(_RENDERERS_MODULE)
+        for module in _RENDERERS_MODULES:
+            import_module(module)
         return _RENDERERS[type(self)](self)
 
     def __str__(self) -> str:

@@ -35,6 +35,8 @@ class SiteRow:
         instruction: guest instructions that the reference retired before it first came here; None: it never did.
         reference: what the instruction does on the bare machine.
         effects: by strategy.
+        idle: from this state it changes nothing that matters: not where control goes, and no more than the stack
+            pointer, or by POPF the flags of arithmetic. That it does the same under a strategy then says little.
     """
 
     name: str
@@ -43,6 +45,7 @@ class SiteRow:
     instruction: int | None
     reference: str
     effects: Mapping[str, SiteEffect] = field(default_factory=dict)
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 from simvirt.observe.breakpoints import first_reached
 from simvirt.observe.code import place
 from simvirt.observe.differences import all_pages, copy_msrs, partings, rank
+from simvirt.observe.fault_names import fault_name
 from simvirt.observe.numbers import shown
 from simvirt.observe.site_table import SiteEffect, SiteRow, SiteTable
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva
-from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import Eflags
+from simvirt.x86.operations import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
     from simvirt.observe.differences import Parting
     from simvirt.observe.trial import Trial
+    from simvirt.x86.instruction import Instruction
 
 PREFIX: Final = "site_"
 _UNREMARKABLE: Final = frozenset({"EIP", "RIP", "instructions retired"})
 """What every instruction changes."""
+_STACK_POINTER: Final = frozenset({"ESP", "RSP"})
+"""What an instruction that pops changes, whatever it pops."""
 _SHOWN_MOST: Final = 3
 
 
@@ -80,19 +85,22 @@ class Bench:
         self._after.advance(at + 1)
         pages = self._after.take_dirty_pages()
         effects = {strategy: laboratory.step(self._after, pages) for strategy, laboratory in self._laboratories.items()}
-        return SiteRow(name, address, where.text, at, self._changes(at, pages), effects)
+        reference, idle = self._changes(at, pages, where.instruction)
+        return SiteRow(name, address, where.text, at, reference, effects, idle)
 
-    def _changes(self, at: int, pages: Iterable[int]) -> str:
-        """What the instruction did on the reference."""
+    def _changes(self, at: int, pages: Iterable[int], instruction: Instruction) -> tuple[str, bool]:
+        """What the instruction did on the reference, and whether that is nothing worth a comparison."""
         faults = [
-            _fault_name(record.vector, record.error_code)
+            fault_name(record.vector, record.error_code)
             for record in self._after.cpu.fault_chain
             if record.instruction == at
         ]
         if faults:
-            return ", ".join(faults)
+            return ", ".join(faults), False
         changed = sorted(partings(self.before, self._after, pages), key=rank)
-        return _listed(parting for parting in changed if parting.component not in _UNREMARKABLE)
+        told = [parting for parting in changed if parting.component not in _UNREMARKABLE]
+        goes_on = self._after.machine.processor.guest_state().rip == instruction.next_address
+        return _listed(told), goes_on and all(_is_trifle(parting, instruction) for parting in told)
 
 
 class Laboratory:
@@ -134,12 +142,15 @@ class Laboratory:
         return SiteEffect(not found, _listed(sorted(found, key=rank)))
 
 
+def _is_trifle(parting: Parting, instruction: Instruction) -> bool:
+    """Is this a change that says nothing of how the machine is configured?"""
+    before, after = parting.reference_value, parting.value
+    if parting.component == "EFLAGS" and isinstance(before, int) and isinstance(after, int):
+        return instruction.operation is Operation.POPF and not (before ^ after) & ~int(Eflags.ARITHMETIC)
+    return parting.component in _STACK_POINTER
+
+
 def _listed(changed: Iterable[Parting]) -> str:
     texts = [f"{parting.component} = {shown(parting.value)}" for parting in changed]
     more = [f"and {len(texts) - _SHOWN_MOST} more"] if len(texts) > _SHOWN_MOST else []
     return ", ".join([*texts[:_SHOWN_MOST], *more])
-
-
-def _fault_name(vector: int, error_code: int | None) -> str:
-    name = Vector(vector).mnemonic
-    return name if error_code is None else f"{name}({error_code:#x})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from simvirt.guests.recognise import recognise
 from simvirt.observe.comparison import Equivalence, FirstDivergence
 from simvirt.observe.explanation import flags_text
 from simvirt.observe.session import compare
@@ -41,6 +42,24 @@ def test_an_innocuous_instruction_is_no_reason() -> None:
     assert found is not None
     assert found.mnemonic.startswith("mov esp")
     assert "not sensitive" in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("a1 00 00 c0 ff f4", "reads linear address 0xffc00000"),  # mov eax, [0xffc00000]
+        ("bc 10 00 c0 ff 58 f4", "reads linear address 0xffc00010"),  # mov esp, 0xffc00010; pop eax
+        ("a1 fe ff bf ff f4", "reads linear address 0xffc00000"),  # four bytes from two below
+    ],
+)
+def test_where_the_vmm_is_the_guest_s_memory_is_not(code: str, text: str) -> None:
+    image = recognise(bytes.fromhex(code))
+    found = compare(image, ["trap-and-emulate"]).verdicts["trap-and-emulate"].first_divergence
+    assert found is not None
+    for part in (text, "0xffc00000 to 0xffffffff are the VMM's own", "address-space compression"):
+        assert part in found.explanation
+    assert "not sensitive" not in found.explanation
+    assert compare(image, ["vtx"]).verdicts["vtx"].equivalence is Equivalence.EQUIVALENT
 
 
 @pytest.mark.parametrize(
