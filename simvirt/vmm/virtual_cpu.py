@@ -3,6 +3,9 @@
 It is a `Cpu` whose state is the guest's (`DeprivilegedState`) and whose memory is the guest's, on the engine of the
 real one. Delivery of exceptions, control registers, I/O permission and the rest of `machine.completion` work on it
 unchanged: they are the interpreter routines that Popek and Goldberg ask for, one for each privileged instruction.
+
+Page faults of the VMM's own tables are no business of a guest whose paging is off. Running this CPU turns them into
+what they mean to its machine: an access to a hole, or a write to a page that is traced.
 """
 
 from __future__ import annotations
@@ -10,18 +13,61 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simvirt.machine.cpu import Cpu
+from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, WatchedWrite
+from simvirt.machine.fills import Access, Verdict
 from simvirt.vmm.deprivileged_state import DeprivilegedState
+from simvirt.vmm.shadow_descriptors import ShadowDescriptors
+from simvirt.x86.addresses import Gpa, Gva
+from simvirt.x86.decode import reads_descriptors
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.instruction import GeneralOperand
 
 if TYPE_CHECKING:
+    from simvirt.machine.memory import AddressSpace
+    from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.guest_memory import GuestMemory
+    from simvirt.x86.instruction import Instruction
 
 
 class VirtualCpu(Cpu):
     """The guest's processor on top of the real one.
 
     :ivar guest_state: `state` under its own type, with the parts that the real processor cannot hold.
+    :ivar shadow: the descriptor tables that the real processor uses for the guest.
     """
 
-    def __init__(self, real: Cpu, memory: GuestMemory) -> None:
+    def __init__(self, real: Cpu, memory: GuestMemory, allocator: Allocator, space: AddressSpace) -> None:
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
         self._assemble(real.engine, self.guest_state, memory)
+        self.shadow = ShadowDescriptors(self.guest_state, memory, allocator, space)
+
+    def run_natively(self) -> Event | None:
+        """As for any CPU; what the instruction writes to traced pages is let through and followed."""
+        with self.shadow.untraced():
+            return super().run_natively()
+
+    def _page_fault(self, verdict: Verdict) -> Event | None:
+        event = super()._page_fault(verdict)
+        if not isinstance(event, ExceptionRaised) or event.vector is not Vector.PF or event.cr2 is None:
+            return event
+        engine, linear = self.engine, event.cr2
+        access = engine.verdict.access
+        if access is Access.WRITE:
+            if self._marks_accessed(linear):
+                return event
+            if self.shadow.traces(Gpa(linear)):
+                return WatchedWrite(Gpa(linear), linear, engine.instruction_length)
+        return PhysicalAccess(PhysicalTarget.HOLE, Gpa(linear), linear, access, engine.instruction_length)
+
+    def _marks_accessed(self, linear: Gva) -> bool:
+        """Is it the processor, that loads a segment and sets the accessed flag of its shadow?"""
+        return self.shadow.holds(linear) and reads_descriptors(self.engine.code_bytes, self.state.bits)
+
+    def operand(self, instruction: Instruction, size: int, offset: int = 0) -> int:
+        """The source operand of an instruction: `size` bytes at `offset` in memory, or the low bytes of a register."""
+        if instruction.memory is not None:
+            return self.memory.read_integer(
+                self.linear_address(instruction.memory) + offset, size, user=self.state.cpl == 3, explicit=True
+            )
+        register = next(o for o in instruction.operands if isinstance(o, GeneralOperand))
+        return self.state.register(register.register, size)

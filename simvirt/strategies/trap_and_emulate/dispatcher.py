@@ -3,7 +3,8 @@
 The guest's kernel runs in ring 1. What it may do there it does directly; what it may not, traps, and comes here::
 
     #GP, #NP, #SS, #TS   a privileged instruction, or a segment load that met a shadow descriptor: the interpreter
-    #PF                  a write to a traced descriptor table, or an access where the guest has no memory
+    #PF                  a write to a traced descriptor table, an access where the guest has no memory, or a segment
+                         load that wants to set the accessed flag of a shadow (`vmm.virtual_cpu` tells them apart)
     INT n, SYSENTER      delivered to the guest through its own IDT or MSRs
     other exceptions     the guest's own: delivered to it
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
-from simvirt.machine.completion import complete
+from simvirt.machine.completion import complete, complete_once
 from simvirt.machine.events import (
     ControlRegisterAccess,
     ControlRegisterOperation,
@@ -36,7 +37,6 @@ from simvirt.machine.events import (
     MsrAccess,
     Pause,
     PhysicalAccess,
-    PhysicalTarget,
     PortAccess,
     ReadPerformanceCounter,
     ReadTimeStampCounter,
@@ -45,36 +45,33 @@ from simvirt.machine.events import (
     WatchedWrite,
 )
 from simvirt.machine.faults import ProcessorFault
-from simvirt.machine.fills import Access
 from simvirt.machine.machine import Stop
 from simvirt.strategies.trap_and_emulate.causes import cause
 from simvirt.strategies.trap_and_emulate.reasons import (
     BY_OPERATION,
     DESCRIPTOR_FAULTS,
+    FAULT_OF_PRIVILEGE,
     IOPL_SENSITIVE,
     SEGMENT_LOADS,
     TrapReason,
 )
 from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
-from simvirt.x86.addresses import Gpa, Gva
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import iopl
-from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction
+from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction, OtherRegisterOperand
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.machine.cpu import Cpu
     from simvirt.machine.pc import BoardBus
     from simvirt.vmm.interpreter import Interpreter
-    from simvirt.vmm.shadow_descriptors import ShadowDescriptors
     from simvirt.vmm.virtual_cpu import VirtualCpu
 
-_FETCH: Final = 0x10
-_WRITE: Final = 0x2
+_FIRST_LOAD: Final = (Vector.NP, Vector.PF)
+"""The shadow is not present, or its accessed flag is not set yet and its page is read-only."""
 
 
 class Dispatcher:
@@ -82,17 +79,13 @@ class Dispatcher:
 
     def __init__(  # noqa: PLR0917 - each is one of the VMM's parts, with a type of its own
         self,
-        real: Cpu,
         guest: VirtualCpu,
         interpreter: Interpreter,
-        shadow: ShadowDescriptors,
         bus: BoardBus,
         log: ExitLog,
     ) -> None:
-        self._real = real
         self._guest = guest
         self._interpreter = interpreter
-        self._shadow = shadow
         self._bus = bus
         self._log = log
 
@@ -141,15 +134,15 @@ class Dispatcher:
     # ---------------------------------------------------------------------------------------- exceptions
 
     def _exception(self, event: ExceptionRaised) -> Stop:
-        if event.vector == Vector.PF:
-            return self._page_fault(event)
         if event.vector in DESCRIPTOR_FAULTS:
             instruction = self._guest.instruction()
             operation = instruction.operation
-            if operation in SEGMENT_LOADS:
+            if operation in SEGMENT_LOADS and event.vector is not Vector.UD:
                 return self._segment_load(event, instruction)
-            if event.vector == Vector.GP and self._may_be_emulated(operation):
+            if event.vector == FAULT_OF_PRIVILEGE.get(operation, Vector.GP) and self._may_be_emulated(operation):
                 return self._privileged(event, instruction)
+            if is_no_register(instruction) and self._guest.state.cpl == 0:
+                event = ExceptionRaised(Vector.UD)
         self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event)
         self._reflect(event.vector, event.error_code)
         return Stop.HANDLED
@@ -165,7 +158,7 @@ class Dispatcher:
         """Perform the load on the guest's own descriptors; where that faults too, the guest gets the fault."""
         reason = BY_OPERATION[instruction.operation]
         intervention = Intervention.EMULATED
-        if event.vector == Vector.NP:
+        if event.vector in _FIRST_LOAD:
             reason, intervention = TrapReason.DESCRIPTOR_LOAD, Intervention.HIDDEN
             if instruction.operation is Operation.IRET:
                 reason, intervention = TrapReason.IRET, Intervention.EMULATED
@@ -192,45 +185,23 @@ class Dispatcher:
 
     # ---------------------------------------------------------------------------------------- memory
 
-    def _page_fault(self, event: ExceptionRaised) -> Stop:
-        linear, error = event.cr2 or 0, event.error_code or 0
-        gpa = Gpa(linear)
-        if error & _WRITE and self._shadow.traces(gpa):
-            return self._traced_write(event, gpa)
-        self._note(TrapReason.NO_MEMORY, Intervention.EMULATED, event)
-        what = (
-            "the VMM's linear addresses" if linear >= VMM_LINEAR_BASE else "guest-physical memory that does not exist"
-        )
-        self._log.attempt(ResourceAttempt(self._guest.count, f"{what} at {linear:#x}", Disposition.ABSORBED))
-        access = (
-            Access.FETCH
-            if error & _FETCH or linear == self._fetch_address()
-            else Access.WRITE
-            if error & _WRITE
-            else Access.READ
-        )
+    def _no_memory(self, event: PhysicalAccess) -> Stop:
+        """The VMM's page tables refused an access outside the guest's memory: the bus gives ones and drops writes."""
+        self._note(TrapReason.NO_MEMORY, Intervention.MEMORY, event)
+        if self._log.keeps_attempts:
+            what = "the VMM's linear address" if event.gva >= VMM_LINEAR_BASE else "guest-physical address"
+            resource = f"{what} {event.gva:#x} ({event.access.name.lower()})"
+            self._log.attempt(ResourceAttempt(self._guest.count, resource, Disposition.ABSORBED))
         before = self._guest.count
-        complete(
-            self._guest,
-            self._bus,
-            PhysicalAccess(PhysicalTarget.HOLE, gpa, Gva(linear), access, self._guest.engine.instruction_length),
-        )
+        met = complete_once(self._guest, self._bus, event)
         self._log.emulated_instructions += self._guest.count - before
-        return Stop.HANDLED
+        return Stop.HANDLED if met is None else self.dispatch(met)
 
-    def _fetch_address(self) -> int:
-        state = self._guest.state
-        return (state.rip + state.segment_base(SegmentRegister.CS)) & 0xFFFFFFFF
-
-    def _traced_write(self, event: ExceptionRaised, gpa: Gpa) -> Stop:
-        """Let the one instruction write, then bring the shadows up to date."""
+    def _traced_write(self, event: WatchedWrite) -> Stop:
+        """Let the one instruction write; the shadows follow."""
         self._note(TrapReason.DESCRIPTOR_TABLE_WRITE, Intervention.HIDDEN, event)
-        self._shadow.pause(gpa)
-        try:
-            met = self._real.run(self._guest.count + 1)
-        finally:
-            self._shadow.resume(gpa)
-        return Stop.HANDLED if isinstance(met, LimitReached) else self.dispatch(met)
+        met = self._guest.run_natively()
+        return Stop.HANDLED if met is None else self.dispatch(met)
 
     # ---------------------------------------------------------------------------------------- the rest
 
@@ -246,6 +217,8 @@ class Dispatcher:
         else:
             reason = TrapReason.OUT if event.is_out else TrapReason.IN
         self._note(reason, Intervention.EMULATED, event)
+        if self._log.keeps_attempts and not self._bus.claims_port(event.port, event.size):
+            self._log.unclaimed_port(self._guest.count, event.port, event.size, is_out=event.is_out)
         self._complete_on_guest(event)
         return Stop.HANDLED
 
@@ -280,6 +253,11 @@ class Dispatcher:
         raise EngineError(
             f"{event} cannot happen while a guest runs de-privileged: this is a bug in simvirt, please report it"
         )
+
+
+def is_no_register(instruction: Instruction) -> bool:
+    """Is it MOV to or from a control register that no processor has? #UD, and in rings above 0 #GP on this PC."""
+    return instruction.mnemonic == "mov" and any(isinstance(o, OtherRegisterOperand) for o in instruction.operands)
 
 
 def _as_event(instruction: Instruction) -> Event:
@@ -325,8 +303,8 @@ DISPATCH: Final[dict[type, Callable[..., Stop]]] = {
     ExceptionRaised: Dispatcher._exception,
     SoftwareInterrupt: Dispatcher._software_interrupt,
     PortAccess: Dispatcher._port,
-    PhysicalAccess: Dispatcher._impossible,
-    WatchedWrite: Dispatcher._impossible,
+    PhysicalAccess: Dispatcher._no_memory,
+    WatchedWrite: Dispatcher._traced_write,
     Halt: Dispatcher._impossible,
     Cpuid: Dispatcher._by_hardware,
     ReadTimeStampCounter: Dispatcher._by_hardware,

@@ -10,11 +10,9 @@ from simvirt.machine.state import DescriptorTable, Segment  # noqa: TC001 - deco
 from simvirt.vmm.deprivileged_state import PrivilegedState
 
 if TYPE_CHECKING:
-    from simvirt.machine.cpu import Cpu
     from simvirt.machine.machine import Stop
     from simvirt.machine.pc import BoardBus
     from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
-    from simvirt.vmm.shadow_descriptors import ShadowDescriptors
     from simvirt.vmm.virtual_cpu import VirtualCpu
 
 
@@ -39,19 +37,15 @@ class DeprivilegedSnapshot:
 class DeprivilegedProcessor:
     """The guest's processor: the real one in ring 1 and 3, and a dispatcher for what traps."""
 
-    def __init__(
-        self, real: Cpu, guest: VirtualCpu, dispatcher: Dispatcher, shadow: ShadowDescriptors, bus: BoardBus
-    ) -> None:
-        self.real = real
+    def __init__(self, guest: VirtualCpu, dispatcher: Dispatcher, bus: BoardBus) -> None:
         self.guest = guest
         self._dispatcher = dispatcher
-        self._shadow = shadow
         self._bus = bus
 
     @property
     def count(self) -> int:
         """Guest instructions retired; those that the VMM emulated count like the others."""
-        return self.real.count
+        return self.guest.count
 
     @property
     def interruptible(self) -> bool:
@@ -70,9 +64,9 @@ class DeprivilegedProcessor:
         shadow ends with the next instruction.
         """
         if window and self.guest.state.interrupt_shadow:
-            limit = min(limit, self.real.count + 1)
-        self.real.engine.tsc_base = self._bus.time_offset()
-        return self._dispatcher.dispatch(self.real.run(limit))
+            limit = min(limit, self.guest.count + 1)
+        self.guest.engine.tsc_base = self._bus.time_offset()
+        return self._dispatcher.dispatch(self.guest.run(limit))
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a virtual interrupt through the guest's own IDT."""
@@ -80,7 +74,7 @@ class DeprivilegedProcessor:
 
     def request_stop(self) -> None:
         """Make the current or the next run stop soon."""
-        self.real.request_stop()
+        self.guest.request_stop()
 
     def guest_state(self) -> ArchitecturalState:
         """The guest's own view: f⁻¹ of the real state."""
@@ -90,15 +84,15 @@ class DeprivilegedProcessor:
         """Put the real processor into the state that f maps `state` to, and derive the shadows anew."""
         state.put(self.guest.state)
         self.guest.guest_state.derive_real_control_registers()
-        self._shadow.rebuild()
-        self.real.engine.flush_tlb()
+        self.guest.shadow.rebuild()
+        self.guest.engine.flush_tlb()
 
     def save(self) -> DeprivilegedSnapshot:
         """The processor as a value; the shadows lie in the machine's memory."""
         p = self.guest.guest_state.privileged
         return DeprivilegedSnapshot(
             self.count,
-            self.real.engine.save_image(),
+            self.guest.engine.save_image(),
             p.flags,
             (p.cr0, p.cr2, p.cr3, p.cr4),
             p.gdtr,
@@ -109,10 +103,10 @@ class DeprivilegedProcessor:
 
     def restore(self, state: DeprivilegedSnapshot) -> None:
         """Take up a saved state; the memory that it belongs to is in place already."""
-        self.real.engine.restore_image(state.image)
-        self.real.count = state.count
+        self.guest.engine.restore_image(state.image)
+        self.guest.count = state.count
         self.guest.guest_state.privileged = PrivilegedState(
             state.flags, *state.control, gdtr=state.gdtr, idtr=state.idtr, ldtr=state.ldtr, tr=state.tr
         )
-        self._shadow.take_up()
-        self.real.engine.flush_tlb()
+        self.guest.shadow.take_up()
+        self.guest.engine.flush_tlb()

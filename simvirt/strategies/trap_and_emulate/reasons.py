@@ -25,6 +25,8 @@ class TrapReason(Enum):
     LIDT = "LIDT"
     LLDT = "LLDT"
     LTR = "LTR"
+    CLAC = "CLAC"
+    STAC = "STAC"
     LMSW = "LMSW"
     CLTS = "CLTS"
     MOV_TO_CR = "MOV to CR"
@@ -64,8 +66,11 @@ IOPL_SENSITIVE: Final = frozenset(
 )
 """Instructions that need CPL <= IOPL rather than CPL 0."""
 
-DESCRIPTOR_FAULTS: Final = frozenset({Vector.GP, Vector.NP, Vector.SS, Vector.TS})
-"""What a load of a segment register or a far transfer can raise."""
+DESCRIPTOR_FAULTS: Final = frozenset({Vector.GP, Vector.NP, Vector.SS, Vector.TS, Vector.PF, Vector.UD})
+"""What a load of a segment register, a far transfer or a privileged instruction can raise in rings 1 and 3."""
+
+FAULT_OF_PRIVILEGE: Final = {Operation.CLAC: Vector.UD, Operation.STAC: Vector.UD}
+"""What a privileged instruction raises above CPL 0 where that is not #GP (SDM Vol. 2A "CLAC", 2B "STAC")."""
 
 SEGMENT_LOADS: Final = frozenset(
     {
