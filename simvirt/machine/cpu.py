@@ -170,8 +170,11 @@ class Cpu:
 
         :return: None when it is done, or the event that it met.
         """
-        with self.engine.unintercepted():
-            event = self.run(self.engine.count + 1)
+        engine = self.engine
+        with engine.unintercepted():
+            event = None
+            while event is None:  # a request to stop waits until the instruction is done
+                event = self._event(engine.run(engine.count + 1))
         return None if isinstance(event, LimitReached) else event
 
     def set_debug_register(self, number: int, value: int) -> None:
