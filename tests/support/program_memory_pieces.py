@@ -202,20 +202,34 @@ def straddle(b: Body) -> None:
     """Run code that goes on, or lies, in a page that may have to be mapped first."""
     if not b.in_user and b.rng.random() < 0.7:
         _unmap(b, 25)
-    _call(b, frame.WINDOW_STRADDLE + b.rng.choice(STRADDLING))
+    if (
+        b.features & Feature.FAULTS and b.rng.random() < 0.3
+    ):  # a block that reaches over the boundary, and faults before
+        after = b.a.fresh()
+        b.resume_at(after)
+        b.load(3, frame.WINDOW_STRADDLE + _FAULTING)
+        b.a.emit("ffe3")
+        b.a.label(after)
+    else:
+        _call(b, frame.WINDOW_STRADDLE + b.rng.choice((0xFC0, 0xFD0, 0xFE0)))
 
 
-STRADDLING = (0xFC0, 0xFD0, 0xFE0)
-"""Offsets of the routines in front of the page boundary."""
+_FAULTING = 0xFB0
 
 
-def straddling_code() -> dict[int, bytes]:
-    """Code up to the boundary and over it."""
+def straddling_code(*, cpuid: bool) -> dict[int, bytes]:
+    """Code up to the boundary and over it; `cpuid` puts a CPUID into it."""
     up_to = bytearray(b"\x90" * 0x40)
     up_to[0x00:0x10] = b"\x31\xc9\x42\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x42"
     up_to[0x10:0x20] = b"\xe8\x0b\x00\x00\x00\x42\x05\x01\x02\x03\x04\xeb\x01\xc3\xc3\xc3"
     up_to[0x20:0x40] = b"\x43\x0f\xa2\x90\x43\x43\x43\x43" + b"\x43" * 21 + b"\x05\x11\x22"
-    return {frame.STRADDLE + 0xFC0: bytes(up_to), frame.STRADDLE + 0x1000: b"\x33\x44\x42\xcd\x80\x42\xc3"}
+    if not cpuid:
+        up_to[0x21:0x23] = b"\x90\x90"
+    return {
+        frame.STRADDLE + _FAULTING: b"\x31\xc9\x42\xf7\xf1".ljust(0xFC0 - _FAULTING, b"\x42"),
+        frame.STRADDLE + 0xFC0: bytes(up_to),
+        frame.STRADDLE + 0x1000: b"\x33\x44\x42\xcd\x80\x42\xc3",
+    }
 
 
 @piece(2, Feature.PAGING | Feature.FAULTS)

@@ -33,8 +33,12 @@ class Feature(Flag):
     FAR = auto()
     CALL_GATES = auto()
     PAGING = auto()
+    UNDEFINED_FLAGS = auto()
+    """Instructions that leave a flag undefined for which emulators differ: SHLD and SHRD by more than one bit."""
     UNPRIVILEGED = STRINGS | FAULTS | SELF_MODIFYING | USER
-    EVERYTHING = UNPRIVILEGED | PORTS | TIME | INTERRUPTS | SHADOWS | TRAP_FLAG | FAR | CALL_GATES | PAGING
+    EVERYTHING = (
+        UNPRIVILEGED | PORTS | TIME | INTERRUPTS | SHADOWS | TRAP_FLAG | FAR | CALL_GATES | PAGING | UNDEFINED_FLAGS
+    )
 
 
 NOTHING = Feature(0)
@@ -138,6 +142,7 @@ def plain(b: Body) -> None:
     r, s, k = b.register(), b.register(), rng.randrange(8)
     pair = bytes([0xC0 | s << 3 | r])
     direct = bytes([r << 3 | 5])
+    double_shift = rng.randrange(32) if b.features & Feature.UNDEFINED_FLAGS else 1
     choices: list[Callable[[], object]] = [
         lambda: a.emit(bytes([8 * k + 1]), pair),
         lambda: a.emit(bytes([0x66, 8 * k + 3]), pair),
@@ -157,7 +162,7 @@ def plain(b: Body) -> None:
         lambda: a.emit("0f", bytes([rng.choice((0xB6, 0xB7, 0xBE, 0xBF))]), pair),
         lambda: a.emit(bytes([0xC1, 0xC0 | rng.choice((0, 1, 2, 3, 4, 5, 7)) << 3 | r, rng.randrange(40)])),
         lambda: a.emit(bytes([0xD3, 0xC0 | rng.choice((0, 1, 2, 3, 4, 5, 7)) << 3 | r])),
-        lambda: a.emit("0f", bytes([rng.choice((0xA4, 0xAC))]), pair, bytes([rng.randrange(32)])),
+        lambda: a.emit("0f", bytes([rng.choice((0xA4, 0xAC))]), pair, bytes([double_shift])),
         lambda: a.emit("0faf", pair),
         lambda: a.emit(bytes([0xF7, 0xC0 | rng.choice((2, 3, 4, 5)) << 3 | r])),
         lambda: a.emit(bytes([rng.choice((0x40, 0x48)) + r])),

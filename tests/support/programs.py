@@ -99,7 +99,12 @@ def assemble(
     frame.emit_end(a)
     code = a.finish()
     memory_image = bytearray(frame.END - frame.CODE)
-    contents = {frame.CODE: code} | frame.tables(a) | memory.switched_code() | memory.straddling_code()
+    contents = (
+        {frame.CODE: code}
+        | frame.tables(a)
+        | memory.switched_code()
+        | memory.straddling_code(cpuid=bool(features & Feature.TIME))
+    )
     for page in range(frame.ROUTINE_PAGES - 1):
         for offset in memory.ROUTINE_OFFSETS:
             contents[frame.ROUTINES + 0x1000 * page + offset] = memory.routine(rng.getrandbits(16))
