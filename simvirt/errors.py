@@ -40,15 +40,17 @@ class UnknownNameError(UsageError):
     Traceback (most recent call last):
     ...
     simvirt.errors.UnknownNameError: unknown strategy 'vxt': did you mean 'vtx'? Known: bare-metal, vtx
+
+    `aliases` are other names, which may be the nearest too but are not listed.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> None:
         self.kind = kind
         self.name = name
         self.known = tuple(sorted(known))
-        self.nearest = next(iter(get_close_matches(name, self.known, n=1, cutoff=0.5)), None)
-        hint = f" did you mean '{self.nearest}'?" if self.nearest else ""
-        super().__init__(f"unknown {kind} '{name}':{hint} Known: {', '.join(self.known)}")
+        self.nearest = next(iter(get_close_matches(name.lower(), [*self.known, *aliases], n=1, cutoff=0.5)), None)
+        hint = f"did you mean '{self.nearest}'? Known: " if self.nearest else "it is like none of those there are, "
+        super().__init__(f"unknown {kind} '{name}': {hint}{', '.join(self.known)}")
 
 
 class ImageError(UsageError):

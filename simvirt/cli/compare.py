@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,12 @@ def execute(arguments: Namespace) -> ExitStatus:
             image, strategies, interval=arguments.interval, progress=progress.report, **shared_arguments(arguments)
         )
         _write_traces(listeners, comparison, arguments, image)
+    if not comparison.verdicts:
+        print(
+            f"simvirt: nothing to compare: {comparison.reference} is the reference that strategies are compared with; "
+            f"name another with --strategy, or leave that out for all",
+            file=sys.stderr,
+        )
     if arguments.json:
         print_json(comparison.to_dict())
     elif arguments.quiet:
@@ -64,7 +71,7 @@ def execute(arguments: Namespace) -> ExitStatus:
             print(f"{name}: {verdict.equivalence.value}")
     else:
         print_result(comparison)
-    return report_faults(*comparison.runs)
+    return report_faults(*comparison.runs, traceback=arguments.debug)
 
 
 def _open_traces(

@@ -114,7 +114,12 @@ def _costs() -> list[Row]:
 
 
 def _cost(cost: Cost) -> Row:
-    return {"cycles": cost.cycles, "confidence": cost.confidence.value, "source": cost.source, "measured_on": cost.measured_on or None}
+    return {
+        "cycles": cost.cycles,
+        "confidence": cost.confidence.value,
+        "source": cost.source,
+        "measured_on": cost.measured_on or None,
+    }
 
 
 _COSTS: Final = ("instruction", "vm_exit", "vm_exit_service", "trap")

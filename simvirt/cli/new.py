@@ -28,5 +28,5 @@ def execute(arguments: Namespace) -> ExitStatus:
         print(file)
     folder = files[0].parent
     image = folder / f"{arguments.name}.elf"
-    print(f"\nnext:\n  simvirt build {folder}\n  simvirt run {image}")
+    print(f"\nnext:\n  simvirt build {folder}\n  simvirt run {image}\n  simvirt compare {image}")
     return ExitStatus.OK

@@ -57,7 +57,7 @@ def execute(arguments: Namespace) -> ExitStatus:
                 image, arguments.strategy, trace=listener, progress=progress.report, **shared_arguments(arguments)
             )
     print_run(result, arguments)
-    return report_faults(result)
+    return report_faults(result, traceback=arguments.debug)
 
 
 def print_run(result: Run, arguments: Namespace) -> None:
@@ -70,9 +70,11 @@ def print_run(result: Run, arguments: Namespace) -> None:
         print_result(result)
 
 
-def report_faults(*results: Run) -> ExitStatus:
+def report_faults(*results: Run, traceback: bool = False) -> ExitStatus:
     """Whether the monitor itself has failed in one of the runs, and how; what the guest did is no failure."""
     faults = [(result.strategy, result.error) for result in results if result.error]
     for strategy, fault in faults:
+        if traceback:
+            sys.stderr.write(fault.traceback)
         print(f"simvirt: fault of the monitor under {strategy}: {fault.kind}: {fault.message}", file=sys.stderr)
     return ExitStatus.MONITOR if faults else ExitStatus.OK

@@ -83,11 +83,14 @@ handled:
 _README: Final = Template("""\
 # $name
 
-    simvirt build $source -o $name.elf
-    simvirt run ./$name.elf --strategy bare-metal
-    simvirt compare ./$name.elf
+In the folder above this one:
 
-`$header` is a copy, for reading; the functions that it declares are linked in by `simvirt build`.
+    simvirt build $name
+    simvirt run $name/$name.elf
+    simvirt compare $name/$name.elf
+
+The source is `$source`. `$header` is a copy, for reading; the functions that it declares are linked in by
+`simvirt build`.
 """)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from simvirt.observe.site_table import SiteTable
     from simvirt.strategies.strategy import Strategy
 
+_REPORT_SECONDS: Final = 0.2
 GRACE: Final = 1_000_000
 """A guest that has gone astray gets twice the reference's instructions and this many more to come to an end."""
 
@@ -36,7 +38,8 @@ class Contest:
     """Runs a guest under strategies and judges them.
 
     Args:
-        progress: called at every checkpoint with the instructions of the reference and the host seconds so far.
+        progress: called at every checkpoint, and during the search for a divergence, with the instructions of the
+            reference and the host seconds so far.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Contest:
         self.obstacles = {strategy.info.name: strategy.obstacle(image) for strategy in strategies}
         self.strategies = list(strategies)
         self._stop = StopOnInterrupt()
+        self._began = self._reported = time.perf_counter()
 
     def run(self) -> Comparison:
         """All of it; Ctrl-C ends it with what is known so far."""
@@ -148,4 +152,11 @@ class Contest:
 
     def _pair(self, strategy: Strategy) -> Pair:
         self._stop.watch()
-        return Pair(self._watched(self.reference), self._watched(strategy))
+        return Pair(self._watched(self.reference), self._watched(strategy), self._report_search)
+
+    def _report_search(self, instruction: int) -> None:
+        """Progress of the search for a first divergence, which runs the guest up to it again."""
+        now = time.perf_counter()
+        if self.progress is not None and now - self._reported > _REPORT_SECONDS:
+            self._reported = now
+            self.progress(instruction, now - self._began)

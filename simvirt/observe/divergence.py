@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _STEPPED: Final = 2048
 """An interval of this many instructions is stepped through; a longer one is divided first."""
+_SLICE: Final = 1 << 22
+"""Instructions between two reports of how far the search has come."""
 
 
 _BEFORE_ALL: Final = (
@@ -51,9 +53,10 @@ class Abandoned(Exception):  # noqa: N818 - no error: the user has had enough
 class Pair:
     """Reference and trial side by side, from the same beginning."""
 
-    def __init__(self, reference: Trial, trial: Trial) -> None:
+    def __init__(self, reference: Trial, trial: Trial, progress: Callable[[int], None] | None = None) -> None:
         self.reference = reference
         self.trial = trial
+        self._progress = progress
         self._pages: set[int] = set()
 
     def advance(self, instruction: int) -> None:
@@ -62,10 +65,13 @@ class Pair:
         Raises:
             Abandoned: a run was interrupted.
         """
-        for trial in (self.reference, self.trial):
-            if trial.advance(instruction) is Outcome.INTERRUPTED:
-                raise Abandoned
-            self._pages |= trial.take_dirty_pages()
+        for target in (*range(self.reference.count + _SLICE, instruction, _SLICE), instruction):
+            for trial in (self.reference, self.trial):
+                if trial.advance(target) is Outcome.INTERRUPTED:
+                    raise Abandoned
+                self._pages |= trial.take_dirty_pages()
+            if self._progress is not None:
+                self._progress(self.reference.count)
 
     def take_pages(self) -> set[int]:
         """Pages that either has written since the last call."""

@@ -132,10 +132,12 @@ class RunError:
     Attributes:
         kind: class of the exception.
         message: what it said.
+        traceback: where it was raised, as Python prints it; for people, not in JSON.
     """
 
     kind: str
     message: str
+    traceback: str = field(default="", repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
+import traceback
 import weakref
 from typing import TYPE_CHECKING, Final
 
@@ -96,7 +97,7 @@ class Trial:
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - a strategy may fail in any way; what it did so far stays evidence
-            self.error = RunError(type(error).__name__, str(error))
+            self.error = RunError(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
             self.machine.outcome = Outcome.MONITOR_ERROR
             return Outcome.MONITOR_ERROR
         finally:

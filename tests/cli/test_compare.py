@@ -59,6 +59,14 @@ def test_quiet_is_the_verdicts_alone(simvirt: Simvirt) -> None:
     )
 
 
+def test_the_reference_alone_is_nothing_to_compare(simvirt: Simvirt) -> None:
+    result = simvirt("compare", "hello", "--strategy", "bare-metal", "--json")
+    assert result.status == 0
+    assert result.json()["verdicts"] == {}
+    assert "nothing to compare" in result.err
+    assert "--strategy" in result.err
+
+
 def test_sites(simvirt: Simvirt) -> None:
     result = simvirt("compare", "sensitive")
     assert result.status == 0

@@ -239,6 +239,9 @@ def test_a_strategy_that_fails(simvirt: Simvirt, monkeypatch: pytest.MonkeyPatch
     check_run(run)
     assert run["outcome"] == "monitor-error"
     assert run["error"] == {"kind": "RuntimeError", "message": "the strategy is broken"}
+    debugged = simvirt("run", "hello", "--strategy", "tae", "--quiet", "--debug")
+    assert debugged.err.startswith("Traceback (most recent call last):\n")
+    assert "in fail" in debugged.err
 
 
 class TestTerminal:
