@@ -364,6 +364,11 @@ class Cpu:
         """Can a maskable interrupt be taken now?"""
         return bool(self.state.eflags & _IF) and not self.state.interrupt_shadow
 
+    @property
+    def can_halt(self) -> bool:
+        """Does HLT put the processor to sleep? Not while TF is set: the trap behind it wakes it (SDM Vol. 2A "HLT")."""
+        return not self.state.eflags & _TF
+
     # ---------------------------------------------------------------------------------------- delivery
 
     def raise_exception(self, vector: Vector, error_code: int | None = None, cr2: int | None = None) -> None:

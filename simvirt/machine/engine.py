@@ -36,10 +36,13 @@ from simvirt.machine.native.layout import (
 )
 from simvirt.machine.state import ProcessorState, Segment
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
+from simvirt.x86.cpuid import Feature
 from simvirt.x86.flags import Cr4
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from simvirt.x86.cpuid import CpuModel
 
 NEVER: Final = 1 << 62
 """A limit that no run reaches."""
@@ -116,6 +119,7 @@ ALWAYS_INTERCEPTED: Final = frozenset(
         SvmExit.TR_WRITE,
         SvmExit.RSM,
         SvmExit.INVD,
+        SvmExit.PAUSE,
         SvmExit.WBINVD,
         SvmExit.VMRUN,
         SvmExit.VMMCALL,
@@ -389,6 +393,7 @@ class Engine:
         for code in instructions | ALWAYS_INTERCEPTED:
             mask |= 1 << (code - _INSTRUCTIONS_BASE)
         state.set_word(o.intercept, mask)
+        self._record.pause_native = SvmExit.PAUSE not in instructions
         crs = intercepts.cr_reads | smsw | intercepts.cr_writes << 16
         state.set_word(o.intercept_cr_read, crs | intercepts.dr_reads << 32 | intercepts.dr_writes << 48)
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
@@ -400,13 +405,13 @@ class Engine:
         """
         self.intercept(self.intercepts)
 
-    def set_paging_features(self, *, physical_bits: int, gigabyte_pages: bool) -> None:
-        """What CPUID tells of paging: MAXPHYADDR, from which on entries' bits are reserved, and 1-GByte pages.
+    def follow_paging_features(self, model: CpuModel) -> None:
+        """Walk page tables as this model does: MAXPHYADDR, from which on entries' bits are reserved, and 1-GByte pages.
 
-        `physical_bits` above 40 counts as 40.
+        More than 40 bits count as 40.
         """
-        self._record.max_physical_bits = min(physical_bits, _WIDEST_ADDRESS)
-        self._record.gigabyte_pages = gigabyte_pages
+        self._record.max_physical_bits = min(model.physical_bits, _WIDEST_ADDRESS)
+        self._record.gigabyte_pages = model.has(Feature.PDPE1GB)
         self.flush_tlb()
 
     @property

@@ -77,6 +77,7 @@ class BareProcessor:
         cpu.intercept(Intercepts())
         cpu.engine.set_cpuid(bus.cpu_model.native_leaves())
         cpu.engine.set_native_tsc(0)
+        cpu.engine.follow_paging_features(bus.cpu_model)
 
     @property
     def count(self) -> int:
@@ -104,8 +105,9 @@ class BareProcessor:
             return Stop.WINDOW
         if kind is Interrupted:
             return Stop.INTERRUPTED
+        sleeps = kind is Halt and self.cpu.can_halt
         complete(self.cpu, self.bus, event)
-        return Stop.HALTED if kind is Halt else Stop.HANDLED
+        return Stop.HALTED if sleeps else Stop.HANDLED
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a maskable interrupt through the guest's IDT or IVT."""

@@ -68,8 +68,9 @@ class _BreakingProcessor:
             case SoftwareInterrupt() if self._take():
                 return Stop.HANDLED
             case _:
+                sleeps = isinstance(event, Halt) and cpu.can_halt
                 complete(cpu, bus, event)
-                return Stop.HALTED if isinstance(event, Halt) else Stop.HANDLED
+                return Stop.HALTED if sleeps else Stop.HANDLED
 
     def _take(self) -> bool:
         state = self._below.guest_state()

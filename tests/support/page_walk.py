@@ -40,6 +40,7 @@ class Access:
     ac: bool = False
     pse: bool = True
     pae: bool = False
+    gigabyte_pages: bool = True
 
 
 def _bits(high: int, low: int) -> int:
@@ -154,7 +155,8 @@ def walk_4_level(read: Callable[[int, int], int], cr3: int, va: int, access: Acc
         result.error = error_code(access, present=False, reserved=False)
         return result
     result.used.append((at, 8))
-    if pdpte & above or (pdpte & PS and pdpte & _bits(29, 13)):
+    reserved = _bits(29, 13) if access.gigabyte_pages else PS  # without 1 GiB pages PS itself is reserved
+    if pdpte & above or (pdpte & PS and pdpte & reserved):
         result.error = error_code(access, present=True, reserved=True)
         return result
     if pdpte & PS:

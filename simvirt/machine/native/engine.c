@@ -88,7 +88,7 @@ struct simvirt {
     u64 max_physical_bits, gigabyte_pages;
     /* time */
     u64 count, limit, slice, stepping, window_wanted;
-    u64 tsc_base, tsc_native, cpuid_native;
+    u64 tsc_base, tsc_native, cpuid_native, pause_native;
     u64 cpuid_count;
     struct cpuid_entry cpuid[MAX_CPUID];
     /* the event that simvirt_run returns */
@@ -594,7 +594,7 @@ void simvirt_edge_hook(void *uc, const struct translated *now, const struct tran
 
 /* ------------------------------------------------------------------------------------------------ exits */
 
-enum { SVM_EXCEPTION = 0x40, SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72 };
+enum { SVM_EXCEPTION = 0x40, SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72, SVM_PAUSE = 0x77 };
 #define CPU_INTERRUPT_VIRQ 0x100U
 #define CR4_TSD (1ULL << 2)
 
@@ -617,7 +617,7 @@ static int handled_natively(struct simvirt *s, u32 code) {
         if ((ENV64(s, s->off_env_cr + 32) & CR4_TSD) && CPL(s)) return 0;
         const u64 tsc = s->count + s->tsc_base;
         ENV64(s, 0) = (u32)tsc, ENV64(s, 16) = tsc >> 32;
-    } else {
+    } else if (code != SVM_PAUSE || !s->pause_native) {
         return 0;
     }
     ENV64(s, s->off_env_eip) += s->instruction_length;
@@ -632,6 +632,10 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
     struct simvirt *s = data;
     (void)uc;
     const u32 code = number - 0x100;
+    if (s->event == EVENT_SYSTEM_CALL) {   /* a single step's trap behind it, which has not happened yet */
+        memcpy((void *)(s->env + s->off_env_dr), s->saved_dr, sizeof s->saved_dr);
+        return;
+    }
     if (s->io_pending) {                   /* the debug exception that in_hook or out_hook provoked */
         const u64 after = ENV64(s, s->off_env_eip);
         memcpy((void *)s->env, s->saved_registers, sizeof s->saved_registers);
@@ -698,6 +702,7 @@ void simvirt_out_hook(void *uc, u32 port, int size, u32 value, void *data) {
 
 static void system_call(struct simvirt *s, u64 which) {
     s->system_call = which;
+    memcpy(s->saved_dr, (void *)(s->env + s->off_env_dr), sizeof s->saved_dr);
     s->event = EVENT_SYSTEM_CALL;
     uncount_from(s, linear_pc(s));
     stop(s);

@@ -70,7 +70,7 @@ class SharedRecord(ctypes.Structure):
         *_words("implicit_count"),
         ("implicit_pages", ctypes.c_uint64 * MAX_IMPLICIT),
         *_words("max_physical_bits gigabyte_pages"),
-        *_words("count limit slice stepping window_wanted tsc_base tsc_native cpuid_native cpuid_count"),
+        *_words("count limit slice stepping window_wanted tsc_base tsc_native cpuid_native pause_native cpuid_count"),
         ("cpuid", CpuidWords * MAX_CPUID),
         *_words("event code instruction_length engine_status"),
         *_words("refusal fault_address fault_gpa fault_access fault_error fault_level"),

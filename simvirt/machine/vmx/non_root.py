@@ -106,6 +106,7 @@ class NonRootProcessor:
         self._pending: Event | None = None
         self._injecting = False
         cpu.engine.set_cpuid(())
+        cpu.engine.follow_paging_features(bus.cpu_model)
         vmcs.enter(cpu)
 
     # ---------------------------------------------------------------------------------------- VM entry
@@ -150,13 +151,14 @@ class NonRootProcessor:
             if kind is Interrupted:
                 return HostStop.INTERRUPTED
             reason = None
+            sleeps = kind is Halt and cpu.can_halt
             try:
                 reason = EXITS[kind](operation, event)
             except ProcessorFault as fault:
                 cpu.raise_fault(fault)
             if reason is not None:
                 return reason
-            if kind is Halt:
+            if sleeps:
                 self.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT
                 return HostStop.HALTED
             if self._trap_flag:

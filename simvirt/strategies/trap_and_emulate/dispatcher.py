@@ -180,8 +180,9 @@ class Dispatcher:
         if operation in self._interpreter.operations:
             self._interpret(instruction)
             return Stop.HANDLED
+        sleeps = operation is Operation.HLT and self._guest.can_halt
         self._complete_on_guest(_as_event(instruction))
-        return Stop.HALTED if operation is Operation.HLT else Stop.HANDLED
+        return Stop.HALTED if sleeps else Stop.HANDLED
 
     # ---------------------------------------------------------------------------------------- memory
 

@@ -47,8 +47,9 @@ def cpuid(vcpu: Vcpu) -> None:
 
 def halt(vcpu: Vcpu) -> Stop:
     """HLT: the virtual processor waits for a virtual interrupt."""
+    sleeps = vcpu.cpu.can_halt
     vcpu.advance()
-    return Stop.HALTED
+    return Stop.HALTED if sleeps else Stop.HANDLED
 
 
 def cache(vcpu: Vcpu) -> None:
