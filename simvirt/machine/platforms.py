@@ -39,6 +39,8 @@ class StateOffsets:
     cr: int = 424
     efer: int = 592
     fpregs: int = 624
+    fpcs: int = 754
+    fpds: int = 756
     ft0: int = 784
     sysenter_cs: int = 4800
     sysenter_esp: int = 4808
@@ -96,6 +98,8 @@ class Platform:
     """CPUState.cflags_next_tb"""
     cpu_jump_cache: int
     """CPUState.tb_jmp_cache"""
+    cpu_exit_request: int
+    """CPUState.exit_request"""
     tlb_windows: tuple[int, int, int]
     """CPUTLBDesc.window_begin_ns of the three TLBs, as distances in front of CPUX86State."""
     context_header: int
@@ -114,6 +118,7 @@ LINUX_X86_64: Final = Platform(
     cpu_interrupt_request=0x1C,
     cpu_cflags_next=24,
     cpu_jump_cache=0x138,
+    cpu_exit_request=0x15,
     tlb_windows=(752, 1448, 2144),
     context_header=40,
     # sub eax, 2; cmp eax, 2Bh; ja …  ->  sub eax, 2; cmp eax, 2Bh; nop; jmp …

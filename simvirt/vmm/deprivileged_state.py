@@ -10,8 +10,9 @@ it for the virtual processor unchanged.
 | CPL | 0, 3 | 1, 3 (ring compression: a guest's rings 1 and 2 become its ring 0) |
 | CS, SS selectors | RPL 0 | RPL 1 |
 | segment attributes | DPL 0 | DPL 1 |
+| selectors of the x87 unit's last instruction and operand | RPL 0 | RPL 1 |
 | EFLAGS.IF, IOPL | virtual | 1, 0 |
-| CR0 | virtual | PE, PG, WP, NE and ET set; TS, EM, MP the guest's |
+| CR0 | virtual | PE, PG, WP and ET set; TS, EM, MP and NE the guest's |
 | CR3, CR4 | virtual | the VMM's tables; the guest's SSE and time-stamp controls |
 | GDTR, IDTR, LDTR, TR | virtual | the VMM's |
 """
@@ -42,8 +43,8 @@ _VM: Final = int(Eflags.VM)
 _PE: Final = int(Cr0.PE)
 _DPL_SHIFT: Final = 13
 _DPL_MASK: Final = 3 << _DPL_SHIFT
-_REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.PG)
-_GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.MP)
+_REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.WP | Cr0.PG)
+_GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.MP | Cr0.NE)
 _GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT)
 _SHOWN_BY_REAL_ONES: Final = (0, 4)
 """Control registers of the guest of which the real ones hold a part; its CR2 and CR3 are its own alone."""
@@ -224,6 +225,25 @@ class DeprivilegedState(ProcessorState):
         self.real.set_control_register(4, p.cr4 & _GUEST_CR4)
         self.real.refresh()
 
+    # ---------------------------------------------------------------------------------------- floating point
+
+    @property
+    def floating_point(self) -> bytes:
+        """The x87, MMX and SSE state; the last instruction's CS and operand's segment as the guest believes in them."""
+        return self._with_selectors(self.real.floating_point, _without_ring)
+
+    @floating_point.setter
+    def floating_point(self, value: bytes) -> None:
+        self.real.floating_point = self._with_selectors(value, _with_ring)
+
+    def _with_selectors(self, data: bytes, change: Callable[[int], int]) -> bytes:
+        changed = bytearray(data)
+        for at in (self._o.fpcs - self._o.efer - 8, self._o.fpds - self._o.efer - 8):
+            changed[at] = change(int.from_bytes(changed[at : at + 2], "little")) & 0xFF
+        return bytes(changed)
+
+    # ---------------------------------------------------------------------------------------- the real processor
+
     def set_real_tables(self, gdtr: DescriptorTable, idtr: DescriptorTable, ldtr: Segment, tr: Segment) -> None:
         """Load the real descriptor-table registers with the VMM's tables."""
         real = self.real
@@ -248,6 +268,14 @@ class DeprivilegedState(ProcessorState):
     def cr4(self) -> int:
         """The guest's CR4."""
         return self.privileged.cr4
+
+
+def _without_ring(selector: int) -> int:
+    return selector & ~3 if selector & 3 == GUEST_KERNEL_RING else selector
+
+
+def _with_ring(selector: int) -> int:
+    return selector | GUEST_KERNEL_RING if selector & 3 == 0 and selector else selector
 
 
 def _to_guest_selector(register: int, selector: int) -> int:

@@ -221,6 +221,8 @@ class Twins:
         self.bare, self.deprivileged = (registry.find(name).build(image(), config) for name in _STRATEGIES)
         self._memory = memory
         self._fresh = self.memory(self.bare.machine)
+        self._starts = [machine.save() for machine in self.both]
+        self._floating_point = self.bare.machine.processor.guest_state().floating_point
 
     @property
     def both(self) -> tuple[Machine, Machine]:
@@ -243,11 +245,14 @@ class Twins:
             machine.write_physical(Gpa(0), self._fresh)
 
     def begin(self, code: bytes, state: ArchitecturalState | None = None, at: int = CODE) -> None:
-        """Both at the start of `code`."""
+        """Both at the start of `code`: processors and devices as new but for `state`, the memories as they are."""
         self.write(at, code)
-        for machine in self.both:
+        state = replace(state or start(), floating_point=self._floating_point)
+        for machine, saved in zip(self.both, self._starts, strict=True):
             machine.outcome, machine.halted = None, False
-            machine.processor.set_guest_state(state or start())
+            machine.board.restore(saved.board)
+            machine.processor.restore(saved.processor)
+            machine.processor.set_guest_state(state)
 
     def memory(self, machine: Machine) -> bytes:
         """The guest's memory."""
@@ -274,14 +279,13 @@ class Twins:
     ) -> Divergence | None:
         """Run `code` on both; the first step after which they differ, or None."""
         self.begin(code, state, at)
-        first = [machine.count for machine in self.both]
         for step in range(steps + 1):
             if what := self.difference():
                 return Divergence(step, what)
             if self.bare.machine.outcome is not None or self.bare.machine.halted:
                 break
-            for machine, origin in zip(self.both, first, strict=True):
-                machine.run_to(origin + step + 1)
+            for machine in self.both:
+                machine.run_to(step + 1)
         return None
 
     def run(

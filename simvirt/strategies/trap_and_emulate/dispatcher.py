@@ -59,7 +59,7 @@ from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import iopl
-from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction, OtherRegisterOperand
+from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from simvirt.vmm.interpreter import Interpreter
     from simvirt.vmm.virtual_cpu import VirtualCpu
 
+_NOT_HERE: Final = (Operation.INVALID, Operation.XSETBV)
+"""What is #UD in ring 0: a MOV to CR1, say, or XSETBV while CR4.OSXSAVE is 0, as it always is on this PC."""
 _FIRST_LOAD: Final = (Vector.NP, Vector.PF)
 """The shadow is not present, or its accessed flag is not set yet and its page is read-only."""
 
@@ -141,8 +143,8 @@ class Dispatcher:
                 return self._segment_load(event, instruction)
             if event.vector == FAULT_OF_PRIVILEGE.get(operation, Vector.GP) and self._may_be_emulated(operation):
                 return self._privileged(event, instruction)
-            if is_no_register(instruction) and self._guest.state.cpl == 0:
-                event = ExceptionRaised(Vector.UD)
+            if operation in _NOT_HERE and self._guest.state.cpl == 0:
+                event = ExceptionRaised(Vector.UD)  # the processor looks at the privilege first
         self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event)
         self._reflect(event.vector, event.error_code)
         return Stop.HANDLED
@@ -254,11 +256,6 @@ class Dispatcher:
         raise EngineError(
             f"{event} cannot happen while a guest runs de-privileged: this is a bug in simvirt, please report it"
         )
-
-
-def is_no_register(instruction: Instruction) -> bool:
-    """Is it MOV to or from a control register that no processor has? #UD, and in rings above 0 #GP on this PC."""
-    return instruction.mnemonic == "mov" and any(isinstance(o, OtherRegisterOperand) for o in instruction.operands)
 
 
 def _as_event(instruction: Instruction) -> Event:
