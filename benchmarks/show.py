@@ -17,7 +17,7 @@ def report(found: Report) -> str:
     parts = ["\n".join(f"- {name}: {value}" for name, value in found.host.items())]
     parts += [section_text(section) for section in found.sections]
     missed = [
-        f"- {figure.subject}: {figure.quantity} is {cell(figure)}, wanted {figure.target}" for _, figure in found.missed
+        f"- {figure.subject}: {figure.quantity}: {cell(figure)}, wanted {figure.target}" for _, figure in found.missed
     ]
     parts.append("## Targets missed\n\n" + ("\n".join(missed) or "None."))
     return "\n\n".join(parts) + "\n"
