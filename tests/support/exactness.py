@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 STRATEGIES = ("bare-metal", "trap-and-emulate", "vtx")
 CPU_MODEL = "core2"
-BUDGET = 6_000
-"""Instructions after which a random program is stopped; most end before."""
+BUDGET = 2_500
+"""Instructions after which a random program is stopped; many end before."""
 UNSUPPORTED = {"trap-and-emulate": Feature.PAGING | Feature.CALL_GATES}
 """What a strategy does not run so far."""
 

@@ -32,8 +32,8 @@ def test_a_machine_goes_on_from_a_snapshot_as_if_it_had_not_stopped(
     program = generate(seed, features_for(strategy), pieces)
     uninterrupted = build(program.image(), strategy).machine
     file = tmp_path / "machine"
-    for share in range(1, 60):
-        n = share * 37
+    for share in range(1, 25):
+        n = share * 83
         uninterrupted.run_to(n)
         files.dump(uninterrupted, file, identity(strategy))
         restored = build(generate(0, features_for(strategy)).image(), strategy).machine

@@ -42,13 +42,13 @@ def _leaps(program: Program, strategy: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("seed", range(100, 103))
+@pytest.mark.parametrize("seed", range(100, 102))
 def test_every_instruction_can_be_stopped_at(seed: int, strategy: str) -> None:
     _every_stop(generate(seed, features_for(strategy), pieces=12), strategy)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("seed", range(200, 206))
+@pytest.mark.parametrize("seed", range(200, 204))
 def test_leaps_and_steps_meet_the_same_states(seed: int, strategy: str) -> None:
     _leaps(generate(seed, features_for(strategy)), strategy, seed)
 
@@ -69,7 +69,7 @@ def test_every_instruction_of_many_programs_can_be_stopped_at(first: int, strate
         _every_stop(generate(seed, features_for(strategy), pieces=16), strategy)
 
 
-@pytest.mark.parametrize("seed", range(300, 310))
+@pytest.mark.parametrize("seed", range(300, 306))
 def test_vtx_runs_as_bare_metal_does(seed: int) -> None:
     """A stronger statement: the same states at the same counts under two strategies."""
     program = generate(seed)
