@@ -166,7 +166,7 @@ class FarTransfers:
             state.rip + instruction.length,
         ]
         width = 4 if inner.descriptor.default_size else 2
-        pointer = push(self._cpu.memory, inner.descriptor.base, inner.pointer, width, frame, size)
+        pointer = push(self._cpu.memory, inner.descriptor.base, inner.pointer, frame, width=width, size=size)
         self._enter_code(gate.selector, code, gate.offset, cpl)
         self._loads.commit(SegmentRegister.SS, inner.selector, inner.descriptor)
         state.refresh(cpl=cpl)

@@ -45,10 +45,10 @@ class GuestStack:
         """Write `values` below the stack pointer, the first one highest; the new stack pointer, which is not loaded."""
         state = self._cpu.state
         base = state.segment_base(SegmentRegister.SS)
-        return push(self._cpu.memory, base, self.pointer, self.width, values, size)
+        return push(self._cpu.memory, base, self.pointer, values, width=self.width, size=size)
 
 
-def push(memory: LinearMemory, base: int, pointer: int, width: int, values: Iterable[int], size: int) -> int:
+def push(memory: LinearMemory, base: int, pointer: int, values: Iterable[int], *, width: int, size: int) -> int:
     """Push `values` of `size` bytes each on the stack at `base`; the stack pointer behind them, of `width` bytes."""
     mask = (1 << 8 * width) - 1
     for value in values:
