@@ -18,6 +18,17 @@ def print_json(value: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+def print_figures(result: Run) -> None:
+    """A run without its console, to a terminal, which has seen that while the guest ran."""
+    from rich.console import Console
+
+    from simvirt.cli.table import coloured
+    from simvirt.observe.show import show_figures
+
+    plain = not coloured(sys.stdout)
+    Console(highlight=False, legacy_windows=False, color_system=None if plain else "auto").print(show_figures(result))
+
+
 def print_result(result: Run | Comparison) -> None:
     """A result in colour where colours belong, and as plain text elsewhere, the same on every machine."""
     from simvirt.cli.table import coloured

@@ -25,10 +25,12 @@ class ProgressLine:
         self._what = what
         self._stream = sys.stderr if stream is None else stream
         self._shown = 0
+        self.paused = False
+        """The cursor stands in a line of somebody else's."""
         self.report: Callable[[int, float], None] | None = None if quiet or not self._stream.isatty() else self._report
 
     def _report(self, instructions: int, seconds: float) -> None:
-        if seconds < _PATIENCE_SECONDS:
+        if seconds < _PATIENCE_SECONDS or self.paused:
             return
         speed = instructions / seconds / 1e6
         self.write(f"{self._what}: {instructions:,} instructions in {seconds:.0f} s ({speed:.1f} million a second)")
@@ -42,12 +44,17 @@ class ProgressLine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def clear(self) -> None:
+        """Take the line away."""
         if self._shown:
             self._stream.write("\r" + " " * self._shown + "\r")
             self._stream.flush()
+            self._shown = 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.clear()
 
 
 class WaitingLine:

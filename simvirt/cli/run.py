@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from simvirt.cli.console import LiveConsole
 from simvirt.cli.options import add_shared_options, shared_arguments
-from simvirt.cli.output import print_json, print_result
+from simvirt.cli.output import print_figures, print_json, print_result
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.status import ExitStatus
 from simvirt.cli.tracing import add_trace_options, open_trace
@@ -45,7 +46,7 @@ def execute(arguments: Namespace) -> ExitStatus:
     if arguments.step:
         from simvirt.cli.step import step_through
 
-        result = step_through(image, arguments)
+        result, console_shown = step_through(image, arguments), False
     else:
         from simvirt.observe.session import run
 
@@ -53,17 +54,29 @@ def execute(arguments: Namespace) -> ExitStatus:
             open_trace(arguments, image) as listener,
             ProgressLine(f"{image.name} under {arguments.strategy}", quiet=arguments.quiet) as progress,
         ):
+            console = LiveConsole(progress, wanted=not arguments.json)
             result = run(
-                image, arguments.strategy, trace=listener, progress=progress.report, **shared_arguments(arguments)
+                image,
+                arguments.strategy,
+                trace=listener,
+                progress=progress.report,
+                console=console.put,
+                **shared_arguments(arguments),
             )
-    print_run(result, arguments)
+        console_shown = console.put is not None
+    print_run(result, arguments, console_shown=console_shown)
     return report_faults(result, traceback=arguments.debug)
 
 
-def print_run(result: Run, arguments: Namespace) -> None:
-    """As JSON, as the guest's console alone, or as console and tables."""
+def print_run(result: Run, arguments: Namespace, *, console_shown: bool) -> None:
+    """As JSON, as the guest's console alone, or as console and tables; without the console if that was shown live."""
     if arguments.json:
         print_json(result.to_dict())
+    elif console_shown:
+        if result.console and not arguments.quiet:
+            print("" if result.console.endswith("\n") else "\n")
+        if not arguments.quiet:
+            print_figures(result)
     elif arguments.quiet:
         sys.stdout.write(result.console)
     else:

@@ -27,6 +27,7 @@ _MOST_BYTES: Final = 4096
 _HELP: Final = """\
 Enter, s      the next instruction
 n COUNT       the next COUNT instructions
+u PLACE       until an instruction at PLACE is next, a symbol or an address; Ctrl-C comes back here
 c             to the end of the run; Ctrl-C comes back here
 r             all registers
 x ADDR [LEN]  guest memory in hexadecimal, LEN bytes (64)
@@ -76,6 +77,7 @@ class _Stepper:
             "": self._step,
             "s": self._step,
             "n": self._step,
+            "u": self._until,
             "c": self._continue,
             "r": lambda _words: self._view.print_registers(),
             "x": self._examine,
@@ -127,15 +129,35 @@ class _Stepper:
         del words
         self._advance(self._trial.config.max_instructions)
 
-    def _advance(self, instructions: int) -> None:
+    def _until(self, words: list[str]) -> None:
+        """Steps, since a breakpoint would be seen by a guest that reads its own code."""
+        from simvirt.observe.code import code_bits, linear_address
+
+        if not words:
+            raise ArgumentTypeError("u needs a symbol or an address, for example: u guest_main")
+        symbol = self._trial.image.symbols.address(words[0])
+        place = address(words[0]) if symbol is None else symbol
+
+        def there() -> bool:
+            state = self._trial.machine.processor.guest_state()
+            return linear_address(state, code_bits(state)) == place
+
+        self._advance(self._trial.config.max_instructions, there)
+
+    def _advance(self, instructions: int, there: Callable[[], bool] | None = None) -> None:
+        """Run so many instructions, or one by one until `there` is true behind one of them."""
         from simvirt.observe.interruption import StopOnInterrupt
 
         self._view.remember()
-        self._last_exit.record = None
         trial = self._trial
+        limit = min(trial.count + instructions, trial.config.max_instructions)
         with StopOnInterrupt() as stop:
             stop.watch(trial.machine)
-            trial.advance(min(trial.count + instructions, trial.config.max_instructions))
+            if there is None:
+                trial.advance(limit)
+            else:
+                while trial.advance(trial.count + 1) is None and trial.count < limit and not there():
+                    pass
         if stop.requested:
             trial.machine.resume()
         if not self._over():

@@ -6,8 +6,10 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from simvirt.cli.table import Style, coloured, paint
+from simvirt.machine.fills import Access
 from simvirt.observe.code import code_bits, linear_address, source_at, symbol_at
-from simvirt.x86.addresses import Gpa, Gva
+from simvirt.observe.numbers import counted
+from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, disassemble, instruction_length
 from simvirt.x86.flags import Cr0, Eflags, iopl
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
@@ -39,22 +41,19 @@ class StepView:
         """Changes are marked against the state as it is now."""
         self._before = self._trial.machine.processor.guest_state()
 
-    def print_stop(self, exit_record: ExitRecord | None) -> None:
+    def print_stop(self, last_exit: ExitRecord | None) -> None:
         """Everything, at an instruction that is about to run."""
         trial = self._trial
         state = trial.machine.processor.guest_state()
-        title = f"after {trial.count:,} instructions, {trial.strategy.info.name}, ring {state.cpl}"
+        title = f"after {counted(trial.count, 'instruction')}, {trial.strategy.info.name}, ring {state.cpl}"
         sleeping = "; the processor sleeps (HLT)" if trial.machine.halted else ""
         print(paint(f"── {title}{sleeping} ".ljust(80, "─"), Style.STRONG))
         self._print_console()
         self._print_code(state)
         self._print_main_registers(state)
         self._print_stack(state)
-        if exit_record is not None:
-            cause = exit_record.cause
-            print(
-                f"exit {exit_record.number}  {exit_record.reason.name}: {cause.what}\n    {cause.why} ({cause.source})"
-            )
+        if last_exit is not None:
+            self._print_exit(last_exit)
 
     def print_registers(self) -> None:
         """Every component of the state by the manual's name."""
@@ -78,6 +77,14 @@ class StepView:
             print(f"{gva + offset:08x}  {line.hex(' '):47}  {characters}")
 
     # ------------------------------------------------------------------------------------------------------- the parts
+
+    def _print_exit(self, record: ExitRecord) -> None:
+        """The exit made last; it stands before the instruction after as many as it tells."""
+        cause = record.cause
+        print(
+            f"exit {record.number}  after {counted(record.instruction, 'instruction')}, {record.time_ns:,} ns: "
+            f"{record.reason.name}: {cause.what}\n    {cause.why} ({cause.source})"
+        )
 
     def _print_console(self) -> None:
         console = self._trial.machine.board.console
@@ -147,14 +154,24 @@ class StepView:
     @staticmethod
     def _nothing(state: ArchitecturalState) -> str:
         """Why there is nothing to be read."""
-        return "paging is on: memory is not shown" if state.control[0] & Cr0.PG else "nothing to read here"
+        return "no page is mapped here" if state.control[0] & Cr0.PG else "nothing to read here"
 
     def _read(self, gva: int, size: int) -> bytes:
-        """Guest memory by linear address, without a trace in the guest; empty where it cannot be had."""
-        trial = self._trial
-        if trial.machine.processor.guest_state().control[0] & Cr0.PG:
-            return b""
-        return trial.machine.read_physical(Gpa(gva & _WRAP), size)
+        """Guest memory by linear address, without a trace in the guest; shorter or empty where it cannot be had."""
+        machine = self._trial.machine
+        if not machine.processor.guest_state().control[0] & Cr0.PG:
+            return machine.read_physical(Gpa(gva & _WRAP), size)
+        engine = self._trial.cpu.engine
+        data = bytearray()
+        while len(data) < size:
+            at = gva + len(data)
+            length = min(size - len(data), PAGE_SIZE - (at & PAGE_OFFSET_MASK))
+            # Without `commit` the walk leaves the accessed bits of the page tables as they are.
+            host = engine.translate(at, Access.READ, user=False, commit=False)
+            if host is None:
+                break
+            data += machine.memory.view[host : host + length]
+        return bytes(data)
 
 
 _GENERAL_NAMES: Final = frozenset(

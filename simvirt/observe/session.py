@@ -60,6 +60,7 @@ def run(
     trace: bool | Listener | None = None,
     costs: str = DEFAULT_COSTS,
     progress: Progress | None = None,
+    console: Callable[[int], None] | None = None,
 ) -> Run:
     """Run a guest under one strategy.
 
@@ -73,6 +74,7 @@ def run(
         trace: True keeps every exit with its cause in `Run.exits`; a function is called with each of them instead.
         costs: name of the cost preset that models cycles.
         progress: called now and then with the instructions so far and the host seconds so far.
+        console: called with every byte that the guest prints, as it comes.
 
     Raises:
         UsageError: no such guest, strategy, CPU model or preset, or the guest does not fit.
@@ -86,6 +88,7 @@ def run(
     listener = exits.append if trace is True else trace if callable(trace) else None
     with StopOnInterrupt() as stop:
         trial = Trial(image, chosen, config, listener)
+        trial.machine.board.on_console = console
         stop.watch(trial.machine)
         _drive(trial, progress)
         post_mortem = examine(trial, lambda: _watched(stop, Trial(image, chosen, config)))

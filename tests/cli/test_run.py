@@ -289,10 +289,31 @@ class TestTerminal:
             assert child.returncode == 0
             return seen
 
-        assert b"\x1b[" in output({"NO_COLOR": ""})
+        coloured = output({"NO_COLOR": ""})
+        assert b"\x1b[" in coloured
+        assert coloured.count(b"Hello from ring 0.") == 1
         plain = output({"NO_COLOR": "1"})
         assert b"Hello from ring 0." in plain
         assert b"\x1b" not in plain
+
+    def test_the_console_comes_while_the_guest_runs(self, flat: FlatGuest) -> None:
+        """It prints one character and then never ends."""
+        guest = flat(bytes.fromhex("66baf803 b040 ee b00a ee ebfe"))  # OUT 3F8H: '@', line feed; JMP itself
+        ours, theirs = os.openpty()
+        words = [sys.executable, "-m", "simvirt", "run", guest]
+        with subprocess.Popen(words, stdout=theirs, stderr=subprocess.DEVNULL) as child:
+            os.close(theirs)
+            seen = b""
+            while b"@" not in seen:
+                seen += os.read(ours, 1000)
+            assert child.poll() is None
+            child.send_signal(signal.SIGINT)
+            with suppress(OSError):
+                while piece := os.read(ours, 10_000):
+                    seen += piece
+        os.close(ours)
+        assert seen.count(b"@") == 1
+        assert b"interrupted" in seen
 
 
 def test_as_a_process(process: Process) -> None:

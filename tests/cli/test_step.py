@@ -85,6 +85,48 @@ def test_memory(step: Step) -> None:
     assert "'zz' is not a whole number" in out
 
 
+# Page directory at 0x200000: 4 MiB page 0 maps itself, page 1 (0x400000) maps 0; then paging goes on.
+_PAGING = bytes.fromhex(
+    "c7 05 00 00 20 00 83 00 00 00"  # mov dword [0x200000], 0x83
+    "c7 05 04 00 20 00 83 00 00 00"  # mov dword [0x200004], 0x83
+    "b8 00 00 20 00 0f 22 d8"  # mov eax, 0x200000; mov cr3, eax
+    "b8 10 00 00 00 0f 22 e0"  # mov eax, 0x10 (PSE); mov cr4, eax
+    "0f 20 c0 0d 00 00 00 80 0f 22 c0"  # mov eax, cr0; or eax, 0x80000000; mov cr0, eax
+    "90 f4"  # nop; hlt
+)
+
+
+@pytest.mark.parametrize("strategy", ["bare-metal", "vtx"])
+def test_memory_through_page_tables(step: Step, flat: FlatGuest, strategy: str) -> None:
+    guest = flat(_PAGING, "paging.bin")
+    out = step("n 9\nx 500000 8\nx 200004 4\nx 800000 4\nq\n", "--strategy", strategy, guest=guest).out
+    lines = out.splitlines()
+    assert any(line.startswith("00500000  c7 05 00 00 20 00 83 00") for line in lines)
+    # Only what the guest has touched itself is marked accessed: not the entry that was looked through.
+    assert any(line.startswith("00200004  83 00 00 00") for line in lines)
+    assert "no page is mapped here" in out
+    assert "nop" in _stops(step("n 9\nq\n", "--strategy", strategy, guest=guest))[1]
+
+
+def test_until_a_place(step: Step) -> None:
+    stops = _stops(step("u guest_main\nu 100a00\nu nowhere\nu\nq\n", guest="triple-fault"))
+    assert "guest_main" in stops[1].splitlines()[1]
+    assert "> 00100a00" in stops[2]
+    assert "'nowhere' is not an address" in stops[2]
+    assert "u needs a symbol or an address" in stops[2]
+
+
+def test_the_last_exit_stays_in_view(step: Step) -> None:
+    result = step("n 30\n\nq\n", "--strategy", "trap-and-emulate", guest="hello")
+    exits = [line for line in result.out.splitlines() if line.startswith("exit ")]
+    assert len(exits) == 2
+    assert all(" after " in line and " ns: " in line for line in exits)
+
+
+def test_one_instruction(step: Step) -> None:
+    assert _stops(step("\nq\n"))[1].startswith("1 instruction, ")
+
+
 def test_unknown_commands_and_help(step: Step) -> None:
     out = step("jump\nh\nn\nn x\nq\n").out
     assert "unknown command 'jump'" in out
