@@ -244,6 +244,10 @@ class FarTransfers:
                 state.set_segment(register, Segment(0, 0, 0, 0))
         state.refresh(cpl=cpl)
 
+    def returns_to_virtual_8086(self, instruction: Instruction) -> bool:
+        """Is VM set in the image of EFLAGS that an IRET would load?"""
+        return instruction.operand_size == 32 and bool(self._stack.peek(8, 4) & _VM)
+
     def iret(self, instruction: Instruction) -> None:
         """IRET outside virtual-8086 mode: to the same or an outer privilege level."""
         state = self._cpu.state
@@ -256,7 +260,7 @@ class FarTransfers:
             )
         flags = self._stack.peek(2 * size, size)
         cpl = int(state.cpl)
-        if size == 4 and flags & _VM and cpl == 0:
+        if cpl == 0 and self.returns_to_virtual_8086(instruction):
             raise UnsupportedGuestError(
                 "the guest enters virtual-8086 mode (IRET with VM in the image of EFLAGS), which a VMM that runs it "
                 "de-privileged does not emulate so far: use bare-metal or vtx"

@@ -48,7 +48,7 @@ class Interpreter:
         self._cpu = cpu
         self._loads = SegmentLoads(cpu)
         self._stack = GuestStack(cpu)
-        far = FarTransfers(cpu, self._loads)
+        self._far = far = FarTransfers(cpu, self._loads)
         self._routines: dict[Operation, Callable[[Instruction], None]] = {
             Operation.CLI: self._cli,
             Operation.STI: self._sti,
@@ -80,6 +80,10 @@ class Interpreter:
         :raises UnsupportedGuestError: sound, but not virtualized so far.
         """
         self._routines[instruction.operation](instruction)
+
+    def returns_to_virtual_8086(self, iret: Instruction) -> bool:
+        """Is VM set in the image of EFLAGS that an IRET would load?"""
+        return self._far.returns_to_virtual_8086(iret)
 
     def _require_ring_0(self) -> None:
         if self._cpu.state.cpl:

@@ -17,7 +17,7 @@ from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
 from simvirt.machine.cpu import Cpu
-from simvirt.machine.engine import Intercepts
+from simvirt.machine.engine import Intercepts, SvmExit
 from simvirt.machine.machine import Machine
 from simvirt.machine.memory import HostMemory
 from simvirt.machine.pc import BoardBus, pc_regions
@@ -68,7 +68,7 @@ class TrapAndEmulate:
         """A VM with the guest in its memory, its kernel de-privileged."""
         memory = HostMemory(VMM_RESERVE + config.memory_size)
         real = Cpu(memory)
-        real.intercept(Intercepts(cr_writes=0, dr_writes=0))
+        real.intercept(Intercepts(frozenset({SvmExit.IRET}), cr_writes=0, dr_writes=0))
         space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(VMM_RESERVE))
         board = Board(lambda: real.engine.count)
         bus = BoardBus(board, space, config.cpu_model)
