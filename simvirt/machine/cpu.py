@@ -171,10 +171,11 @@ class Cpu:
         :return: None when it is done, or the event that it met.
         """
         engine = self.engine
+        limit = engine.count + 1
         with engine.unintercepted():
             event = None
             while event is None:  # a request to stop waits until the instruction is done
-                event = self._event(engine.run(engine.count + 1))
+                event = self._event(engine.run(limit))
         return None if isinstance(event, LimitReached) else event
 
     def set_debug_register(self, number: int, value: int) -> None:
