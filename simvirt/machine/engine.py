@@ -206,7 +206,11 @@ class Engine:
     :raises EngineError: the platform or the version of Unicorn is not the verified one.
     """
 
-    def __init__(self, memory: HostMemory) -> None:
+    _verified = False
+
+    def __init__(self, memory: HostMemory, *, verified: bool = False) -> None:
+        if not (Engine._verified or verified):
+            self._verify()
         self.platform = platforms.current()
         self._library = _Library.load(self.platform)
         self.memory = memory
@@ -238,6 +242,14 @@ class Engine:
         self.intercept(Intercepts())
 
     # ---------------------------------------------------------------------------------------- construction
+
+    @classmethod
+    def _verify(cls) -> None:
+        """Once in a process, before anything depends on it, make the self-test."""
+        from simvirt.machine import self_test
+
+        self_test.verify()
+        Engine._verified = True
 
     @staticmethod
     def _create() -> tuple[Any, Any]:
@@ -483,6 +495,19 @@ class Engine:
         words[self._window] = window
         event: int = self._run(self._self)
         return _EVENTS[event]
+
+    def public_register(self, name: str) -> int | tuple[int, ...]:
+        """A register by the manual's name, read through Unicorn's public interface: for comparison with `state`."""
+        from unicorn import x86_const
+
+        value: int | tuple[int, ...] = self._uc.reg_read(getattr(x86_const, f"UC_X86_REG_{name}"))
+        return value
+
+    def write_public_register(self, name: str, value: int) -> None:
+        """Write a register through Unicorn's public interface."""
+        from unicorn import x86_const
+
+        self._uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name}"), value)
 
     @property
     def svm_exit(self) -> int:
