@@ -237,6 +237,14 @@ def call(b: Body) -> None:
 
 
 @piece(1)
+def long_block(b: Body) -> None:
+    """More instructions than fit into one block of translated code, or nearly."""
+    b.a.emit(
+        bytes(b.rng.choice((0x40, 0x42, 0x43, 0x46, 0x90, 0xF8)) for _ in range(b.rng.choice((100, 130, 260, 520))))
+    )
+
+
+@piece(1)
 def jump_to_page_edge(b: Body) -> None:
     """Put the next instructions across a page boundary."""
     a, edge = b.a, b.a.fresh()
@@ -454,8 +462,18 @@ def single_step(b: Body) -> None:
     repeated = string_operation(b) if b.features & Feature.STRINGS and rng.random() < 0.5 else b""
     a.emit("9c 810c24 00010000 9d".replace(" ", ""))
     a.emit(repeated)
+    inside = [plain, plain, branch, loop_by_ecx, call, software_interrupt]
+    if not b.in_user:
+        more = {
+            port: Feature.PORTS,
+            string_port: Feature.PORTS | Feature.STRINGS,
+            time: Feature.TIME,
+            far_call: Feature.FAR,
+        }
+        more |= {divide_error: Feature.FAULTS, undefined_opcode: Feature.FAULTS, protection_fault: Feature.FAULTS}
+        inside += [p for p, needs in more.items() if needs in b.features]
     for _ in range(rng.randint(1, 4)):
-        rng.choice((plain, plain, branch, loop_by_ecx, call, software_interrupt))(b)
+        rng.choice(inside)(b)
     a.emit("9c 812424 fffeffff 9d".replace(" ", ""))
 
 
