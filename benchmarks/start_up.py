@@ -37,6 +37,14 @@ kib = lambda name: int(status[name].split()[0])
 print(json.dumps({{"outcome": run.outcome.value, "resident": kib("VmHWM"), "virtual": kib("VmPeak")}}))
 """
 GIBIBYTE: Final = 1 << 30
+_SPEED: Final = """
+import simvirt
+run = simvirt.run("{guest}", memory="{memory}")
+print(run.measured.host_seconds)
+"""
+_SMALL, _LARGE = "64M", "3G"
+"""A machine of the usual size and the largest that there is: its size must not tell on its speed."""
+_BUSY_GUEST: Final = "bench-dhrystone"
 
 
 def run(plan: Plan) -> Section:
@@ -62,6 +70,7 @@ def run(plan: Plan) -> Section:
         "Each in a process of its own; wall-clock seconds, the least of all rounds. Files are in the system's cache.",
         "Memory: a guest that writes to 62 of its 64 MiB.",
     ]
+    figures += _speed_by_size(plan)
     if Path("/proc/self/status").exists():
         figures += _memory()
     else:
@@ -88,6 +97,16 @@ def _python(code: str) -> str:
     if done.returncode:
         raise WrongEndingError(f"a measured process failed:\n{done.stderr}")
     return done.stdout
+
+
+def _speed_by_size(plan: Plan) -> list[Figure]:
+    guest = _BUSY_GUEST if _BUSY_GUEST in plan.guests else plan.guests[0]
+    timings = in_turns(
+        {size: partial(_printed, _SPEED.format(guest=guest, memory=size)) for size in (_SMALL, _LARGE)}, plan.rounds
+    )
+    ratio, middle = timings[_LARGE].times_as_fast_as(timings[_SMALL])
+    quantity = f"speed of {guest} with {_LARGE} of memory / with {_SMALL}"
+    return [Figure(BARE, quantity, ratio, Unit.RATIO, middle, at_least(0.9))]
 
 
 def _memory() -> list[Figure]:
