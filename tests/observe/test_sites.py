@@ -18,12 +18,10 @@ from tests.observe.faulty import Faulty
 CONFIG = RunConfig("core2", 64 << 20, 0, 10**7)
 
 SILENT = {
-    "sgdt", "sidt", "sldt", "str", "pushf", "popf", "lar", "push_cs", "push_ss", "call_far",
+    "sgdt", "sidt", "sldt", "str", "smsw", "pushf", "popf", "lar", "push_cs", "push_ss", "call_far",
     "call_far_indirect", "mov_from_cs", "mov_from_ss",
 }  # fmt: skip
-"""Sites of `sensitive` that Robin and Irvine (2000) name and that leave something else behind in ring 1.
-
-SMSW reads the processor's CR0 too, of which the low half agrees here with the guest's."""
+"""Sites of `sensitive` that Robin and Irvine (2000) name and that leave something else behind in ring 1."""
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,11 @@ _HIDDEN: Final = {
         "the page is write-protected (traced), CR0.WP is 1: #PF",
         "SDM Vol. 3A §4.6.1",
     ),
+    TrapReason.WAIT: Cause(
+        "WAIT while CR0.TS is 1 and the guest's CR0.MP is 0",
+        "the real CR0.MP is 1, as a host that has an x87 unit keeps it: #NM",
+        "SDM Vol. 3A §2.5, Vol. 2D WAIT/FWAIT",
+    ),
     TrapReason.NO_MEMORY: Cause(
         "an access to an address where the guest has no memory",
         "the VMM's page tables map the guest's memory alone: #PF",

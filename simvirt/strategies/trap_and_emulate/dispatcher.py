@@ -58,7 +58,7 @@ from simvirt.strategies.trap_and_emulate.reasons import (
 from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
 from simvirt.x86.exceptions import Vector
-from simvirt.x86.flags import iopl
+from simvirt.x86.flags import Cr0, iopl
 from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 
 _NOT_HERE: Final = (Operation.INVALID, Operation.XSETBV)
 """What is #UD in ring 0: a MOV to CR1, say, or XSETBV while CR4.OSXSAVE is 0, as it always is on this PC."""
+_MP: Final = int(Cr0.MP)
 _FIRST_LOAD: Final = (Vector.NP, Vector.PF)
 """The shadow is not present, or its accessed flag is not set yet and its page is read-only."""
 
@@ -145,9 +146,27 @@ class Dispatcher:
                 return self._privileged(event, instruction)
             if operation in _NOT_HERE and self._guest.state.cpl == 0:
                 event = ExceptionRaised(Vector.UD)  # the processor looks at the privilege first
+        if (
+            event.vector == Vector.NM
+            and self._guest.instruction().mnemonic == "wait"
+            and not self._guest.state.cr0 & _MP
+        ):
+            return self._wait(event)
         self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event)
         self._reflect(event.vector, event.error_code)
         return Stop.HANDLED
+
+    def _wait(self, event: ExceptionRaised) -> Stop:
+        """WAIT heeds TS only while MP is set: it runs alone with the guest's MP."""
+        self._note(TrapReason.WAIT, Intervention.HIDDEN, event)
+        state = self._guest.guest_state
+        state.real.set_control_register(0, state.real.cr0 & ~_MP)
+        state.real.refresh()
+        try:
+            met = self._guest.run_natively()
+        finally:
+            state.derive_real_control_registers()
+        return Stop.HANDLED if met is None else self.dispatch(met)
 
     def _may_be_emulated(self, operation: Operation) -> bool:
         """Would the guest's own machine have let it run at the guest's privilege?"""

@@ -53,6 +53,7 @@ class TrapReason(Enum):
     EXCEPTION = "exception of the guest"
     DESCRIPTOR_LOAD = "first load of a descriptor"
     DESCRIPTOR_TABLE_WRITE = "write to a traced descriptor table"
+    WAIT = "WAIT that the guest's CR0.MP lets pass"
     NO_MEMORY = "access where the guest has no memory"
 
 
