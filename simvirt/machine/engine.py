@@ -577,8 +577,8 @@ class Engine:
         flags = self.memory.page_flags
         if first == last:
             old = int(flags[first])
-            flags[first] = old | PageFlag.DIRTY
-            executed = bool(old & PageFlag.EXECUTED)
+            flags[first] = old | _DIRTY
+            executed = bool(old & _EXECUTED)
         else:
             executed = bool((flags[first : last + 1] & int(PageFlag.EXECUTED)).any())
             flags[first : last + 1] |= int(PageFlag.DIRTY)
@@ -670,6 +670,7 @@ class Engine:
 
 
 _SUPERVISOR, _USER, _SUPERVISOR_IMPLICIT = range(3)  # engine.c's enum privilege
+_DIRTY, _EXECUTED = int(PageFlag.DIRTY), int(PageFlag.EXECUTED)
 _EVENTS: Final = tuple(NativeEvent)
 _CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine_status")
 _REFUSAL, _FAULT_ADDRESS, _FAULT_GPA = word("refusal"), word("fault_address"), word("fault_gpa")

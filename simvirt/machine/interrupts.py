@@ -52,6 +52,7 @@ class Interruption:
 _CLEARED_BY_REAL_MODE: Final = int(Eflags.IF | Eflags.TF | Eflags.AC)
 _CLEARED_BY_GATE: Final = int(Eflags.TF | Eflags.NT | Eflags.RF | Eflags.VM)
 _IF: Final = int(Eflags.IF)
+_VM: Final = int(Eflags.VM)
 _RF: Final = int(Eflags.RF)
 _USER_LEVEL: Final = 3
 _DPL_SHIFT: Final = 13
@@ -99,14 +100,18 @@ def _deliver_in_real_mode(state: ProcessorState, memory: LinearMemory, what: Int
 
 def _check_gate(state: ProcessorState, gate: GateDescriptor | None, what: Interruption) -> GateDescriptor:
     """The checks on the IDT entry that both protected modes share."""
-    code = SelectorErrorCode.for_vector(what.vector, external=what.external).encode()
     if gate is None or not (gate.is_interrupt_gate or gate.is_trap_gate):
-        raise ProcessorFault(Vector.GP, code)
+        raise ProcessorFault(Vector.GP, _gate_error_code(what))
     if what.source is Source.SOFTWARE and gate.dpl < state.cpl:
-        raise ProcessorFault(Vector.GP, code)
+        raise ProcessorFault(Vector.GP, _gate_error_code(what))
     if not gate.present:
-        raise ProcessorFault(Vector.NP, code)
+        raise ProcessorFault(Vector.NP, _gate_error_code(what))
     return gate
+
+
+def _gate_error_code(what: Interruption) -> int:
+    """The error code that names the IDT entry of `what`."""
+    return SelectorErrorCode.for_vector(what.vector, external=what.external).encode()
 
 
 def _handler_segment(state: ProcessorState, memory: LinearMemory, selector: int, what: Interruption) -> Descriptor:
@@ -129,7 +134,7 @@ def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what
     code = _handler_segment(state, memory, gate.selector, what)
     cpl = state.cpl
     eflags = state.eflags
-    virtual_8086 = bool(eflags & int(Eflags.VM))
+    virtual_8086 = bool(eflags & _VM)
     inner = not code.conforming and code.dpl < cpl
     if virtual_8086 and (not inner or code.dpl != 0):
         raise general_protection(gate.selector, external=what.external)

@@ -39,11 +39,18 @@ class LinearMemory:
         while done < size:
             address = gva + done
             length = min(size - done, PAGE_SIZE - (address & PAGE_OFFSET_MASK))
-            host = self._engine.translate(address, access, user=user, commit=True, explicit=explicit)
-            if host is None:
-                self._raise_refused(address)
-            yield host, done, length
+            yield self._translate(address, access, user=user, explicit=explicit), done, length
             done += length
+
+    def _translate(self, gva: int, access: Access, *, user: bool, explicit: bool) -> Hpa | None:
+        """Where an address lies in host memory; None where there is no memory.
+
+        :raises ProcessorFault: #PF, #GP(0).
+        """
+        host = self._engine.translate(gva, access, user=user, commit=True, explicit=explicit)
+        if host is None:
+            self._raise_refused(gva)
+        return host
 
     def _raise_refused(self, address: int) -> None:
         """Raise the exception that the last refused translation calls for; none where there merely is no memory."""
@@ -59,11 +66,14 @@ class LinearMemory:
 
         :raises ProcessorFault: #PF, #GP(0) at an address that is not canonical.
         """
+        if (gva & PAGE_OFFSET_MASK) + size <= PAGE_SIZE:  # in one page, as nearly all accesses are
+            host = self._translate(gva, Access.READ, user=user, explicit=explicit)
+            return b"\xff" * size if host is None else bytes(self._view[host : host + size])
         parts = [
             b"\xff" * length if host is None else bytes(self._view[host : host + length])
             for host, _, length in self._pieces(gva, size, Access.READ, user=user, explicit=explicit)
         ]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def read_integer(self, gva: int, size: int, *, user: bool = False, explicit: bool = False) -> int:
         """A little-endian integer of `size` bytes.
@@ -77,6 +87,12 @@ class LinearMemory:
 
         :raises ProcessorFault: #PF, #GP(0).
         """
+        if (gva & PAGE_OFFSET_MASK) + len(data) <= PAGE_SIZE:
+            host = self._translate(gva, Access.WRITE, user=user, explicit=explicit)
+            if host is not None:
+                self._view[host : host + len(data)] = data
+                self._engine.written(host, len(data))
+            return
         pieces = list(self._pieces(gva, len(data), Access.WRITE, user=user, explicit=explicit))
         for host, offset, length in pieces:
             if host is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.x86.flags import iopl
+from simvirt.x86.flags import Eflags, iopl
 from simvirt.x86.tss import Tss32
 
 if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
 
+_VM: Final = int(Eflags.VM)
 _TSS_16_TYPES: Final = (1, 3)
 
 
@@ -21,9 +22,8 @@ def io_allowed(cpu: Cpu, port: int, size: int) -> bool:
     :raises ProcessorFault: #PF while the bitmap is read.
     """
     state = cpu.state
-    if not state.protected_mode:
-        return True
-    if not state.virtual_8086_mode and state.cpl <= iopl(state.eflags):
+    eflags = state.eflags
+    if not eflags & _VM and state.cpl <= iopl(eflags):  # real mode too, where CPL is 0
         return True
     return bitmap_allows(cpu, port, size)
 

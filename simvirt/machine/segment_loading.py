@@ -6,6 +6,7 @@ itself. Sources: SDM Vol. 3A §3.4.5 (descriptors), §5.5 (privilege checks), §
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from simvirt.machine.faults import general_protection, not_present
@@ -52,6 +53,7 @@ def mark_accessed(state: ProcessorState, memory: LinearMemory, selector: int, de
         memory.write_integer(address + 5, 1, descriptor.flags >> 8 & 0xFF | _ACCESSED)
 
 
+@lru_cache(maxsize=4096)
 def accessed(segment: Segment) -> Segment:
     """`segment` with the accessed flag set in its hidden part."""
     return Segment(segment.selector, segment.base, segment.limit, segment.flags | _ACCESSED << 8)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from simvirt.x86.flags import Cr0, Cr4, Efer, Eflags
@@ -25,9 +26,21 @@ if TYPE_CHECKING:
 _ARITHMETIC: Final = int(Eflags.ARITHMETIC)
 _CR0_PE: Final = int(Cr0.PE)
 _VM: Final = int(Eflags.VM)
+_IF: Final = int(Eflags.IF)
+_DF: Final = int(Eflags.DF)
+
+_RINGS: Final = tuple(Ring)
+_CR4_OSFXSR: Final = int(Cr4.OSFXSR)
+_CR4_SMAP: Final = int(Cr4.SMAP)
+_LMA_ACTIVE: Final = int(Efer.LMA)
 
 _SIX_ZEROS: Final = bytes(6)
 _SIXTEEN_ZEROS: Final = bytes(16)
+
+# Where a segment register lies in the array of them, in doublewords.
+_CS_WORDS, _SS_WORDS, _DS_WORDS = (
+    6 * int(register) for register in (SegmentRegister.CS, SegmentRegister.SS, SegmentRegister.DS)
+)
 
 # Bits of the engine's hflags (QEMU's target/i386/cpu.h).
 _INHIBIT_IRQ: Final = 1 << 3
@@ -58,6 +71,7 @@ class Segment:
     """The attributes as they stand in a descriptor's high doubleword (`HIDDEN_FLAGS_MASK`)."""
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def from_descriptor(cls, selector: int, descriptor: Descriptor) -> Segment:
         """What loading `selector` with `descriptor` leaves in the register."""
         return cls(selector, descriptor.base, descriptor.limit & 0xFFFFFFFF, descriptor.flags & HIDDEN_FLAGS_MASK)
@@ -171,24 +185,24 @@ class ProcessorState:
         o = self._o
         self._q[self._eflags] = value | 2
         self._q[o.cc_src // 8] = value & _ARITHMETIC
-        self._d[o.df // 4] = 0xFFFFFFFF if value & int(Eflags.DF) else 1
+        self._d[o.df // 4] = 0xFFFFFFFF if value & _DF else 1
 
     @property
     def interrupt_flag(self) -> bool:
         """EFLAGS.IF: are maskable interrupts enabled?"""
-        return bool(self._q[self._eflags] & int(Eflags.IF))
+        return bool(self._q[self._eflags] & _IF)
 
     @interrupt_flag.setter
     def interrupt_flag(self, value: bool) -> None:
         flags = self._q[self._eflags]
-        self._q[self._eflags] = flags | int(Eflags.IF) if value else flags & ~int(Eflags.IF)
+        self._q[self._eflags] = flags | _IF if value else flags & ~_IF
 
     # ---------------------------------------------------------------------------------------- privilege and mode
 
     @property
     def cpl(self) -> Ring:
         """Current privilege level (SDM Vol. 3A §5.5)."""
-        return Ring(self._d[self._hflags] & 3)
+        return _RINGS[self._d[self._hflags] & 3]
 
     @property
     def interrupt_shadow(self) -> bool:
@@ -213,7 +227,7 @@ class ProcessorState:
     @property
     def long_mode(self) -> bool:
         """IA32_EFER.LMA: IA-32e mode is active."""
-        return bool(self.efer & int(Efer.LMA))
+        return bool(self._q[self._o.efer // 8] & _LMA_ACTIVE)
 
     @property
     def code_64(self) -> bool:
@@ -236,8 +250,8 @@ class ProcessorState:
         cr0 = self.cr0
         o = self._o
         flags_at = o.segments // 4 + 5
-        cs_flags = self._d[flags_at + 6 * SegmentRegister.CS]
-        ss_flags = self._d[flags_at + 6 * SegmentRegister.SS]
+        cs_flags = self._d[flags_at + _CS_WORDS]
+        ss_flags = self._d[flags_at + _SS_WORDS]
         protected = bool(cr0 & _CR0_PE)
         virtual_8086 = bool(eflags & _VM)
         level = 0 if not protected else 3 if virtual_8086 else old & 3 if cpl is None else cpl
@@ -246,9 +260,9 @@ class ProcessorState:
         if protected:
             new |= _PE
         cr4 = self.cr4
-        if cr4 & int(Cr4.OSFXSR):
+        if cr4 & _CR4_OSFXSR:
             new |= _OSFXSR
-        if cr4 & int(Cr4.SMAP):
+        if cr4 & _CR4_SMAP:
             new |= _SMAP
         long_mode = self.long_mode
         if long_mode:
@@ -265,7 +279,7 @@ class ProcessorState:
             else:
                 base_at = o.segments // 8 + 1
                 q = self._q
-                if q[base_at] | q[base_at + 3 * SegmentRegister.SS] | q[base_at + 3 * SegmentRegister.DS]:
+                if q[base_at] | q[base_at + _SS_WORDS // 2] | q[base_at + _DS_WORDS // 2]:
                     new |= _ADDSEG
         self._d[self._hflags] = new
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simvirt.machine.linear_memory import LinearMemory
-from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa, Hpa
+from simvirt.x86.addresses import Gpa, Hpa
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from simvirt.machine.engine import Engine
     from simvirt.machine.fills import Access
@@ -30,16 +30,9 @@ class GuestMemory(LinearMemory):
         self._space = space
         self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
 
-    def _pieces(
-        self, gva: int, size: int, access: Access, *, user: bool, explicit: bool
-    ) -> Iterator[tuple[Hpa | None, int, int]]:
+    def _translate(self, gva: int, access: Access, *, user: bool, explicit: bool) -> Hpa | None:
         del access, user, explicit
-        done = 0
-        while done < size:
-            gpa = Gpa((gva + done) & 0xFFFFFFFF)
-            length = min(size - done, PAGE_SIZE - (gpa & PAGE_OFFSET_MASK))
-            yield self._space.host(gpa), done, length
-            done += length
+        return self._space.host(Gpa(gva & 0xFFFFFFFF))
 
     def write(self, gva: int, data: bytes, *, user: bool = False, explicit: bool = False) -> None:
         """Write for the guest, and tell `on_write`; what lies outside the guest's memory is dropped."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from simvirt.x86.registers import Ring
@@ -168,6 +169,7 @@ class Descriptor:
         )
 
     @classmethod
+    @lru_cache(maxsize=4096)  # a machine has few, and reads them at every delivery
     def from_bytes(cls, data: bytes) -> Descriptor:
         """From its 8 bytes, or the 16 of a system descriptor of IA-32e mode.
 
@@ -344,6 +346,7 @@ class GateDescriptor:
         return cls(gate.kind, gate.selector, gate.offset | upper << 32, gate.dpl, gate.present, 0, ist)
 
     @classmethod
+    @lru_cache(maxsize=4096)  # as for `Descriptor`
     def from_bytes(cls, data: bytes) -> GateDescriptor | None:
         """From its 8 bytes, or the 16 of IA-32e mode; None if they are no gate.
 
@@ -375,12 +378,12 @@ class GateDescriptor:
     @property
     def is_interrupt_gate(self) -> bool:
         """Entering through it clears IF; a trap gate leaves IF as it is (SDM Vol. 3A §6.12.1.3)."""
-        return self.kind in (SystemDescriptorType.INTERRUPT_GATE_16, SystemDescriptorType.INTERRUPT_GATE_32)
+        return self.kind & 7 == SystemDescriptorType.INTERRUPT_GATE_16  # bit 3 tells the size
 
     @property
     def is_trap_gate(self) -> bool:
         """A trap gate of either size."""
-        return self.kind in (SystemDescriptorType.TRAP_GATE_16, SystemDescriptorType.TRAP_GATE_32)
+        return self.kind & 7 == SystemDescriptorType.TRAP_GATE_16
 
     @property
     def is_task_gate(self) -> bool:

@@ -501,13 +501,15 @@ void simvirt_block_hook(void *uc, u64 pc, u32 size, void *data) {
  *
  * A call site that does not look exactly like this, on another host or in another version, stays as it is: that costs speed alone. */
 #if defined(__x86_64__)
-enum { RDI = 7, RSI = 6, RDX = 2, RCX = 1, SEARCHED = 32, LONGEST = 80, COUNT_BYTES = 20, NUMBER_BEFORE_RETURN = 11 };
+enum { RDI = 7, RSI = 6, RDX = 2, RCX = 1, SEARCHED = 32, LONGEST = 80, COUNT_BYTES = 15, NUMBER_BEFORE_CALL = 6, NEAR_CALL = 0xe8 };
 
 static __attribute__((used)) void block_due(u64 a, u64 b, u64 c, int64_t *remaining) {
     (void)a, (void)b, (void)c;
     struct simvirt *s = (struct simvirt *)((u8 *)remaining - offsetof(struct simvirt, remaining));
     u32 number;
-    memcpy(&number, (const u8 *)__builtin_return_address(0) - NUMBER_BEFORE_RETURN, sizeof number);
+    const u8 *after = __builtin_return_address(0);
+    const u8 *call = after[-5] == NEAR_CALL ? after - 5 : after - 6;
+    memcpy(&number, call - NUMBER_BEFORE_CALL, sizeof number);
     const struct block *block = s->blocks[number];
     *remaining += block->icount;
     if (!s->stopping) count_block(s, block, number);
@@ -539,10 +541,18 @@ static const u8 *after_load(const u8 *at, int reg, u64 wanted) {
     return value == wanted ? at : NULL;
 }
 
-/* Steps over a call, of `function` unless that is NULL. */
+/* Steps over a call, of `function` unless that is NULL: a near one, or one through a constant behind the block's code. */
 static const u8 *after_call(const u8 *at, const void *function) {
-    if (!at || at[0] != 0xe8 || (function && at + 5 + displacement(at + 1) != (const u8 *)function)) return NULL;
-    return at + 5;
+    const u8 *target;
+    if (!at) return NULL;
+    if (at[0] == NEAR_CALL) {
+        target = at + 5 + displacement(at + 1), at += 5;
+    } else if (at[0] == 0xff && at[1] == 0x15) {
+        memcpy(&target, at + 6 + displacement(at + 2), sizeof target), at += 6;
+    } else {
+        return NULL;
+    }
+    return !function || target == (const u8 *)function ? at : NULL;
 }
 
 static u8 *put(u8 *to, const void *bytes, size_t n) { return (u8 *)memcpy(to, bytes, n) + n; }
@@ -561,18 +571,23 @@ static void count_in_line(struct simvirt *s, const struct block *b) {
     const u64 remaining = (u64)&s->remaining;
     const int64_t near = (int64_t)(remaining - (u64)(at + 7));
     const int load = fits(near) ? 7 : 10;
-    u8 *const slow = at + load + COUNT_BYTES - 5;
+    u8 *const slow = at + load + COUNT_BYTES;
     const int64_t due = (const u8 *)block_due - (slow + 5);
-    if (slow + 5 > first || !fits(due)) return;
+    u8 *const constant = first[-5] == NEAR_CALL ? NULL : (u8 *)first + displacement(first - 4);   /* that of the far call */
+    if (!fits(due) && !constant) return;
+    const int64_t due_constant = constant - (slow + 6);
+    if (slow + (fits(due) ? 5 : 6) > first) return;
     if (s->next_block < FIRST_NUMBER || s->next_block >= MAX_BLOCKS) s->next_block = FIRST_NUMBER;
     const u32 number = s->next_block++;
-    const int32_t near32 = (int32_t)near, due32 = (int32_t)due;
+    const int32_t near32 = (int32_t)near, due32 = (int32_t)(fits(due) ? due : due_constant);
+    const void *const handler = (const void *)block_due;
     const u8 icount = (u8)b->icount, skip = (u8)(behind - slow);
     at = load == 7 ? put(put(at, "\x48\x8d\x0d", 3), &near32, 4) : put(put(at, "\x48\xb9", 2), &remaining, 8);
     at = put(put(at, "\x48\x83\x29", 3), &icount, 1);
     at = put(put(put(at, "\x7c\x09", 2), "\xc7\x41\x08", 3), &number, 4);
     at = put(put(at, "\xeb", 1), &skip, 1);
-    at = put(put(at, "\xe8", 1), &due32, 4);
+    if (!fits(due)) memcpy(constant, &handler, sizeof handler);
+    at = put(fits(due) ? put(at, "\xe8", 1) : put(at, "\xff\x15", 2), &due32, 4);
     memset(at, 0x90, (size_t)(first - at));
     s->blocks[number] = b;
     s->inlined_blocks++;
