@@ -34,7 +34,8 @@ _WRITABLE_BY_IRET: Final = int(
     Eflags.ARITHMETIC | Eflags.TF | Eflags.DF | Eflags.NT | Eflags.RF | Eflags.AC | Eflags.ID
 )
 _DATA_SEGMENTS: Final = (SegmentRegister.ES, SegmentRegister.DS, SegmentRegister.FS, SegmentRegister.GS)
-_CODE_OR_DATA: Final = 0x1000
+_KEEP_NULL: Final = (SegmentRegister.FS, SegmentRegister.GS)
+"""The engine leaves these as they are when they are null, with the RPL that they have."""
 _CONFORMING_CODE: Final = 0xC00
 _FLAT_CODE: Final = 0x00CFFB00
 _FLAT_DATA: Final = 0x00CFF300
@@ -240,6 +241,8 @@ class FarTransfers:
         self._stack.set_pointer(pointer)
         for register in _DATA_SEGMENTS:
             segment = state.segment(register)
+            if register in _KEEP_NULL and Selector(segment.selector).is_null:
+                continue
             if segment.dpl < cpl and segment.flags & _CONFORMING_CODE != _CONFORMING_CODE:
                 state.set_segment(register, Segment(0, 0, 0, 0))
         state.refresh(cpl=cpl)

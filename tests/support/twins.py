@@ -4,7 +4,7 @@ The guest is a page of descriptor tables, handlers that halt, and a few bytes of
 in the processor state that it is about, without code that would bring it there::
 
     twins = Twins()
-    twins.run(code("fa ; cli"))     # asserts that nothing differs after any instruction
+    twins.run(code("fa ; cli"))  # asserts that nothing differs after any instruction
 
 What may differ, because on a processor without VT-x it leaks, is for the tests that are about the leaks.
 """
@@ -23,6 +23,7 @@ from simvirt.machine.machine import Machine, Outcome
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.strategies import registry
 from simvirt.strategies.strategy import MachineConfig, Virtualized
+from simvirt.vmm.virtual_cpu import VirtualCpu
 from simvirt.x86.addresses import Gpa
 from simvirt.x86.cpuid import find_cpu_model
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
@@ -38,6 +39,8 @@ HANDLERS: Final = 0x4_0000
 HOLE, VMM = 0xB_0000, 0xFFC0_0000
 BASE_16: Final = 0x1_0000
 """Base of the segments of 16-bit code and stack."""
+ENTRY_16: Final = 0xFF00
+"""Offset in them that the 16-bit call gate leads to: HLT."""
 IO_MAP: Final = b"\xff" * 8 + bytes(8) + b"\xff" * 0x80
 """The user may use ports 40H to 7FH."""
 GDT_ENTRIES: Final = 48
@@ -69,7 +72,7 @@ DESCRIPTORS: Final = {
     ABSENT_DATA: t.segment(t.DATA_R0 & 0x7F),
     GATE_INNER: t.gate(t.CALL_GATE_32, CS0, HANDLERS, 3),
     GATE_PARAMETERS: t.gate(t.CALL_GATE_32, CS0, HANDLERS, 3, parameters=3),
-    GATE_16: t.gate(0x4, CS16, 0x40, 3, parameters=2),
+    GATE_16: t.gate(0x4, CS16, ENTRY_16, 3, parameters=2),
     GATE_KERNEL: t.gate(t.CALL_GATE_32, CS0, HANDLERS, 0),
     GATE_ABSENT: t.gate(t.CALL_GATE_32, CS0, HANDLERS, 3, present=False),
     GATE_TO_DATA: t.gate(t.CALL_GATE_32, DS0, HANDLERS, 3),
@@ -121,6 +124,7 @@ def contents() -> dict[int, bytes]:
         TSS: tss,
         TSS_16: t.tss_16(INNER_STACK & 0xFFFF, DS16),
         LDT: descriptors(LOCAL_DESCRIPTORS, 8),
+        BASE_16 + ENTRY_16: b"\xf4",
         HANDLERS: b"\xf4".ljust(16, b"\x90") * 256,
     }
 
@@ -234,24 +238,38 @@ class Twins:
         """The de-privileged one with its exit log."""
         return self.deprivileged
 
+    @property
+    def virtual_cpu(self) -> VirtualCpu:
+        """The de-privileged guest's processor under its own type."""
+        cpu = self.deprivileged.cpu
+        assert isinstance(cpu, VirtualCpu)
+        return cpu
+
     def write(self, address: int, data: bytes) -> None:
         """Write both memories as a loader does; a new `begin` has to follow where tables change."""
         for machine in self.both:
             machine.write_physical(Gpa(address), data)
 
     def renew(self) -> None:
-        """Both memories as they were built."""
+        """Both memories as they were built, the exit log empty."""
         for machine in self.both:
             machine.write_physical(Gpa(0), self._fresh)
+        log = self.deprivileged.log
+        for part in (log.counts, log.interventions, log.hidden, log.attempts):
+            part.clear()
+        log.total = log.emulated_instructions = 0
+        log.listener = None
 
     def begin(self, code: bytes, state: ArchitecturalState | None = None, at: int = CODE) -> None:
         """Both at the start of `code`: processors and devices as new but for `state`, the memories as they are."""
         self.write(at, code)
         state = replace(state or start(), floating_point=self._floating_point)
-        for machine, saved in zip(self.both, self._starts, strict=True):
+        for virtualized, saved in zip((self.bare, self.deprivileged), self._starts, strict=True):
+            machine = virtualized.machine
             machine.outcome, machine.halted = None, False
             machine.board.restore(saved.board)
-            machine.processor.restore(saved.processor)
+            virtualized.cpu.engine.restore_image(saved.processor.image)
+            virtualized.cpu.count = 0
             machine.processor.set_guest_state(state)
 
     def memory(self, machine: Machine) -> bytes:
@@ -282,7 +300,7 @@ class Twins:
         for step in range(steps + 1):
             if what := self.difference():
                 return Divergence(step, what)
-            if self.bare.machine.outcome is not None or self.bare.machine.halted:
+            if step == steps or self.bare.machine.outcome is not None or self.bare.machine.halted:
                 break
             for machine in self.both:
                 machine.run_to(step + 1)
