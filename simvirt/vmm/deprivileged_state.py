@@ -13,7 +13,7 @@ it for the virtual processor unchanged.
 | selectors of the x87 unit's last instruction and operand | RPL 0 | RPL 1 |
 | EFLAGS.IF, IOPL | virtual | 1, 0 |
 | CR0 | virtual | PE, PG, WP, ET and MP set, as a host has them; TS, EM and NE the guest's |
-| CR3, CR4 | virtual | the VMM's tables; the guest's SSE and time-stamp controls |
+| CR3, CR4 | virtual | the VMM's tables; the guest's SSE, time-stamp and UMIP controls |
 | GDTR, IDTR, LDTR, TR | virtual | the VMM's |
 """
 
@@ -45,7 +45,7 @@ _DPL_SHIFT: Final = 13
 _DPL_MASK: Final = 3 << _DPL_SHIFT
 _REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.WP | Cr0.PG | Cr0.MP)
 _GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.NE)
-_GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT)
+_GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.UMIP)
 _SHOWN_BY_REAL_ONES: Final = (0, 4)
 """Control registers of the guest of which the real ones hold a part; its CR2 and CR3 are its own alone."""
 _PRESENT: Final = 0x8000

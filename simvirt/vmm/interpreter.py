@@ -54,6 +54,10 @@ class Interpreter:
             Operation.STI: self._sti,
             Operation.CLAC: self._clac,
             Operation.STAC: self._stac,
+            Operation.SGDT: self._store_table,
+            Operation.SIDT: self._store_table,
+            Operation.SLDT: self._store_selector,
+            Operation.STR: self._store_selector,
             Operation.LGDT: self._lgdt,
             Operation.LIDT: self._lidt,
             Operation.LLDT: self._lldt,
@@ -136,8 +140,7 @@ class Interpreter:
     def _table_operand(self, instruction: Instruction) -> DescriptorTable:
         """Limit and base; of the base, code with operands of 16 bits takes 24 (SDM Vol. 2A "LGDT/LIDT")."""
         limit, base = self._cpu.operand(instruction, 2), self._cpu.operand(instruction, 4, offset=2)
-        prefixes, _ = split_prefixes(instruction.encoding, instruction.bits)
-        return DescriptorTable(base if prefixes.operand_size(instruction.bits) == 4 else base & 0xFFFFFF, limit)
+        return DescriptorTable(base if _operand_size(instruction) == 4 else base & 0xFFFFFF, limit)
 
     def _lgdt(self, instruction: Instruction) -> None:
         self._require_ring_0()
@@ -147,6 +150,24 @@ class Interpreter:
     def _lidt(self, instruction: Instruction) -> None:
         self._require_ring_0()
         self._cpu.state.idtr = self._table_operand(instruction)
+        self._cpu.advance(instruction.length)
+
+    def _store_table(self, instruction: Instruction) -> None:
+        """SGDT and SIDT of a guest that runs with CR4.UMIP: the virtual register, as LGDT and LIDT have left it."""
+        self._require_ring_0()
+        state = self._cpu.state
+        table = state.gdtr if instruction.operation is Operation.SGDT else state.idtr
+        base = table.base if _operand_size(instruction) == 4 else table.base & 0xFFFFFF
+        self._cpu.store(instruction, table.limit.to_bytes(2, "little") + base.to_bytes(4, "little"))
+        self._cpu.advance(instruction.length)
+
+    def _store_selector(self, instruction: Instruction) -> None:
+        """SLDT and STR likewise; a 32-bit register is zero-extended, memory takes 16 bits."""
+        self._require_ring_0()
+        state = self._cpu.state
+        segment = state.ldtr if instruction.operation is Operation.SLDT else state.tr
+        size = 2 if instruction.memory is not None else _operand_size(instruction)
+        self._cpu.store(instruction, segment.selector.to_bytes(size, "little"))
         self._cpu.advance(instruction.length)
 
     def _lldt(self, instruction: Instruction) -> None:
@@ -211,3 +232,9 @@ class Interpreter:
         self._loads.load(_FAR_POINTER_LOADS[instruction.mnemonic], selector)
         self._cpu.state.set_register(destination.register, size, offset)
         self._cpu.advance(instruction.length)
+
+
+def _operand_size(instruction: Instruction) -> int:
+    """Bytes of operands by the code's default and the operand-size prefix (SDM Vol. 1 Table 3-3)."""
+    prefixes, _ = split_prefixes(instruction.encoding, instruction.bits)
+    return prefixes.operand_size(instruction.bits)

@@ -71,3 +71,11 @@ class VirtualCpu(Cpu):
             )
         register = next(o for o in instruction.operands if isinstance(o, GeneralOperand))
         return self.state.register(register.register, size)
+
+    def store(self, instruction: Instruction, data: bytes) -> None:
+        """Write the destination operand of an instruction: memory, or the low bytes of a register."""
+        if instruction.memory is not None:
+            self.memory.write(self.linear_address(instruction.memory), data, user=self.state.cpl == 3, explicit=True)
+            return
+        register = next(o for o in instruction.operands if isinstance(o, GeneralOperand))
+        self.state.set_register(register.register, len(data), int.from_bytes(data, "little"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.strategies.trap_and_emulate.reasons import IOPL_SENSITIVE, SEGMENT_LOADS, TrapReason
+from simvirt.strategies.trap_and_emulate.reasons import IOPL_SENSITIVE, SEGMENT_LOADS, UMIP_SENSITIVE, TrapReason
 from simvirt.vmm.exit_log import Cause
 from simvirt.x86.exceptions import Vector
 
@@ -70,6 +70,12 @@ def cause(reason: TrapReason, event: Event, instruction: Instruction, cpl: int) 
             f"{name} at CPL {real_cpl} with IOPL 0",
             f"{name} needs CPL <= IOPL: #GP(0)",
             f"SDM Vol. 2, {name}; Vol. 1 §19.5",
+        )
+    if instruction.operation in UMIP_SENSITIVE:
+        return Cause(
+            f"{name} at CPL {real_cpl} with CR4.UMIP 1",
+            f"{name} needs CPL 0 while CR4.UMIP is 1: #GP(0)",
+            f"SDM Vol. 2, {name}; Vol. 3A §2.5",
         )
     if reason is TrapReason.SYSENTER:
         return Cause(f"SYSENTER at CPL {real_cpl}", "SYSENTER enters ring 0, where the VMM is", "SDM Vol. 2B, SYSENTER")

@@ -244,6 +244,20 @@ class Dispatcher:
         self._complete_on_guest(event)
         return Stop.HANDLED
 
+    def _forbidden_store(self, event: DescriptorTableAccess | ControlRegisterAccess) -> Stop:
+        """SGDT, SIDT, SLDT, STR or SMSW, which the guest's CR4.UMIP makes fault in rings 1 and 3, as all should."""
+        instruction = self._guest.instruction()
+        if self._guest.state.cpl:
+            self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event, instruction)
+            self._reflect(Vector.GP, 0)
+            return Stop.HANDLED
+        self._note(BY_OPERATION[instruction.operation], Intervention.EMULATED, event, instruction)
+        if isinstance(event, ControlRegisterAccess):
+            self._complete_on_guest(event)
+        else:
+            self._interpret(instruction)
+        return Stop.HANDLED
+
     def _iret(self, event: FlagsAccess) -> Stop:
         """IRET stands here before it has done anything, and goes its own way: it traps, or it does not.
 
@@ -341,9 +355,9 @@ DISPATCH: Final[dict[type, Callable[..., Stop]]] = {
     ReadTimeStampCounter: Dispatcher._by_hardware,
     ReadPerformanceCounter: Dispatcher._by_hardware,
     MsrAccess: Dispatcher._impossible,
-    ControlRegisterAccess: Dispatcher._impossible,
+    ControlRegisterAccess: Dispatcher._forbidden_store,
     DebugRegisterAccess: Dispatcher._impossible,
-    DescriptorTableAccess: Dispatcher._impossible,
+    DescriptorTableAccess: Dispatcher._forbidden_store,
     InvalidatePage: Dispatcher._impossible,
     InvalidateCaches: Dispatcher._impossible,
     FlagsAccess: Dispatcher._iret,

@@ -84,6 +84,7 @@ class DeprivilegedProcessor:
         """Put the real processor into the state that f maps `state` to, and derive the shadows anew."""
         state.put(self.guest.state)
         self.guest.guest_state.derive_real_control_registers()
+        self.guest.engine.follow_umip()
         self.guest.shadow.rebuild()
         self.guest.engine.flush_tlb()
 

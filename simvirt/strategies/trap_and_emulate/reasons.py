@@ -25,6 +25,11 @@ class TrapReason(Enum):
     LIDT = "LIDT"
     LLDT = "LLDT"
     LTR = "LTR"
+    SGDT = "SGDT"
+    SIDT = "SIDT"
+    SLDT = "SLDT"
+    STR = "STR"
+    SMSW = "SMSW"
     CLAC = "CLAC"
     STAC = "STAC"
     LMSW = "LMSW"
@@ -66,6 +71,9 @@ IOPL_SENSITIVE: Final = frozenset(
     {Operation.CLI, Operation.STI, Operation.IN, Operation.OUT, Operation.INS, Operation.OUTS}
 )
 """Instructions that need CPL <= IOPL rather than CPL 0."""
+
+UMIP_SENSITIVE: Final = frozenset({Operation.SGDT, Operation.SIDT, Operation.SLDT, Operation.STR, Operation.SMSW})
+"""Instructions that need CPL 0 while CR4.UMIP is 1, and trap then alone (SDM Vol. 3A §2.5)."""
 
 DESCRIPTOR_FAULTS: Final = frozenset({Vector.GP, Vector.NP, Vector.SS, Vector.TS, Vector.PF, Vector.UD})
 """What a load of a segment register, a far transfer or a privileged instruction can raise in rings 1 and 3."""
