@@ -1,4 +1,4 @@
-"""Runs that are long enough to cross the engine's own limits: its slices, and the room that it has for translated code."""
+"""Runs long enough to cross the engine's own limits: its slices, and the room that it has for translated code."""
 
 from __future__ import annotations
 
