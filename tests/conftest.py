@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,9 @@ settings.load_profile("simvirt")
 def repository() -> Path:
     """The top of the source tree."""
     return Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """A job in the background inherits that Ctrl-C is ignored, and the programs that tests start would inherit it too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
