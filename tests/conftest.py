@@ -20,6 +20,6 @@ def repository() -> Path:
 
 
 def pytest_configure() -> None:
-    """A job in the background inherits that Ctrl-C is ignored, and the programs that tests start would inherit it too."""
+    """Undo that a job in the background ignores Ctrl-C: the programs that tests start would inherit it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
