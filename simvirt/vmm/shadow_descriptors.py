@@ -14,6 +14,7 @@ and stays open.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.state import DescriptorTable, Segment
@@ -150,7 +151,8 @@ class ShadowDescriptors:
         state.set_real_tables(
             gdtr=DescriptorTable(VMM_LINEAR_BASE + _GDT_PAGE * PAGE_SIZE, _LIMIT),
             idtr=DescriptorTable(VMM_LINEAR_BASE + _IDT_PAGE * PAGE_SIZE, 0x7FF),
-            ldtr=self._local if self._has_ldt else Segment(0, 0, 0, 0),
+            # No longer than the guest's, so that a selector of ones, which reading nothing gives, names no entry of it.
+            ldtr=replace(self._local, limit=len(local) - 1) if (local := self._ldt.original) else Segment(0, 0, 0, 0),
             tr=self._task,
         )
         self._trace()
