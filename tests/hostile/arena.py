@@ -22,7 +22,8 @@ UNSUPPORTED: Final = "unsupported"
 class Report:
     """How one guest ended.
 
-    :ivar outcome: the outcome's value, "unsupported" for what a strategy says it does not virtualize, or None if it raised something else.
+    :ivar outcome: the outcome's value, "unsupported" for what a strategy says it does not virtualize, or None if it
+        raised something else.
     :ivar error: what was raised.
     """
 
@@ -62,7 +63,7 @@ class Arena:
             outcome = self.machine.run(instructions).value
         except UnsupportedGuestError as unsupported:
             outcome, error = UNSUPPORTED, str(unsupported)
-        except Exception as anything:
+        except Exception as anything:  # noqa: BLE001 - whatever it is, it is reported with the guest's seed
             outcome, error = None, f"{type(anything).__name__}: {anything} at {_where(anything)}"
         return Report(guest.seed, outcome, self.machine.count, time.perf_counter() - begin, error)
 

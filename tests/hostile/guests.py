@@ -72,6 +72,7 @@ class _Maker:
     def __init__(self, rng: random.Random, family: Family) -> None:
         self.rng = rng
         self.family = family
+        self.levels = rng.choice((2, 3, 4))
 
     def make(self) -> list[tuple[int, bytes]]:
         rng = self.rng
@@ -107,7 +108,9 @@ class _Maker:
             access = present | dpl << 5 | 0x10 | rng.choice((0x2, 0x3, 0xA, 0xB, 0xE, 0x6, rng.getrandbits(4)))
             flags = rng.choice((0xC, 0xC, 0xC, 0x4, 0x0, 0xA, rng.getrandbits(4)))
         else:
-            access = present | dpl << 5 | rng.choice((0x9, 0xB, 0x1, 0x2, 0x4, 0x5, 0xC, 0xE, 0xF, 0x6, rng.getrandbits(4)))
+            access = (
+                present | dpl << 5 | rng.choice((0x9, 0xB, 0x1, 0x2, 0x4, 0x5, 0xC, 0xE, 0xF, 0x6, rng.getrandbits(4)))
+            )
             flags = rng.choice((0, 0, 8, rng.getrandbits(4)))
             if access & 0xF in (4, 0xC, 5, 6, 7, 0xE, 0xF):
                 return self._gate(access, rng.choice((_CODE, _STUBS, rng.getrandbits(32))))
@@ -146,14 +149,27 @@ class _Maker:
         rng = self.rng
         task = bytearray(0x2200)
         for at, selector in ((4, 0x10), (12, 0x10), (20, 0x10)):
-            struct.pack_into("<II", task, at, (_STACK - rng.choice((0, 4, 0x1000, _STACK, rng.getrandbits(31)))) & 0xFFFFFFFF, selector)
+            struct.pack_into(
+                "<II",
+                task,
+                at,
+                (_STACK - rng.choice((0, 4, 0x1000, _STACK, rng.getrandbits(31)))) & 0xFFFFFFFF,
+                selector,
+            )
         struct.pack_into("<H", task, 0, rng.choice((0x28, 0x48, 0, self._selector())))
         struct.pack_into("<HH", task, 100, rng.getrandbits(1), rng.choice((0x68, 0x2000, 0xFFFF)))
         # Another task at +0x800: something that can be switched to.
         other = struct.pack("<II", 0x28, _STACK) + struct.pack("<I", 0x10) + bytes(16)
-        other += struct.pack("<III", rng.choice((0, 0x1000, rng.getrandbits(32))), _CODE + rng.randrange(64), rng.choice((2, 2, rng.getrandbits(22))))
+        other += struct.pack(
+            "<III",
+            rng.choice((0, 0x1000, rng.getrandbits(32))),
+            _CODE + rng.randrange(64),
+            rng.choice((2, 2, rng.getrandbits(22))),
+        )
         other += struct.pack("<8I", *(rng.choice((_DATA, _STACK, rng.getrandbits(32))) for _ in range(8)))
-        other += struct.pack("<7I", *(rng.choice((0x10, 0x10, self._selector())) for _ in range(6)), rng.choice((0, 0x40)))
+        other += struct.pack(
+            "<7I", *(rng.choice((0x10, 0x10, self._selector())) for _ in range(6)), rng.choice((0, 0x40))
+        )
         if rng.random() < 0.7:
             other = other[:0x4C] + struct.pack("<I", rng.choice((8, 8, 0x1B))) + other[0x50:]
         task[0x800 : 0x800 + len(other)] = other
@@ -162,10 +178,16 @@ class _Maker:
     def _stack(self) -> bytes:
         """What is popped first: numbers that could be frames."""
         rng = self.rng
-        words = []
+        words: list[int] = []
         while len(words) < 0x280:
             flags = rng.choice((2, 2, 0x202, 0x3202, 0x4002, 0x102, 0x20002, 0x23202, rng.getrandbits(22)))
-            words += [_CODE + rng.randrange(256), rng.choice((8, 8, 0x1B, self._selector())), flags, _STACK - 64, rng.choice((0x10, 0x23, self._selector()))]
+            words += [
+                _CODE + rng.randrange(256),
+                rng.choice((8, 8, 0x1B, self._selector())),
+                flags,
+                _STACK - 64,
+                rng.choice((0x10, 0x23, self._selector())),
+            ]
         return struct.pack(f"<{len(words)}I", *(w & 0xFFFFFFFF for w in words))
 
     def _stubs(self) -> tuple[bytes, list[int]]:
@@ -211,7 +233,7 @@ class _Maker:
     def _page_tables(self) -> list[tuple[int, bytes]]:
         """Twelve pages of entries, most of them sound: the first is the root, small and large pages, self-references and rubbish."""
         rng = self.rng
-        wide = rng.random() < 0.6
+        wide = self.levels > 2
         size, count = (8, 512) if wide else (4, 1024)
         tables = []
         for page in range(12):
@@ -235,22 +257,27 @@ class _Maker:
             tables.append((_TABLES + 0x1000 * page, struct.pack(f"<{count}{'Q' if wide else 'I'}", *words)))
         # Most of the time the memory that the guest lives in is mapped one to one, or hardly anything would run.
         if rng.random() < 0.85:
-            tables += self._identity(wide)
+            tables += self._identity()
         return tables
 
-    def _identity(self, wide: bool) -> list[tuple[int, bytes]]:
+    def _identity(self) -> list[tuple[int, bytes]]:
+        """The guest's memory one to one; the page table is the last page, and half of the time the root maps itself, too."""
         rng = self.rng
         flags = rng.choice((3, 7, 7, 0x67))
-        self.root = _TABLES + 0xC000
-        if not wide:
-            leaf = struct.pack("<512I", *(i << 12 | flags for i in range(512)))
-            root = struct.pack("<2I", _TABLES + 0xD000 | 7, self.root | 3)
-            return [(self.root, root), (_TABLES + 0xD000, leaf)]
-        leaf = struct.pack("<512Q", *(i << 12 | flags for i in range(512)))
-        directory = struct.pack("<2Q", _TABLES + 0xD000 | 7, 0x87)
-        if rng.random() < 0.5:  # the same page serves as PML4 and as PDPT
-            return [(self.root, struct.pack("<2Q", self.root + 0x2000 | 7, self.root | 3)), (self.root + 0x2000, struct.pack("<Q", self.root + 0x3000 | 7)), (self.root + 0x3000, directory), (_TABLES + 0xD000, leaf)]
-        return [(self.root, struct.pack("<Q", self.root + 0x2000 | 1)), (self.root + 0x2000, directory), (_TABLES + 0xD000, leaf)]
+        leaf, directory, pointers, self.root = (_TABLES + page for page in (0xF000, 0xE000, 0xD000, 0xC000))
+        own = rng.random() < 0.5
+        if self.levels == 2:
+            entries = struct.pack("<512I", *(i << 12 | flags for i in range(512)))
+            return [(leaf, entries), (self.root, struct.pack("<2I", leaf | 7, self.root | 3 if own else 0x83))]
+        entries = struct.pack("<512Q", *(i << 12 | flags for i in range(512)))
+        tables = [(leaf, entries), (directory, struct.pack("<2Q", leaf | 7, 0x87))]
+        if self.levels == 3:
+            return [*tables, (self.root, struct.pack("<2Q", directory | 1, self.root | 1 if own else 0))]
+        return [
+            *tables,
+            (pointers, struct.pack("<2Q", directory | 7, 0x83)),
+            (self.root, struct.pack("<2Q", pointers | 7, self.root | 3 if own else 0)),
+        ]
 
     root = _TABLES
 
@@ -274,8 +301,18 @@ class _Maker:
         if rng.random() < 0.3:
             code += b"\x66\xb8\x40\x00\x0f\x00\xd0"  # LLDT
         if rng.random() < 0.4:  # the timer, quick
-            code += b"\xb0\x11\xe6\x20\xb0\x20\xe6\x21\xb0\x04\xe6\x21\xb0" + rng.choice((b"\x01", b"\x03")) + b"\xe6\x21\xb0\x00\xe6\x21"
-            code += b"\xb0" + rng.choice((b"\x34", b"\x36", b"\x30")) + b"\xe6\x43\xb0" + bytes((rng.choice((1, 2, 30)),)) + b"\xe6\x40\xb0\x00\xe6\x40"
+            code += (
+                b"\xb0\x11\xe6\x20\xb0\x20\xe6\x21\xb0\x04\xe6\x21\xb0"
+                + rng.choice((b"\x01", b"\x03"))
+                + b"\xe6\x21\xb0\x00\xe6\x21"
+            )
+            code += (
+                b"\xb0"
+                + rng.choice((b"\x34", b"\x36", b"\x30"))
+                + b"\xe6\x43\xb0"
+                + bytes((rng.choice((1, 2, 30)),))
+                + b"\xe6\x40\xb0\x00\xe6\x40"
+            )
             if rng.random() < 0.8:
                 code += b"\xfb"
         if self.family is Family.PAGING:
@@ -296,16 +333,33 @@ class _Maker:
     def _turn_paging_on(self) -> bytes:
         rng = self.rng
         code = b"\xb8" + struct.pack("<I", self.root if rng.random() < 0.9 else rng.getrandbits(32)) + b"\x0f\x22\xd8"
-        cr4 = rng.choice((0, 0x10, 0x20, 0x30, 0x20, 0x100020, 0x200020, 0x300030))
+        sound = rng.random() < 0.9
+        cr4 = (
+            rng.choice((0x20, 0x30, 0x20, 0x100020, 0x200020, 0x300030))
+            if self.levels > 2
+            else rng.choice((0, 0x10, 0x300000))
+        )
+        if not sound:
+            cr4 = rng.choice((0, 0x10, 0x20, 0x30, 0x300020))
         if cr4:
             code += b"\xb8" + struct.pack("<I", cr4) + b"\x0f\x22\xe0"
         if cr4 & 0x20:
-            efer = rng.choice((0, 0x100, 0x800, 0x900, 0x901))
+            efer = (
+                (0x100 if self.levels == 4 else 0) | rng.choice((0, 0x800, 0x801))
+                if sound
+                else rng.choice((0, 0x100, 0x901))
+            )
             code += b"\xb9\x80\x00\x00\xc0\x31\xd2\xb8" + struct.pack("<I", efer) + b"\x0f\x30"
         code += b"\x0f\x20\xc0\x0d" + struct.pack("<I", rng.choice((0x80000000, 0x80010000))) + b"\x0f\x22\xc0"
         if rng.random() < 0.5:
             selector = rng.choice((0x08, 0x30, 0x30))
-            code += b"\x6a" + bytes((selector,)) + b"\x68" + struct.pack("<I", _CODE) + (b"\xcb" if rng.random() < 0.7 else b"\x48\xcb")
+            code += (
+                b"\x6a"
+                + bytes((selector,))
+                + b"\x68"
+                + struct.pack("<I", _CODE)
+                + (b"\xcb" if rng.random() < 0.7 else b"\x48\xcb")
+            )
         return code
 
     def _go_to_16_bits(self) -> bytes:
@@ -322,7 +376,20 @@ class _Maker:
 
     def _selector(self) -> int:
         rng = self.rng
-        return rng.choice((rng.randrange(0, 64) << 3 | rng.choice((0, 3, 4, 7)), 8, 0x10, 0x1B, 0x23, 0x28, 0x48, 0x50, 0x58, rng.getrandbits(16)))
+        return rng.choice(
+            (
+                rng.randrange(0, 64) << 3 | rng.choice((0, 3, 4, 7)),
+                8,
+                0x10,
+                0x1B,
+                0x23,
+                0x28,
+                0x48,
+                0x50,
+                0x58,
+                rng.getrandbits(16),
+            )
+        )
 
     def _address(self) -> int:
         rng = self.rng
@@ -339,7 +406,11 @@ class _Maker:
         code = bytearray()
         while len(code) < size:
             if rng.random() < 0.1:  # keep registers at addresses that exist
-                code += bytes((0xB8 + rng.randrange(8),)) + struct.pack("<I", self._address()) if rng.random() < 0.9 else b"\xbc" + struct.pack("<I", _STACK - 0x700)
+                code += (
+                    bytes((0xB8 + rng.randrange(8),)) + struct.pack("<I", self._address())
+                    if rng.random() < 0.9
+                    else b"\xbc" + struct.pack("<I", _STACK - 0x700)
+                )
             code += self._instruction()
         if rng.random() < 0.5:
             code += b"\xe9" + struct.pack("<i", -rng.randrange(len(code)))
@@ -378,27 +449,113 @@ class _Maker:
         rng = self.rng
         kind = rng.random()
         if kind < 0.3:
-            opcode = rng.choice((0, 1, 2, 3, 8, 9, 0x11, 0x1B, 0x21, 0x23, 0x29, 0x2B, 0x31, 0x33, 0x39, 0x3B, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8B, 0x8D, 0x62, 0x63))
+            opcode = rng.choice(
+                (
+                    0,
+                    1,
+                    2,
+                    3,
+                    8,
+                    9,
+                    0x11,
+                    0x1B,
+                    0x21,
+                    0x23,
+                    0x29,
+                    0x2B,
+                    0x31,
+                    0x33,
+                    0x39,
+                    0x3B,
+                    0x84,
+                    0x85,
+                    0x86,
+                    0x87,
+                    0x88,
+                    0x89,
+                    0x8A,
+                    0x8B,
+                    0x8D,
+                    0x62,
+                    0x63,
+                )
+            )
             return bytes((opcode,)) + self._modrm()
         if kind < 0.45:
             opcode = rng.choice((0x40, 0x48, 0x50, 0x58, 0x90))
             return bytes((opcode + rng.choice((0, 1, 2, 3, 5, 6, 7)),))
         if kind < 0.5:
-            return bytes((rng.choice((0x70, 0x71, 0x74, 0x75, 0x7C, 0xEB, 0xE0, 0xE1, 0xE2, 0xE3)), rng.choice((2, 4, 0x10, 0xF0, 0xFE, rng.getrandbits(8)))))
+            return bytes(
+                (
+                    rng.choice((0x70, 0x71, 0x74, 0x75, 0x7C, 0xEB, 0xE0, 0xE1, 0xE2, 0xE3)),
+                    rng.choice((2, 4, 0x10, 0xF0, 0xFE, rng.getrandbits(8))),
+                )
+            )
         if kind < 0.56:
             return bytes((rng.choice((0x80, 0x83, 0xC0, 0xC1, 0x6B)),)) + self._modrm() + rng.randbytes(1)
         if kind < 0.6:
-            return rng.choice((b"", b"\xf3", b"\xf2")) + bytes((rng.choice((0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF)),))
+            return rng.choice((b"", b"\xf3", b"\xf2")) + bytes(
+                (rng.choice((0xA4, 0xA5, 0xA6, 0xA7, 0xAA, 0xAB, 0xAC, 0xAD, 0xAE, 0xAF)),)
+            )
         if kind < 0.68:
-            return b"\x0f" + bytes((rng.choice((0xA3, 0xAB, 0xB3, 0xBB, 0xB0, 0xB1, 0xC0, 0xC1, 0xC7, 0xAF, 0x40, 0x4F, 0x90, 0xB6, 0xBE, 0xBC, 0xBD)),)) + self._modrm()
+            return (
+                b"\x0f"
+                + bytes(
+                    (
+                        rng.choice(
+                            (
+                                0xA3,
+                                0xAB,
+                                0xB3,
+                                0xBB,
+                                0xB0,
+                                0xB1,
+                                0xC0,
+                                0xC1,
+                                0xC7,
+                                0xAF,
+                                0x40,
+                                0x4F,
+                                0x90,
+                                0xB6,
+                                0xBE,
+                                0xBC,
+                                0xBD,
+                            )
+                        ),
+                    )
+                )
+                + self._modrm()
+            )
         if kind < 0.76:
             return bytes((rng.randrange(0xD8, 0xE0),)) + self._modrm()
         if kind < 0.84:
-            return rng.choice((b"", b"\x66", b"\xf3", b"\xf2")) + b"\x0f" + bytes((rng.choice((*range(0x10, 0x18), *range(0x50, 0x80), *range(0xD0, 0x100), 0x2A, 0x2C, 0x2E, 0xC2, 0xC6)),)) + self._modrm() + rng.randbytes(1)
+            return (
+                rng.choice((b"", b"\x66", b"\xf3", b"\xf2"))
+                + b"\x0f"
+                + bytes(
+                    (
+                        rng.choice(
+                            (*range(0x10, 0x18), *range(0x50, 0x80), *range(0xD0, 0x100), 0x2A, 0x2C, 0x2E, 0xC2, 0xC6)
+                        ),
+                    )
+                )
+                + self._modrm()
+                + rng.randbytes(1)
+            )
         if kind < 0.86:
-            return rng.choice((b"\xc5", b"\xc4", b"\x62", b"\x8f")) + rng.randbytes(2) + bytes((rng.getrandbits(8),)) + self._modrm()
+            return (
+                rng.choice((b"\xc5", b"\xc4", b"\x62", b"\x8f"))
+                + rng.randbytes(2)
+                + bytes((rng.getrandbits(8),))
+                + self._modrm()
+            )
         if kind < 0.9:
-            return bytes((rng.choice((0xF6, 0xF7, 0xFE, 0xFF)),)) + self._modrm() + (rng.randbytes(4) if rng.random() < 0.3 else b"")
+            return (
+                bytes((rng.choice((0xF6, 0xF7, 0xFE, 0xFF)),))
+                + self._modrm()
+                + (rng.randbytes(4) if rng.random() < 0.3 else b"")
+            )
         if kind < 0.93:
             return b"\x0f" + rng.choice((b"\x38", b"\x3a")) + rng.randbytes(1) + self._modrm() + rng.randbytes(1)
         if kind < 0.95:
@@ -409,12 +566,19 @@ class _Maker:
 
     def _system(self) -> bytes:
         rng = self.rng
-        eax = b"\xb8" + struct.pack("<I", rng.choice((self._address(), rng.getrandbits(32), 1 << rng.randrange(32), 0x11, 0x80000011, 0x60000010, 0)))
+        eax = b"\xb8" + struct.pack(
+            "<I",
+            rng.choice((self._address(), rng.getrandbits(32), 1 << rng.randrange(32), 0x11, 0x80000011, 0x60000010, 0)),
+        )
         kind = rng.randrange(24)
         if kind == 0:
             return b"\x0f\x20" + bytes((0xC0 | rng.randrange(64),))
         if kind == 1:
-            return (eax if rng.random() < 0.5 else b"\x0f\x20\xc0\x0f\xba" + bytes((0xF8, rng.randrange(32)))) + b"\x0f\x22" + bytes((0xC0 | rng.choice((0, 0, 2, 3, 4, 4, 8, rng.randrange(8))) << 3 & 0x38,))
+            return (
+                (eax if rng.random() < 0.5 else b"\x0f\x20\xc0\x0f\xba" + bytes((0xF8, rng.randrange(32))))
+                + b"\x0f\x22"
+                + bytes((0xC0 | rng.choice((0, 0, 2, 3, 4, 4, 8, rng.randrange(8))) << 3 & 0x38,))
+            )
         if kind == 2:
             return eax + b"\x0f" + rng.choice((b"\x21", b"\x23")) + bytes((0xC0 | rng.randrange(8) << 3,))
         if kind == 3:
@@ -422,41 +586,154 @@ class _Maker:
         if kind == 4:
             return b"\x0f\x00" + self._modrm(rng.randrange(8))
         if kind == 5:
-            return b"\x66\xb8" + struct.pack("<H", self._selector()) + b"\x0f\x00" + bytes((0xC0 | rng.randrange(8) << 3,))
+            return (
+                b"\x66\xb8" + struct.pack("<H", self._selector()) + b"\x0f\x00" + bytes((0xC0 | rng.randrange(8) << 3,))
+            )
         if kind == 6:
             return b"\x66\xb8" + struct.pack("<H", self._selector()) + b"\x8e" + bytes((0xC0 | rng.randrange(8) << 3,))
         if kind == 7:
-            return rng.choice((b"\x9a", b"\xea")) + struct.pack("<IH", rng.choice((_CODE, _STUBS, self._address())), self._selector())
+            return rng.choice((b"\x9a", b"\xea")) + struct.pack(
+                "<IH", rng.choice((_CODE, _STUBS, self._address())), self._selector()
+            )
         if kind == 8:
             return bytes((0xFF,)) + self._modrm(rng.choice((3, 5)), memory=True)
         if kind == 9:
-            return b"".join(b"\x68" + struct.pack("<I", w & 0xFFFFFFFF) for w in (self._selector(), self._address(), rng.choice((2, 0x202, 0x4002, 0x20002, 0x23202, 0x102, rng.getrandbits(32))), self._selector(), _CODE + rng.randrange(64))) + rng.choice((b"\xcf", b"\xcf", b"\xcb", b"\x48\xcf"))
+            return b"".join(
+                b"\x68" + struct.pack("<I", w & 0xFFFFFFFF)
+                for w in (
+                    self._selector(),
+                    self._address(),
+                    rng.choice((2, 0x202, 0x4002, 0x20002, 0x23202, 0x102, rng.getrandbits(32))),
+                    self._selector(),
+                    _CODE + rng.randrange(64),
+                )
+            ) + rng.choice((b"\xcf", b"\xcf", b"\xcb", b"\x48\xcf"))
         if kind == 10:
             return rng.choice((b"\xcd" + rng.randbytes(1), b"\xcc", b"\xce", b"\xf1", b"\xcd\x80", b"\x0f\x0b"))
         if kind == 11:
-            number = rng.choice((0xC0000080, 0xC0000081, 0xC0000082, 0xC0000100, 0xC0000101, 0x174, 0x175, 0x176, 0x10, 0x1B, 0x277, 0xC0010114, 0xC0010117, rng.getrandbits(32)))
-            return b"\xb9" + struct.pack("<I", number) + eax + (b"\x31\xd2" if rng.random() < 0.7 else b"") + rng.choice((b"\x0f\x30", b"\x0f\x30", b"\x0f\x32"))
+            number = rng.choice(
+                (
+                    0xC0000080,
+                    0xC0000081,
+                    0xC0000082,
+                    0xC0000100,
+                    0xC0000101,
+                    0x174,
+                    0x175,
+                    0x176,
+                    0x10,
+                    0x1B,
+                    0x277,
+                    0xC0010114,
+                    0xC0010117,
+                    rng.getrandbits(32),
+                )
+            )
+            return (
+                b"\xb9"
+                + struct.pack("<I", number)
+                + eax
+                + (b"\x31\xd2" if rng.random() < 0.7 else b"")
+                + rng.choice((b"\x0f\x30", b"\x0f\x30", b"\x0f\x32"))
+            )
         if kind == 12:
-            port = rng.choice((0x20, 0x21, 0xA0, 0xA1, 0x40, 0x41, 0x42, 0x43, 0x61, 0x3F8, 0x3F9, 0x3FA, 0x3FB, 0x3FC, 0x3FD, 0x92, 0xCF8, 0xCFC, 0x64, rng.getrandbits(16)))
-            return b"\x66\xba" + struct.pack("<H", port) + rng.choice((eax, b"\xb0" + rng.randbytes(1))) + rng.choice((b"\xec", b"\xed", b"\xee", b"\xef", b"\x66\xed", b"\x66\xef"))
+            port = rng.choice(
+                (
+                    0x20,
+                    0x21,
+                    0xA0,
+                    0xA1,
+                    0x40,
+                    0x41,
+                    0x42,
+                    0x43,
+                    0x61,
+                    0x3F8,
+                    0x3F9,
+                    0x3FA,
+                    0x3FB,
+                    0x3FC,
+                    0x3FD,
+                    0x92,
+                    0xCF8,
+                    0xCFC,
+                    0x64,
+                    rng.getrandbits(16),
+                )
+            )
+            return (
+                b"\x66\xba"
+                + struct.pack("<H", port)
+                + rng.choice((eax, b"\xb0" + rng.randbytes(1)))
+                + rng.choice((b"\xec", b"\xed", b"\xee", b"\xef", b"\x66\xed", b"\x66\xef"))
+            )
         if kind == 13:
-            return rng.choice((b"\xb9" + struct.pack("<I", rng.choice((0, 1, 5, 0xFFFFFFFF))), b"")) + rng.choice((b"", b"\xf3", b"\xf2")) + rng.choice((b"\x6c", b"\x6d", b"\x6e", b"\x6f"))
+            return (
+                rng.choice((b"\xb9" + struct.pack("<I", rng.choice((0, 1, 5, 0xFFFFFFFF))), b""))
+                + rng.choice((b"", b"\xf3", b"\xf2"))
+                + rng.choice((b"\x6c", b"\x6d", b"\x6e", b"\x6f"))
+            )
         if kind == 14:
-            return rng.choice((b"\xe4", b"\xe5", b"\xe6", b"\xe7")) + rng.choice((b"\x20", b"\x21", b"\x40", b"\x43", b"\x61", rng.randbytes(1)))
+            return rng.choice((b"\xe4", b"\xe5", b"\xe6", b"\xe7")) + rng.choice(
+                (b"\x20", b"\x21", b"\x40", b"\x43", b"\x61", rng.randbytes(1))
+            )
         if kind == 15:
-            return rng.choice((b"\x0f\x05", b"\x0f\x34", b"\x0f\x35", b"\x0f\x07", b"\x48\x0f\x07", b"\x0f\xaa", b"\x0f\x37"))
+            return rng.choice(
+                (b"\x0f\x05", b"\x0f\x34", b"\x0f\x35", b"\x0f\x07", b"\x48\x0f\x07", b"\x0f\xaa", b"\x0f\x37")
+            )
         if kind == 16:
-            return rng.choice((b"\xfa", b"\xfb", b"\xf4", b"\x9c", b"\x9d", b"\x0f\x06", b"\x0f\x08", b"\x0f\x09", b"\x0f\x31", b"\x0f\x33", b"\x0f\xa2", b"\xf3\x90", b"\x0f\x01\xf9", b"\x0f\x01\xd8", b"\x0f\x01\xd1", b"\x0f\x01\xca", b"\x0f\x01\xcb", b"\x0f\x01\xc1"))
+            return rng.choice(
+                (
+                    b"\xfa",
+                    b"\xfb",
+                    b"\xf4",
+                    b"\x9c",
+                    b"\x9d",
+                    b"\x0f\x06",
+                    b"\x0f\x08",
+                    b"\x0f\x09",
+                    b"\x0f\x31",
+                    b"\x0f\x33",
+                    b"\x0f\xa2",
+                    b"\xf3\x90",
+                    b"\x0f\x01\xf9",
+                    b"\x0f\x01\xd8",
+                    b"\x0f\x01\xd1",
+                    b"\x0f\x01\xca",
+                    b"\x0f\x01\xcb",
+                    b"\x0f\x01\xc1",
+                )
+            )
         if kind == 17:
-            return b"\x68" + struct.pack("<I", rng.choice((0x102, 0x4002, 0x20002, 0x3202, 0x40002, 0x10002, rng.getrandbits(32)))) + b"\x9d"
+            return (
+                b"\x68"
+                + struct.pack("<I", rng.choice((0x102, 0x4002, 0x20002, 0x3202, 0x40002, 0x10002, rng.getrandbits(32))))
+                + b"\x9d"
+            )
         if kind == 18:
-            return b"\x66\xb8" + struct.pack("<H", self._selector()) + b"\x0f" + rng.choice((b"\x02", b"\x03")) + b"\xc8"
+            return (
+                b"\x66\xb8" + struct.pack("<H", self._selector()) + b"\x0f" + rng.choice((b"\x02", b"\x03")) + b"\xc8"
+            )
         if kind == 19:
             return b"\x0f" + rng.choice((b"\xb2", b"\xb4", b"\xb5")) + self._modrm(memory=True)
         if kind == 20:
             return rng.choice((b"\xc4", b"\xc5")) + self._modrm(memory=True)
         if kind == 21:
-            return rng.choice((b"\x06", b"\x07", b"\x0e", b"\x16", b"\x17", b"\x1e", b"\x1f", b"\x0f\xa0", b"\x0f\xa1", b"\x0f\xa8", b"\x0f\xa9"))
+            return rng.choice(
+                (
+                    b"\x06",
+                    b"\x07",
+                    b"\x0e",
+                    b"\x16",
+                    b"\x17",
+                    b"\x1e",
+                    b"\x1f",
+                    b"\x0f\xa0",
+                    b"\x0f\xa1",
+                    b"\x0f\xa8",
+                    b"\x0f\xa9",
+                )
+            )
         if kind == 22:
             return b"\x0f\xae" + self._modrm()
         return b"\x0f\xc7" + self._modrm()
@@ -465,7 +742,23 @@ class _Maker:
 def _move(at: int, data: bytes) -> bytes:
     """Instructions that write `data` at `at`, a doubleword at a time."""
     padded = data.ljust(-(-len(data) // 4) * 4, b"\x90")
-    return b"".join(b"\xc7\x05" + struct.pack("<II", at + i, *struct.unpack_from("<I", padded, i)) for i in range(0, len(padded), 4))
+    return b"".join(
+        b"\xc7\x05" + struct.pack("<II", at + i, *struct.unpack_from("<I", padded, i)) for i in range(0, len(padded), 4)
+    )
 
 
-_PREFIXES: Final = (b"\x66", b"\x67", b"\xf0", b"\xf2", b"\xf3", b"\x2e", b"\x36", b"\x3e", b"\x26", b"\x64", b"\x65", b"\x48", b"\x41")
+_PREFIXES: Final = (
+    b"\x66",
+    b"\x67",
+    b"\xf0",
+    b"\xf2",
+    b"\xf3",
+    b"\x2e",
+    b"\x36",
+    b"\x3e",
+    b"\x26",
+    b"\x64",
+    b"\x65",
+    b"\x48",
+    b"\x41",
+)

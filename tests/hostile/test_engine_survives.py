@@ -34,7 +34,7 @@ def arena(request: pytest.FixtureRequest) -> Arena:
 )
 @pytest.mark.parametrize("before", ["", "40 ; inc\n", "eb 00 ; jmp\n"])
 def test_lock_on_a_bit_test_of_a_register(arena: Arena, before: str, undefined: str) -> None:
-    """LOCK is allowed with a memory destination only: #UD (SDM Vol. 2A "BTS"). Unicorn's translator calls abort() here."""
+    """LOCK is for destinations in memory only: #UD (SDM Vol. 2A "BTS"). Unicorn's translator calls abort() here."""
     data, _, comment = undefined.partition(";")
     report = arena.run(guest(f"{before}{data}; raw {comment}", handlers={6: "fa ; cli\nf4 ; hlt"}), 1000)
     assert report.outcome == "halted"
@@ -59,7 +59,7 @@ def _alias_pc() -> Pc:
 @pytest.mark.parametrize("at", [DATA + 0x100, DATA + 0x1000 - 4])
 @pytest.mark.parametrize("offset", [0x800, 0xFFE])
 def test_code_that_writes_its_own_pages_through_a_no_execute_alias(at: int, offset: int) -> None:
-    """Such a write needs the page not to be executed, and the instruction that makes it lies there: in one page or two."""
+    """Such a write needs a page that is not executed, and the instruction that makes it lies there: in one or two."""
     pc = _alias_pc()
     pc.load(
         f"""

@@ -102,7 +102,9 @@ def test_segment_loads_from_a_hole(arena: Arena, load: str) -> None:
     assert (record.vector, record.error_code) == (13, 0xFFFC)
 
 
-def test_a_request_to_stop_during_an_access_to_a_hole_is_not_lost(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_stop_during_an_access_to_a_hole_is_not_lost(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one instruction that touches the hole is completed, and then the run stops."""
     machine = arena.machine
     arena.load(
