@@ -60,7 +60,6 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
     if event.access is Access.FETCH:
         # The bus gives ones: FF FF is no instruction (SDM Vol. 2D Table A-6, group 5).
         return ExceptionRaised(Vector.UD)
-    uses = _uses(cpu, event)
     windows: list[_Window] = []
     met: Event | None = event
     start = cpu.count
@@ -69,7 +68,7 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
         and met.gva >> PAGE_SHIFT not in [w.page for w in windows]
         and len(windows) < MAX_OVERRIDES
     ):
-        windows.append(_open(cpu, bus, met, uses))
+        windows.append(_open(cpu, bus, met))
         for i, window in enumerate(windows):
             cpu.engine.scratch(i)[:] = window.before
         cpu.engine.override([w.page for w in windows])
@@ -97,7 +96,7 @@ def _uses(cpu: Cpu, event: PhysicalAccess) -> list[_Use]:
     return uses
 
 
-def _open(cpu: Cpu, bus: Bus, event: PhysicalAccess, uses: list[_Use]) -> _Window:
+def _open(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> _Window:
     """A window on the page of `event`: device registers that the instruction reads are read now."""
     page = event.gva >> PAGE_SHIFT
     gpa_page = event.gpa & ~PAGE_OFFSET_MASK
@@ -110,7 +109,7 @@ def _open(cpu: Cpu, bus: Bus, event: PhysicalAccess, uses: list[_Use]) -> _Windo
         return _Window(page, bytes(cpu.engine.memory.view[host : host + PAGE_SIZE]))
     content = bytearray(PAGE_SIZE)
     writes: list[tuple[Gpa, int]] = []
-    for use in uses:
+    for use in _uses(cpu, event):
         for offset, size in _bus_accesses(use, page << PAGE_SHIFT):
             gpa = Gpa(gpa_page + offset)
             if use.reads:

@@ -16,6 +16,7 @@ import mmap
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -151,6 +152,12 @@ class Intercepts:
     """Bit n: MOV to CRn (and LMSW, CLTS for CR0)."""
     dr_reads: int = 0
     dr_writes: int = 0xFF
+
+
+@cache
+def _intercept_mask(instructions: frozenset[SvmExit]) -> int:
+    """The intercept bits of these instructions and of those that are always intercepted."""
+    return sum(1 << (code - _INSTRUCTIONS_BASE) for code in instructions | ALWAYS_INTERCEPTED)
 
 
 _NO_INTERCEPTS: Final = Intercepts(cr_writes=0, dr_writes=0)
@@ -317,6 +324,8 @@ class Engine:
         record.off_cpu_interrupt_request = platform.cpu_interrupt_request
         record.off_cpu_cflags_next = platform.cpu_cflags_next
         record.off_cpu_jump_cache = platform.cpu_jump_cache
+        record.off_cpu_exit_request = platform.cpu_exit_request
+        record.off_cpu_exception_index = platform.cpu_exception_index
         record.off_uc_bad_address = platform.uc_bad_address
         for i, distance in enumerate(platform.tlb_windows):
             record.tlb_window[i] = distance
@@ -401,10 +410,7 @@ class Engine:
 
     def _arm_intercepts(self, instructions: frozenset[SvmExit], intercepts: Intercepts, smsw: bool) -> None:
         state, o = self.state, self.platform.state
-        mask = 0
-        for code in instructions | ALWAYS_INTERCEPTED:
-            mask |= 1 << (code - _INSTRUCTIONS_BASE)
-        state.set_word(o.intercept, mask)
+        state.set_word(o.intercept, _intercept_mask(instructions))
         self._record.pause_native = SvmExit.PAUSE not in instructions
         crs = intercepts.cr_reads | smsw | intercepts.cr_writes << 16
         state.set_word(o.intercept_cr_read, crs | intercepts.dr_reads << 32 | intercepts.dr_writes << 48)

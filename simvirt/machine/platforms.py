@@ -100,6 +100,8 @@ class Platform:
     """CPUState.tb_jmp_cache"""
     cpu_exit_request: int
     """CPUState.exit_request"""
+    cpu_exception_index: int
+    """CPUState.exception_index"""
     tlb_windows: tuple[int, int, int]
     """CPUTLBDesc.window_begin_ns of the three TLBs, as distances in front of CPUX86State."""
     context_header: int
@@ -119,6 +121,7 @@ LINUX_X86_64: Final = Platform(
     cpu_cflags_next=24,
     cpu_jump_cache=0x138,
     cpu_exit_request=0x15,
+    cpu_exception_index=0x81A0,
     tlb_windows=(752, 1448, 2144),
     context_header=40,
     # sub eax, 2; cmp eax, 2Bh; ja …  ->  sub eax, 2; cmp eax, 2Bh; nop; jmp …

@@ -58,6 +58,7 @@ struct block {
     u64 original, next_in_page[2];
     u64 host_page[2];                 /* addresses in host memory of the one or two pages that it was translated from */
 };
+#define EXCP_HLT 0x10001U
 #define CF_COUNT_MASK 0x7fffU
 #define CF_INVALID 0x40000U
 #define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
@@ -76,7 +77,8 @@ struct simvirt {
     u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop;
     u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
         off_env_efer, off_env_error_code, off_env_dr, off_env_intercept;
-    u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_uc_bad_address;
+    u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_cpu_exit_request,
+        off_cpu_exception_index, off_uc_bad_address;
     u64 tlb_window[3];
     /* physical memory */
     u64 ram, ram_pages, page_flags, a20_mask, region_count;
@@ -413,10 +415,10 @@ static void settle_count(struct simvirt *s) {
     s->granted = s->remaining;
 }
 
-/* Let blocks run without a look until the limit or the slice's end; not at all when every block has to be looked at. */
+/* Let blocks run without a look up to the one that reaches the limit or the slice's end; none when every block has to be looked at. */
 static void grant(struct simvirt *s) {
     const u64 end = s->limit < s->slice ? s->limit : s->slice;
-    s->remaining = s->granted = s->stopping || s->requested ? -1 : (int64_t)(end - s->count);
+    s->remaining = s->granted = s->stopping || s->requested ? -1 : (int64_t)(end - s->count) - 1;
 }
 
 static void charge(struct simvirt *s, u64 work) {
@@ -444,6 +446,13 @@ static void uncount_from(struct simvirt *s, u64 pc) {
     s->current = 0;
 }
 
+/* The engine leaves its loop when the block that is about to run is done, as if that were a HLT: the next block is not looked for, and
+ * not translated, nor are accessed flags set on its behalf. (An engine that has been asked to stop would skip its hooks in this block.) */
+static void leave_after_block(struct simvirt *s) {
+    *(u32 *)(s->cpu + s->off_cpu_exception_index) = EXCP_HLT;
+    *(u8 *)(s->cpu + s->off_cpu_exit_request) = 1;
+}
+
 static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     settle_count(s);
     if (b->cflags & CF_COUNT_MASK) {
@@ -469,6 +478,7 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     s->blocks[number] = b;
     s->current = number;
     s->count = n;
+    if (n == s->limit) leave_after_block(s);
     grant(s);
 }
 
@@ -829,6 +839,7 @@ int simvirt_run(struct simvirt *s) {
         s->requested = step;
         grant(s);
         *next = step ? (u32)step : ~0U;
+        *(u8 *)(s->cpu + s->off_cpu_exit_request) = 0;
         s->entries++;
         charge(s, WORK_OF_ENTRY);
         const u64 pc_before = linear_pc(s);
