@@ -41,8 +41,16 @@ FLAGS = (0x2, 0x3002, 0x102, 0x3102, 0x202, 0x1_0002)
 """Plain; IOPL 3; TF; both; IF; RF."""
 CODES = (CS0, CS3, CS16, CS3_16 | 3)
 
-# Bytes of instructions that trap in ring 1 or 3, one each; none of them leaks. EAX and EBX point to data, EDX is a port.
-TRAPPING = ["fa", "fb", "f4", "0f06", "0f08", "0f09", "0f20c0", "0f20d0", "0f20d8", "0f20e0", "0f22d0", "0f22d8", "0f22e0", "0f21c0", "0f21f0", "0f21e0", "0f23c0", "0f23f0", "0f23f8", "0f23e0", "0f30", "0f32", "0f31", "0f01f9", "0f33", "0f00d0", "0f00d8", "0f01f0", "0f0138", "0f01f8", "0f0110", "0f0118", "0f01cb", "0f01ca", "0f01d0", "0f01d1", "0f01c8", "0f01c9", "0f01d8", "0f01c1", "0f20c8", "0f22c8", "0f20e8", "0f20f0", "0f22f0", "0f20f8", "0f22f8", "0f35", "0f34", "0f05", "0f07", "0faa", "0f37", "f1", "cc", "ce", "cd80", "cd20", "cdff", "0f0b", "6200", "0fa2", "e440", "e450", "e500", "ec", "ed", "ee", "ef", "e640", "e770", "6c", "6d", "6e", "6f", "f36c", "f36d", "f36e", "f36f", "f26c", "66ef", "66ed", "6766e440", "f30f20c0", "660f20c0", "0f22c1", "0fc7f0", "f390", "0fff", "0fb9", "1f", "07", "17", "0fa1", "0fa9", "cb", "cf", "66cb", "66cf", "661f", "6617", "8ed1", "8e18", "8e10", "8ec8", "8ef8", "c500", "c400", "0fb200", "0fb400", "66c500", "ff28", "66ff28", "678e1e0000", "678ed8", "6766c51e0000"]
+_TRAPPING = """
+    fa fb f4 0f06 0f08 0f09 0f20c0 0f20d0 0f20d8 0f20e0 0f22d0 0f22d8 0f22e0 0f21c0 0f21f0 0f21e0 0f23c0 0f23f0 0f23f8
+    0f23e0 0f30 0f32 0f31 0f01f9 0f33 0f00d0 0f00d8 0f01f0 0f0138 0f01f8 0f0110 0f0118 0f01cb 0f01ca 0f01d0 0f01d1
+    0f01c8 0f01c9 0f01d8 0f01c1 0f20c8 0f22c8 0f20e8 0f20f0 0f22f0 0f20f8 0f22f8 0f35 0f34 0f05 0f07 0faa 0f37 f1 cc
+    ce cd80 cd20 cdff 0f0b 6200 0fa2 e440 e450 e500 ec ed ee ef e640 e770 6c 6d 6e 6f f36c f36d f36e f36f f26c 66ef
+    66ed 6766e440 f30f20c0 660f20c0 0f22c1 0fc7f0 f390 0fff 0fb9 1f 07 17 0fa1 0fa9 cb cf 66cb 66cf 661f 6617 8ed1
+    8e18 8e10 8ec8 8ef8 c500 c400 0fb200 0fb400 66c500 ff28 66ff28 678e1e0000 678ed8 6766c51e0000
+"""
+TRAPPING = tuple(_TRAPPING.split())
+"""Instructions that trap in ring 1 or 3 and do not leak. EAX and EBX point to data, EDX is a port."""
 
 
 def _state(cs: int, eflags: int) -> ArchitecturalState:
@@ -201,7 +209,7 @@ def test_paging_and_real_mode_are_refused_by_name(twins: Twins) -> None:
         assert twins.virtual.machine.processor.guest_state().rip == CODE + 5
 
 
-# ------------------------------------------------------------------------------------------------ user code with privilege
+# ------------------------------------------------------------------------------------------------ privileged user code
 
 
 def test_iopl_3_lets_user_code_switch_interrupts(twins: Twins) -> None:
@@ -221,9 +229,8 @@ def test_the_io_permission_bitmap_is_the_guest_s(twins: Twins, port: int, text: 
 @pytest.mark.parametrize("cs", CODES)
 def test_sysenter_and_its_return(twins: Twins, cs: int) -> None:
     for selector in (0, CS0, 0xB):
-        twins.run(
-            b"\xb9\x74\x01\0\0\xb8" + d32(selector) + b"\x31\xd2\x0f\x30\x41\xb8" + d32(USER_STACK) + b"\x0f\x30\x41\xb8"
-            + d32(CODE + 0x40) + b"\x0f\x30\x0f\x34",
-            start(), steps=12,
-        )  # fmt: skip
+        registers = b"\xb9\x74\x01\0\0\x31\xd2"
+        for value in (selector, USER_STACK, CODE + 0x40):
+            registers += b"\xb8" + d32(value) + b"\x0f\x30\x41"
+        twins.run(registers + b"\x0f\x34", steps=12)
         twins.run(b"\x0f\x34", start(cs=cs, eflags=0x202), steps=1)

@@ -53,8 +53,8 @@ def store(address: int, value: int) -> bytes:
 def test_instructions_with_operands_in_holes(twins: Twins, text: str, eflags: int, cs: int) -> None:
     """From one page of nothing to another, within one, and over their edges: no page fault ever."""
     for source, destination in (
-        (HOLE, HOLE + 0x4FFE), (HOLE + 0xFFE, HOLE + 0x4FFE), (MEMORY - 2, HOLE), (HOLE, MEMORY - 2), (HOLE, GDT + 0x200),
-        (GDT, HOLE + 0xFFE), (0xFFFF_FFFE, 0xFFFF_FFFF),
+        (HOLE, HOLE + 0x4FFE), (HOLE + 0xFFE, HOLE + 0x4FFE), (MEMORY - 2, HOLE), (HOLE, MEMORY - 2),
+        (HOLE, GDT + 0x200), (GDT, HOLE + 0xFFE), (0xFFFF_FFFE, 0xFFFF_FFFF),
     ):  # fmt: skip
         twins.renew()
         state = start(cs=cs, eflags=eflags, esi=source, edi=destination, ecx=3)

@@ -39,7 +39,7 @@ class DeprivilegedProcessor:
 
     def __init__(self, guest: VirtualCpu, dispatcher: Dispatcher, bus: BoardBus) -> None:
         self.guest = guest
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._bus = bus
 
     @property
@@ -66,7 +66,7 @@ class DeprivilegedProcessor:
         if window and self.guest.state.interrupt_shadow:
             limit = min(limit, self.guest.count + 1)
         self.guest.engine.tsc_base = self._bus.time_offset()
-        return self._dispatcher.dispatch(self.guest.run(limit))
+        return self.dispatcher.dispatch(self.guest.run(limit))
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a virtual interrupt through the guest's own IDT."""
