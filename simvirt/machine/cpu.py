@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
-from simvirt.machine import interrupts
+from simvirt.machine import interrupts, self_test
 from simvirt.machine.engine import Engine, Intercepts, SvmExit
 from simvirt.machine.events import (
     ControlRegisterAccess,
@@ -97,6 +97,7 @@ class Cpu:
     """
 
     def __init__(self, memory: HostMemory) -> None:
+        self_test.verify()
         engine = Engine(memory)
         self._assemble(engine, engine.state, LinearMemory(engine))
 

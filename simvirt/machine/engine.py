@@ -213,11 +213,7 @@ class Engine:
     :raises EngineError: the platform or the version of Unicorn is not the verified one.
     """
 
-    _verified = False
-
-    def __init__(self, memory: HostMemory, *, verified: bool = False) -> None:
-        if not (Engine._verified or verified):
-            self._verify()
+    def __init__(self, memory: HostMemory) -> None:
         self.platform = platforms.current()
         self._library = _Library.load(self.platform)
         self.memory = memory
@@ -249,14 +245,6 @@ class Engine:
         self.intercept(Intercepts())
 
     # ---------------------------------------------------------------------------------------- construction
-
-    @classmethod
-    def _verify(cls) -> None:
-        """Once in a process, before anything depends on it, make the self-test."""
-        from simvirt.machine import self_test
-
-        self_test.verify()
-        Engine._verified = True
 
     @staticmethod
     def _create() -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ The engine reaches into Unicorn's own structures by their offsets, and relies on
 that an intercepted instruction has had no effect, that a block can be cut to an exact length, where the address of a
 refused access is kept. All of it was found by experiment on one version and one platform (`machine.platforms`). The
 self-test makes the experiments again, on an engine of its own: what known registers look like through Unicorn's public
-interface and in our view, one exit of each family, exact stops. It takes some 10 ms; the first engine of a process
+interface and in our view, one exit of each family, exact stops. It takes some 10 ms; the first CPU of a process
 runs it (`verify`), and `simvirt doctor` shows it (`run`).
 """
 
@@ -81,6 +81,10 @@ class _Bench:
         return self.engine.run(self.engine.count + instructions, window=window)
 
 
+_verified = False
+"""Has the engine of this process passed?"""
+
+
 def run() -> tuple[CheckResult, ...]:
     """Make all the experiments.
 
@@ -90,7 +94,7 @@ def run() -> tuple[CheckResult, ...]:
     from simvirt.machine.engine import Engine
     from simvirt.machine.memory import HostMemory
 
-    bench = _Bench(Engine(HostMemory(MEMORY), verified=True))
+    bench = _Bench(Engine(HostMemory(MEMORY)))
     results = []
     for name, experiment in _EXPERIMENTS:
         try:
@@ -103,10 +107,13 @@ def run() -> tuple[CheckResult, ...]:
 
 
 def verify() -> None:
-    """Refuse to go on where the engine does not do what simvirt relies on.
+    """Once in a process, refuse to go on where the engine does not do what simvirt relies on.
 
     :raises EngineError: an experiment failed; the message names it.
     """
+    global _verified  # noqa: PLW0603 - the engine of a process is tested once
+    if _verified:
+        return
     failed = [result for result in run() if not result.ok]
     if failed:
         found = "; ".join(f"{result.name}: {result.detail}" for result in failed)
@@ -115,6 +122,7 @@ def verify() -> None:
             f"so it refuses: install the exact dependencies again (pip install --force-reinstall simvirt), and if that "
             f"does not help, report this message with your operating system and processor."
         )
+    _verified = True
 
 
 def _expect(what: str, found: object, expected: object) -> None:

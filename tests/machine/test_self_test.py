@@ -11,7 +11,7 @@ import pytest
 
 from simvirt.errors import EngineError
 from simvirt.machine import platforms, self_test
-from simvirt.machine.engine import Engine
+from simvirt.machine.cpu import Cpu
 from simvirt.machine.memory import HostMemory
 
 
@@ -53,24 +53,24 @@ def test_a_wrong_offset_is_noticed(what: str, monkeypatch: pytest.MonkeyPatch) -
     failed = {result.name: result.detail for result in self_test.run() if not result.ok}
     assert experiment in failed
     assert "expected" in failed[experiment]
+    monkeypatch.setattr(self_test, "_verified", False)
     with pytest.raises(EngineError, match=rf"self-test.*{experiment}.*install .* again"):
         self_test.verify()
-    monkeypatch.setattr(Engine, "_verified", False)
     with pytest.raises(EngineError, match="self-test"):
-        Engine(HostMemory(1 << 16))
-    assert not Engine._verified
+        Cpu(HostMemory(1 << 16))
+    assert not self_test._verified
 
 
-def test_the_first_engine_of_a_process_runs_it_once() -> None:
+def test_the_first_cpu_of_a_process_runs_it_once() -> None:
     program = """
 from simvirt.machine import self_test
-from simvirt.machine.engine import Engine
+from simvirt.machine.cpu import Cpu
 from simvirt.machine.memory import HostMemory
 runs = []
 real = self_test.run
 self_test.run = lambda: runs.append(1) or real()
 for _ in range(3):
-    Engine(HostMemory(1 << 16))
+    Cpu(HostMemory(1 << 16))
 print(len(runs))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
