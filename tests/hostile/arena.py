@@ -38,6 +38,7 @@ class Arena:
     """A machine of one strategy that is used again and again."""
 
     def __init__(self, strategy: str, memory_size: int = MEMORY_SIZE) -> None:
+        self.strategy = strategy
         config = MachineConfig(memory_size, find_cpu_model(DEFAULT_CPU_MODEL))
         self.virtualized: Virtualized = find(strategy).build(flat_image(b"\xf4", "pristine"), config)
         self.machine: Machine = self.virtualized.machine

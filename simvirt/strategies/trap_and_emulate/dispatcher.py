@@ -57,6 +57,7 @@ from simvirt.strategies.trap_and_emulate.reasons import (
 )
 from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
+from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0, iopl
 from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction
@@ -144,7 +145,7 @@ class Dispatcher:
                 return self._segment_load(event, instruction)
             if event.vector == FAULT_OF_PRIVILEGE.get(operation, Vector.GP) and self._may_be_emulated(operation):
                 return self._privileged(event, instruction)
-            if operation in _NOT_HERE and self._guest.state.cpl == 0:
+            if operation in _NOT_HERE and instruction.length < MAX_INSTRUCTION_LENGTH and self._guest.state.cpl == 0:
                 event = ExceptionRaised(Vector.UD)  # the processor looks at the privilege first
         if (
             event.vector == Vector.NM
