@@ -158,7 +158,8 @@ def test_triple_faults(arena: Arena, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["0f 0b", "cc", "cd 80", "f7 f0", "ff ff", "0f 00 d8", "ea 00 00 00 00 08 00", "8e d4", "fb f4", "f1", "0f ff"]
+    "code",
+    ["0f 0b", "cc", "cd 80", "f7 f0", "ff ff", "0f 00 d8", "ea 00 00 00 00 08 00", "8e d4", "fb f4", "f1", "0f ff"],
 )
 def test_faults_without_any_table(arena: Arena, code: str) -> None:
     """The state of a flat binary at its entry: GDTR and IDTR are empty."""
