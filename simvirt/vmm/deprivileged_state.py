@@ -7,7 +7,7 @@ it for the virtual processor unchanged.
 
 | component | guest | real |
 |---|---|---|
-| CPL | 0, 3 | 1, 3 (ring compression: a guest's rings 1 and 2 become its ring 0) |
+| CPL | 0, 3 | 1, 3 (ring compression: there is none for a guest's rings 1 and 2) |
 | CS, SS selectors | RPL 0 | RPL 1 |
 | segment attributes | DPL 0 | DPL 1 |
 | selectors of the x87 unit's last instruction and operand | RPL 0 | RPL 1 |
@@ -38,6 +38,7 @@ GUEST_KERNEL_RING: Final = Ring.RING1
 _VIRTUAL_FLAGS: Final = int(Eflags.IF | Eflags.IOPL)
 _GUEST_RINGS: Final = (Ring.RING0, Ring.RING0, Ring.RING0, Ring.RING3)
 """The ring that the guest believes in, by the real one."""
+_OTHER_RINGS: Final = (Ring.RING1, Ring.RING2)
 _IF: Final = int(Eflags.IF)
 _VM: Final = int(Eflags.VM)
 _PE: Final = int(Cr0.PE)
@@ -117,7 +118,15 @@ class DeprivilegedState(ProcessorState):
         return _GUEST_RINGS[self._d[self._hflags] & 3]
 
     def refresh(self, cpl: int | None = None) -> None:
-        """As of a bare processor, with the guest's ring 0 made the real ring 1."""
+        """As of a bare processor, with the guest's ring 0 made the real ring 1.
+
+        :raises UnsupportedGuestError: the guest enters ring 1 or 2, for which there is no real ring.
+        """
+        if cpl in _OTHER_RINGS:
+            raise UnsupportedGuestError(
+                f"the guest enters ring {cpl}: with its ring 0 in the real ring 1, a VMM that runs it de-privileged "
+                "has no ring for that (ring compression): use bare-metal or vtx"
+            )
         self.real.refresh(None if cpl is None else Ring.RING3 if cpl == Ring.RING3 else GUEST_KERNEL_RING)
 
     @property

@@ -89,14 +89,14 @@ class FarTransfers:
         if descriptor.conforming:
             if descriptor.dpl > cpl:
                 raise general_protection(selector)
-        elif self._loads.rpl(selector) > cpl or descriptor.dpl != cpl:
+        elif self._loads.rpl(selector, descriptor) > cpl or descriptor.dpl != cpl:
             raise general_protection(selector)
         if not descriptor.present:
             raise not_present(selector)
 
     def _refuse_task(self, selector: int, descriptor: Descriptor) -> None:
         """What is no code and no call gate: a task, which the guest's privilege may reach, or a fault."""
-        privilege = max(int(self._cpu.state.cpl), self._loads.rpl(selector))
+        privilege = max(int(self._cpu.state.cpl), self._loads.rpl(selector, descriptor))
         if descriptor.system_type not in _TASKS or descriptor.dpl < privilege:
             raise general_protection(selector)
         if not descriptor.present:
@@ -134,7 +134,7 @@ class FarTransfers:
         state = self._cpu.state
         cpl = int(state.cpl)
         gate = GateDescriptor.decode(raw.low, raw.high)
-        if gate is None or gate.dpl < max(cpl, self._loads.rpl(selector)):
+        if gate is None or gate.dpl < max(cpl, self._loads.rpl(selector, raw)):
             raise general_protection(selector)
         if not gate.present:
             raise not_present(selector)
@@ -196,7 +196,7 @@ class FarTransfers:
         state, stack = self._cpu.state, self._stack
         offset, selector = stack.peek(0, size), stack.peek(size, 2)
         code = self._check_return(selector)
-        rpl = self._loads.rpl(selector)
+        rpl = self._loads.rpl(selector, code)
         at = frame + released
         if rpl == state.cpl:
             pointer = stack.pointer + at
@@ -213,7 +213,7 @@ class FarTransfers:
         if Selector(selector).is_null:
             raise general_protection(0)
         code = self._loads.descriptor(selector)
-        rpl = self._loads.rpl(selector)
+        rpl = self._loads.rpl(selector, code)
         if not code.is_code or rpl < self._cpu.state.cpl:
             raise general_protection(selector)
         if code.dpl > rpl if code.conforming else code.dpl != rpl:

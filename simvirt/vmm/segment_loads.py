@@ -29,10 +29,11 @@ class SegmentLoads:
     def __init__(self, cpu: VirtualCpu) -> None:
         self._cpu = cpu
 
-    def rpl(self, selector: int) -> int:
-        """The privilege that a selector asks for, by f⁻¹."""
+    def rpl(self, selector: int, descriptor: Descriptor) -> int:
+        """The privilege that a selector asks for, by f⁻¹, unless it names a descriptor of the guest's own ring 1."""
         rpl = int(Selector(selector).rpl)
-        return 0 if rpl == GUEST_KERNEL_RING and self._cpu.state.cpl == 0 else rpl
+        is_kernel_s = rpl == GUEST_KERNEL_RING != descriptor.dpl and self._cpu.state.cpl == 0
+        return 0 if is_kernel_s else rpl
 
     def descriptor(self, selector: int) -> Descriptor:
         """The guest's descriptor.
@@ -69,7 +70,7 @@ class SegmentLoads:
     def stack(self, selector: int, cpl: int) -> Descriptor:
         """The descriptor of a stack segment for ring `cpl`, checked."""
         stack = self.descriptor(selector)
-        if self.rpl(selector) != cpl or not stack.writable or stack.dpl != cpl:
+        if self.rpl(selector, stack) != cpl or not stack.writable or stack.dpl != cpl:
             raise general_protection(selector)
         if not stack.present:
             raise stack_fault(selector)
@@ -79,7 +80,7 @@ class SegmentLoads:
         descriptor = self.descriptor(selector)
         if not descriptor.readable:
             raise general_protection(selector)
-        privilege = max(self.rpl(selector), int(self._cpu.state.cpl))
+        privilege = max(self.rpl(selector, descriptor), int(self._cpu.state.cpl))
         if not descriptor.conforming and privilege > descriptor.dpl:
             raise general_protection(selector)
         if not descriptor.present:
