@@ -6,6 +6,7 @@
                                       └──> interpreter    what a trapped instruction does: `interpreter`
 
 `deprivileged_state` is the VM map between the guest's processor and the real one, `virtual_cpu` a processor on top of
-it, and `shadow_descriptors` keeps the real descriptor tables in step with the guest's. `exit_log` is what every
-strategy writes its interventions to.
+it, and `shadow_descriptors` keeps the real descriptor tables in step with the guest's. What the interpreter does about
+segments and far transfers is in `segment_loads` and `far_transfers`, and `guest_stack` is the stack that these use.
+`exit_log` is what every strategy writes its interventions to.
 """
