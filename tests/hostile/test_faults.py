@@ -96,6 +96,7 @@ CASES: dict[str, tuple[str, dict[int, bytes], Vector, int | None]] = {
     "DIV by zero": ("31 c9 ; xor ecx, ecx\nf7 f1 ; div ecx", {}, DE, None),
     "INT through a gate beyond the IDT": ("cd ff ; int", {}, GP, 0xFF * 8 + 2),
     "17 prefixes": ("66 66 66 66 66 66 66 66 66 66 66 66 66 66 66 66 90 ; raw", {}, GP, 0),
+    "LOCK on a load": ("f0 8b 00 ; raw lock mov eax, [eax]", {}, UD, None),
     "LOCK on NOP": ("f0 90 ; raw lock nop", {}, UD, None),
     "RDMSR of no MSR": (f"b9 {le(0x1234_5678)} ; mov ecx\n0f 32 ; rdmsr", {}, GP, 0),
     "WRMSR of a reserved bit of EFER": (

@@ -58,9 +58,12 @@ struct block {
     u64 original, next_in_page[2];
     u64 host_page[2];                 /* addresses in host memory of the one or two pages that it was translated from */
 };
+enum { SVM_EXCEPTION = 0x40 };
 #define EXCP_HLT 0x10001U
 #define CF_COUNT_MASK 0x7fffU
 #define CF_INVALID 0x40000U
+#define CF_CHECKED (1U << 20)                                             /* ours; the engine looks at neither this bit nor the next */
+#define CF_UNDEFINED (1U << 21)
 #define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
 #define HF_INHIBIT_IRQ (1U << 3)
 #define EFLAGS_TF (1U << 8)
@@ -108,7 +111,7 @@ struct simvirt {
     int64_t granted;                    /* `remaining` when `count` was last brought up to date */
     u64 requested, stopping;
     const struct block *met_in;         /* the block in which the last event was met, if that is known */
-    u64 aborted, refused_at;
+    u64 aborted, refused_at, defined_before;
     u64 saved_registers[16], saved_dr[8], io_pending;
     u64 alias_writes;                   /* one instruction runs alone, which may write to executed pages through aliases that are not */
     const struct block *blocks[MAX_BLOCKS];
@@ -453,6 +456,121 @@ static void leave_after_block(struct simvirt *s) {
     *(u8 *)(s->cpu + s->off_cpu_exit_request) = 1;
 }
 
+/* ------------------------------------------------------------------------------------------------ undefined instructions
+ * The engine ignores LOCK in front of what cannot take it, or writes to an address that it has not computed; it runs AVX as if it were
+ * SSE, and some encodings that do not exist as those beside them. All that is #UD (SDM Vol. 2A "LOCK", 2.3; Vol. 2D A.3; no CPU model here
+ * has AVX), so each block is searched for it, once. */
+
+static const u8 *translated_from(const struct simvirt *s, const struct block *b, u64 va);
+
+static int is_prefix(u8 byte, int code_64) {
+    switch (byte) {
+    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: return 1;
+    default: return code_64 && (byte & 0xf0) == 0x40;
+    }
+}
+
+/* The instructions that take LOCK, with a memory operand. */
+static int lockable(const u8 *op) {
+    const u8 modrm = op[0] == 0x0f ? op[2] : op[1], reg = modrm >> 3 & 7;
+    if (modrm >> 6 == 3) return 0;
+    switch (op[0]) {
+    case 0x80: case 0x81: case 0x82: case 0x83: return reg != 7;
+    case 0x86: case 0x87: return 1;
+    case 0xf6: case 0xf7: return reg == 2 || reg == 3;
+    case 0xfe: case 0xff: return reg < 2;
+    case 0x0f: break;
+    default: return op[0] < 0x38 && (op[0] & 7) < 2;
+    }
+    switch (op[1]) {
+    case 0xab: case 0xb0: case 0xb1: case 0xb3: case 0xbb: case 0xc0: case 0xc1: return 1;
+    case 0xba: return reg > 4;
+    case 0xc7: return reg == 1;
+    default: return 0;
+    }
+}
+
+/* BMI1 and BMI2 have VEX prefixes, too. */
+static int is_bmi(const u8 *vex) {
+    const u8 map = vex[1] & 0x1f, op = vex[3];
+    return vex[0] == 0xc4 && ((map == 2 && (op == 0xf2 || op == 0xf3 || (op >= 0xf5 && op <= 0xf7))) || (map == 3 && op == 0xf0));
+}
+
+#define HF_PE (1U << 7)
+#define EFLAGS_VM (1U << 17)
+
+enum { P66 = 1, PF2 = 2, PF3 = 4 };
+
+/* Holes of the opcode map; `prefixes` are those that would make another instruction of it. */
+static int is_hole(const u8 *op, int prefixes) {
+    const u8 modrm = op[0] == 0x0f ? op[op[1] == 0x38 ? 3 : 2] : op[1], reg = modrm >> 3 & 7;
+    const int memory = modrm >> 6 != 3;
+    switch (op[0]) {
+    case 0x8f: case 0xc6: case 0xc7: return reg != 0;
+    case 0x0f: break;
+    default: return 0;
+    }
+    switch (op[1]) {
+    case 0x12: case 0x16: return prefixes == P66 && !memory;
+    case 0x38: return (op[2] & 0xfe) == 0xf0 && !memory && !(prefixes & PF2);
+    case 0x50: case 0x71: case 0x72: case 0x73: return memory;
+    case 0x78: case 0x79: case 0xc3: return prefixes != 0;
+    case 0xae: return prefixes && memory && reg < 4;
+    case 0xd6: return prefixes & (PF2 | PF3) && memory;
+    default: return 0;
+    }
+}
+
+static int undefined(const struct block *b, const u8 code[16]) {
+    const int code_64 = (b->flags & HF_CS64) != 0, has_vex = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
+    int i = 0, lock = 0, prefixes = 0;
+    for (; i < 12 && is_prefix(code[i], code_64); i++) {
+        lock |= code[i] == 0xf0;
+        prefixes |= code[i] == 0x66 ? P66 : code[i] == 0xf2 ? PF2 : code[i] == 0xf3 ? PF3 : 0;
+    }
+    const u8 *op = code + i;
+    if ((op[0] & 0xfe) == 0xc4 && has_vex && (code_64 || op[1] >> 6 == 3)) return !is_bmi(op);
+    return is_hole(op, prefixes) || (lock && !lockable(op));
+}
+
+/* How many instructions of the block come before the first that is undefined; -1 if none is. */
+static int defined_before(const struct simvirt *s, const struct block *b) {
+    const u8 *p = (const u8 *)(b->code + b->code_size);
+    u64 at = b->pc;
+    for (int i = 0; i < b->icount; i++) {
+        u8 code[16] = {0};
+        at += (u64)sleb128(&p);
+        sleb128(&p);
+        sleb128(&p);
+        for (u64 done = 0; done < 15;) {
+            const u64 room = PAGE_SIZE - ((at + done) & ~PAGE_MASK), n = room < 15 - done ? room : 15 - done;
+            const u8 *from = translated_from(s, b, at + done);
+            if (!from) break;
+            memcpy(code + done, from, n);
+            done += n;
+        }
+        if (undefined(b, code)) return i;
+    }
+    return -1;
+}
+
+static int is_defined(const struct simvirt *s, const struct block *b) {
+    if (!(b->cflags & CF_CHECKED))
+        ((struct block *)b)->cflags |= CF_CHECKED | (defined_before(s, b) >= 0 ? CF_UNDEFINED : 0);
+    return !(b->cflags & CF_UNDEFINED);
+}
+
+/* Stop in front of an undefined instruction, or of the block that it is in. */
+static void meet_undefined(struct simvirt *s, const struct block *b) {
+    s->defined_before = (u64)defined_before(s, b);
+    if (!s->defined_before) {
+        s->event = EVENT_SVM_EXIT;
+        s->code = 0x100 + SVM_EXCEPTION + 6;
+        s->met_in = b;
+    }
+    stop(s);
+}
+
 static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     settle_count(s);
     if (b->cflags & CF_COUNT_MASK) {
@@ -470,6 +588,11 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     if (n > s->limit || s->count >= s->slice) {
         s->event = n > s->limit ? EVENT_LIMIT : EVENT_SLICE;
         stop(s);
+        return;
+    }
+    if (!is_defined(s, b)) {
+        s->current = 0;
+        meet_undefined(s, b);
         return;
     }
     /* RF lasts for one instruction, the engine clears it at the end of a block. No instruction can see it, so it goes as the first one
@@ -568,7 +691,7 @@ static const u8 *after_call(const u8 *at, const void *function) {
 static u8 *put(u8 *to, const void *bytes, size_t n) { return (u8 *)memcpy(to, bytes, n) + n; }
 
 static void count_in_line(struct simvirt *s, const struct block *b) {
-    if (b->icount > 127 || b->cflags & CF_COUNT_MASK || b->flags & EFLAGS_RF || b->code_size < SEARCHED + LONGEST) return;
+    if (!is_defined(s, b) || b->icount > 127 || b->cflags & CF_COUNT_MASK || b->flags & EFLAGS_RF || b->code_size < SEARCHED + LONGEST) return;
     u8 *at = (u8 *)b->code;
     const u8 *first = NULL, *behind = NULL;
     for (const u8 *end = at + SEARCHED; at < end; at++) {
@@ -619,7 +742,7 @@ void simvirt_edge_hook(void *uc, const struct translated *now, const struct tran
 
 /* ------------------------------------------------------------------------------------------------ exits */
 
-enum { SVM_EXCEPTION = 0x40, SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72, SVM_PAUSE = 0x77 };
+enum { SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72, SVM_PAUSE = 0x77 };
 #define CPU_INTERRUPT_VIRQ 0x100U
 #define CR4_TSD (1ULL << 2)
 
@@ -833,7 +956,7 @@ int simvirt_run(struct simvirt *s) {
         if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
         if (s->count >= s->slice) { s->event = EVENT_SLICE; break; }
         s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = 0, s->io_pending = 0;
-        s->met_in = NULL, s->aborted = 0;
+        s->met_in = NULL, s->aborted = 0, s->defined_before = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
         s->requested = step;
@@ -916,6 +1039,7 @@ int simvirt_run(struct simvirt *s) {
         }
         if (s->event == EVENT_SYSTEM_CALL) ENV64(s, s->off_env_eip) -= s->instruction_length;   /* the engine has stepped over it */
         if (s->event != EVENT_NONE) break;
+        if (s->defined_before) { step = s->defined_before, idle = 0; continue; }
         if (s->count > before) idle = 0;   /* the engine left without a reason of ours, its code buffer full: go on */
     }
     if (s->event == EVENT_NONE) s->event = EVENT_ENGINE_ERROR, s->engine_status = 1001;
