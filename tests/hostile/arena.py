@@ -68,6 +68,11 @@ class Arena:
             outcome, error = None, f"{type(anything).__name__}: {anything} at {_where(anything)}"
         return Report(guest.seed, outcome, self.machine.count, time.perf_counter() - begin, error)
 
+    def memory(self) -> bytes:
+        """What the guest has in its memory."""
+        view = self.machine.memory.view
+        return b"".join(view[region.host : region.host + region.size] for region in self.machine.space.ram)
+
 
 def _where(error: BaseException) -> str:
     traceback = error.__traceback__
