@@ -2,7 +2,7 @@
 
 ::
 
-    simvirt/machine/native/engine.c ──ziglang's C compiler──> simvirt/machine/native/engine.so   (.dylib, .dll)
+    simvirt/machine/native/*.c ──ziglang's C compiler──> simvirt/machine/native/engine.so   (.dylib, .dll)
 
 The compiler comes as a Python package, so that no C compiler needs to be installed and every build of one platform
 gives the same bytes. An editable install compiles into the source tree, where git ignores the library;
@@ -25,7 +25,6 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT: Final = Path(__file__).resolve().parent
 NATIVE: Final = Path("simvirt", "machine", "native")
-SOURCE: Final = NATIVE / "engine.c"
 STAMP: Final = Path("build", "native.stamp")
 FLAGS: Final = ("-O2", "-fomit-frame-pointer", "-g0", "-s", "-shared", "-std=c11", "-Wall", "-Wextra", "-Werror")
 COMPILER_TIMEOUT: Final = 600  # seconds; the first build for Windows compiles a C library and takes a minute and a half
@@ -77,7 +76,8 @@ def compile_native(root: Path, target: Target) -> Path:
     Raises:
         NativeBuildError: the compiler is missing, or it refused the source.
     """
-    source, library, stamp = root / SOURCE, root / NATIVE / target.library, root / STAMP
+    library, stamp = root / NATIVE / target.library, root / STAMP
+    sources, headers = sorted((root / NATIVE).glob("*.c")), sorted((root / NATIVE).glob("*.h"))
     try:
         compiler = importlib.metadata.version("ziglang")
     except importlib.metadata.PackageNotFoundError:
@@ -86,12 +86,12 @@ def compile_native(root: Path, target: Target) -> Path:
             "here: pip install ziglang (an isolated build installs it by itself)."
         ) from None
     arguments = ["-m", "ziglang", "cc", *FLAGS, *target.flags, "-target", target.triple]
-    made_of = _digest(source.read_bytes(), repr((arguments, compiler)).encode())
+    made_of = _digest(*(file.read_bytes() for file in sources + headers), repr((arguments, compiler)).encode())
     if library.is_file() and stamp.is_file() and stamp.read_text() == _stamp(made_of, library):
         return library
     # Written beside and moved into place: a running simvirt keeps the library that it has mapped.
     fresh = library.with_name("fresh-" + library.name)
-    command = [sys.executable, *arguments, "-o", str(fresh), str(source)]
+    command = [sys.executable, *arguments, "-o", str(fresh), *map(str, sources)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILER_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
@@ -99,7 +99,7 @@ def compile_native(root: Path, target: Target) -> Path:
     if done.returncode != 0:
         fresh.unlink(missing_ok=True)
         raise NativeBuildError(
-            f"the C compiler (ziglang {compiler}) could not compile {SOURCE} for {target.triple}; it ended with status "
+            f"the C compiler (ziglang {compiler}) could not compile {NATIVE} for {target.triple}; it ended with status "
             f"{done.returncode}.\nCommand: {' '.join(command)}\n{done.stdout}{done.stderr}"
         )
     fresh.replace(library)

@@ -1,0 +1,110 @@
+/* What the native callbacks share: `struct simvirt`, the record that Python sees as a view (machine/native/layout.py mirrors it by
+ * name), the enumerations in it, and what one C file calls in another.
+ */
+#ifndef SIMVIRT_RECORD_H
+#define SIMVIRT_RECORD_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint64_t u64;
+typedef uint32_t u32;
+typedef uint16_t u16;
+typedef uint8_t u8;
+
+#define PAGE_SHIFT 12
+#define PAGE_SIZE 4096ULL
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+
+enum { MAX_REGIONS = 32, MAX_OVERRIDES = 16, MAX_IMPLICIT = 8, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
+enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
+enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
+enum { GRANT_READ = 1, GRANT_WRITE = 2, GRANT_EXECUTE = 4 };              /* UC_PROT_* */
+enum { PAGE_EXECUTED = 1, PAGE_DIRTY = 2, PAGE_WATCHED = 4 };             /* flags of a host page */
+enum { UC_OK = 0, UC_ERR_EXCEPTION = 21 };
+
+enum refusal {
+    REFUSED_NOTHING = 0, REFUSED_PAGE_FAULT = 1, REFUSED_HOLE = 2, REFUSED_MMIO = 3, REFUSED_ROM_WRITE = 4,
+    REFUSED_WATCHED_WRITE = 5, REFUSED_EXECUTED_ALIAS = 6, REFUSED_SUPERVISOR_AT_CPL3 = 7,
+    REFUSED_NON_CANONICAL = 8, REFUSED_READ_AHEAD = 9,
+};
+enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of an access; implicit: of a system data structure */
+enum event {
+    EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
+    EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7,
+};
+
+/* A translated block of Unicorn 2.1.4 (exec/exec-all.h), as far as it is read here. */
+struct block {
+    u64 pc, cs_base;
+    u32 flags;
+    u16 size, icount;
+    u32 cflags, trace;
+    u64 code, code_size;              /* the block's search data stands behind its code */
+    u64 original, next_in_page[2];
+    u64 host_page[2];                 /* addresses in host memory of the one or two pages that it was translated from */
+};
+enum { SVM_EXCEPTION = 0x40 };
+#define EXCP_HLT 0x10001U
+#define CF_COUNT_MASK 0x7fffU
+#define CF_INVALID 0x40000U
+#define CF_CHECKED (1U << 20)                                             /* ours; the engine looks at neither this bit nor the next */
+#define CF_UNDEFINED (1U << 21)
+#define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
+#define HF_INHIBIT_IRQ (1U << 3)
+#define EFLAGS_TF (1U << 8)
+#define EFLAGS_RF (1ULL << 16)
+#define HF_CS64 (1U << 15)
+
+struct region { u64 first_page, last_page, host_page, kind; };
+struct override { u64 page, host_page; };
+struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
+struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, accessed, dirty, user_page, level; };
+
+struct simvirt {
+    /* the engine, filled in by Python */
+    u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop;
+    u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
+        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept;
+    u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_cpu_exit_request,
+        off_cpu_exception_index, off_uc_bad_address;
+    u64 tlb_window[3];
+    /* physical memory */
+    u64 ram, ram_pages, page_flags, a20_mask, region_count;
+    struct region regions[MAX_REGIONS];
+    u64 override_count;
+    struct override overrides[MAX_OVERRIDES];
+    u64 implicit_count;
+    u64 implicit_pages[MAX_IMPLICIT];   /* linear pages that one instruction at CPL 3 may access as supervisor */
+    u64 max_physical_bits, gigabyte_pages;
+    /* time */
+    u64 count, limit, slice, stepping, window_wanted;
+    u64 tsc_base, tsc_native, cpuid_native, pause_native;
+    u64 cpuid_count;
+    struct cpuid_entry cpuid[MAX_CPUID];
+    /* the event that simvirt_run returns */
+    u64 event, code, instruction_length, engine_status;
+    u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level;
+    u64 io_port, io_size, io_is_out, io_value, system_call;
+    u8 bytes[16];
+    u64 byte_count;
+    /* statistics */
+    u64 fills, cache_misses, entries, native_exits, modified_blocks, inlined_blocks;
+    /* private */
+    int64_t remaining;                  /* instructions until block_hook wants to see a block again; counted down by the blocks */
+    u32 current;                        /* number of the block that runs, counted in full; 0 once the count has been put right */
+    u32 next_block;
+    int64_t granted;                    /* `remaining` when `count` was last brought up to date */
+    u64 requested, stopping;
+    const struct block *met_in;         /* the block in which the last event was met, if that is known */
+    u64 aborted, refused_at, defined_before;
+    u64 saved_registers[16], saved_dr[8], io_pending;
+    u64 alias_writes;                   /* one instruction runs alone, which may write to executed pages through aliases that are not */
+    const struct block *blocks[MAX_BLOCKS];
+};
+
+#define ENV32(s, off) (*(u32 *)((s)->env + (off)))
+#define ENV64(s, off) (*(u64 *)((s)->env + (off)))
+#define CPL(s) (ENV32(s, (s)->off_env_hflags) & 3)
+
+#endif
