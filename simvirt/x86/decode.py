@@ -1,4 +1,4 @@
-"""Bytes to instructions: the only module that knows the decoder library.
+"""Bytes to instructions: beside `x86.forms` the only module that knows the decoder library.
 
 The library is iced-x86, for facts and for text alike: its tables say which CPL an instruction needs, what it reads
 and writes and how it moves the stack, and text from the same decoder cannot contradict them. (Capstone, the usual
