@@ -13,27 +13,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads them
+    from simvirt.guests.resolve import resolve as guest
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.results import Run
     from simvirt.observe.session import compare, run
 
 __version__ = "0.1.0"
 
-_LAZY: Final[dict[str, str]] = {  # public name -> the module that defines it
-    "run": "simvirt.observe.session",
-    "compare": "simvirt.observe.session",
-    "Run": "simvirt.observe.results",
-    "Comparison": "simvirt.observe.comparison",
+_LAZY: Final[dict[str, tuple[str, str]]] = {  # public name -> the module that defines it, and its name there
+    "run": ("simvirt.observe.session", "run"),
+    "compare": ("simvirt.observe.session", "compare"),
+    "guest": ("simvirt.guests.resolve", "resolve"),
+    "Run": ("simvirt.observe.results", "Run"),
+    "Comparison": ("simvirt.observe.comparison", "Comparison"),
 }
 
-__all__ = ["Comparison", "Run", "__version__", "compare", "run"]
+__all__ = ["Comparison", "Run", "__version__", "compare", "guest", "run"]
 
 
 def __getattr__(name: str) -> object:
     """Loads a public name from its module (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_LAZY[name]), name)
+    module, attribute = _LAZY[name]
+    value: object = getattr(import_module(module), attribute)
     globals()[name] = value
     return value
 

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from simvirt.cli.options import add_shared_options, shared_arguments
+from simvirt.cli.options import add_boot_options, add_shared_options, boot_image, shared_arguments
 from simvirt.cli.output import print_json, print_result
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.run import report_faults
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `simvirt compare`."""
-    parser.add_argument(
-        "guest", metavar="GUEST", help="a guest's name, see `simvirt list guests`, or the path of an image"
-    )
+    add_boot_options(parser)
     parser.add_argument(
         "--strategy",
         metavar="STRATEGY,...",
@@ -45,10 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> ExitStatus:
     """Compare, and print what was found."""
-    from simvirt.guests.resolve import resolve
     from simvirt.observe.session import ALL, compare
 
-    image = resolve(arguments.guest)
+    image = boot_image(arguments)
     names = [name.strip() for name in arguments.strategy.split(",") if name.strip()]
     strategies = ALL if not names or ALL in names else names
     with ExitStack() as stack:

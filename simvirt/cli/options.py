@@ -9,7 +9,42 @@ from simvirt.cli.values import positive_count, whole_number
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from simvirt.guests.image import GuestImage
     from simvirt.observe.results import RunConfig
+
+
+def add_boot_options(parser: ArgumentParser) -> None:
+    """The guest, and what its boot loader hands over; `boot_image` takes them."""
+    from simvirt.guests.recognise import BootKind
+
+    parser.add_argument(
+        "guest", metavar="GUEST", help="a guest's name, see `simvirt list guests`, or the path of an image"
+    )
+    boot = parser.add_argument_group("boot")
+    boot.add_argument("--append", metavar="TEXT", default="", help="the kernel's command line")
+    boot.add_argument(
+        "--initrd",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a file to load beside the kernel: Linux's initial RAM disk, a multiboot module; more than once for more",
+    )
+    boot.add_argument(
+        "--boot",
+        choices=[kind.value for kind in BootKind],
+        help="how to start the image (default: by what the file is)",
+    )
+
+
+def boot_image(arguments: Namespace) -> GuestImage:
+    """The guest that the options name.
+
+    Raises:
+        UsageError: no such guest, or a file is no usable image.
+    """
+    from simvirt.guests.resolve import resolve
+
+    return resolve(arguments.guest, append=arguments.append, initrd=arguments.initrd, boot=arguments.boot)
 
 
 def add_shared_options(parser: ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from simvirt.cli.console import LiveConsole
-from simvirt.cli.options import add_shared_options, shared_arguments
+from simvirt.cli.options import add_boot_options, add_shared_options, boot_image, shared_arguments
 from simvirt.cli.output import print_figures, print_json, print_result
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.status import ExitStatus
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `simvirt run`."""
-    parser.add_argument(
-        "guest", metavar="GUEST", help="a guest's name, see `simvirt list guests`, or the path of an image"
-    )
+    add_boot_options(parser)
     parser.add_argument(
         "--strategy",
         metavar="STRATEGY",
@@ -40,9 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> ExitStatus:
     """Run the guest, and print what its run was."""
-    from simvirt.guests.resolve import resolve
-
-    image = resolve(arguments.guest)
+    image = boot_image(arguments)
     if arguments.step:
         from simvirt.cli.step import step_through
 

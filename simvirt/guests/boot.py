@@ -1,25 +1,30 @@
 """The processor's state in which a guest's first instruction runs.
 
-Both boot protocols enter 32-bit protected mode with flat 4 GiB segments, paging off, interrupts disabled and A20 on
-(Multiboot Specification 0.6.96 §3.2 "Machine state"). What that specification leaves undefined is zero here; GDTR and
-IDTR are empty, so a guest that loads a segment register or takes an interrupt before it has set them up faults, as it
-may on a real machine.
+The boot protocols enter 32-bit protected mode with flat 4 GiB segments, paging off, interrupts disabled and A20 on
+(Multiboot Specification 0.6.96 §3.2 "Machine state", Linux's "32-bit BOOT PROTOCOL"), or 64-bit mode with memory mapped
+to itself (Linux's "64-bit BOOT PROTOCOL"). What they leave undefined is zero here. Where a protocol promises no GDT,
+GDTR is empty, so a guest that loads a segment register before it has set one up faults, as it may on a real machine;
+so does one that takes an interrupt, IDTR being empty.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from simvirt.guests.image import BootMode
 from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.state import DescriptorTable, Segment
-from simvirt.x86.flags import Cr0
+from simvirt.x86.flags import Cr0, Cr4, Efer
 from simvirt.x86.registers import GeneralRegister
 
 if TYPE_CHECKING:
     from simvirt.guests.image import BootState
 
-_CODE: Final = Segment(0x08, 0, 0xFFFFFFFF, 0x00CF9B00)
-_DATA: Final = Segment(0x10, 0, 0xFFFFFFFF, 0x00CF9300)
+_CODE: Final = 0x00CF9B00
+_LONG_CODE: Final = 0x00AF9B00
+_DATA: Final = 0x00CF9300
+_UNPAGED: Final = Cr0.PE | Cr0.ET
+_PAGED: Final = Cr0.PE | Cr0.ET | Cr0.PG
 _NO_LDT: Final = Segment(0, 0, 0xFFFF, 0x8200)
 _NO_TASK: Final = Segment(0, 0, 0xFFFF, 0x8900)
 _DR6_AT_RESET: Final = 0xFFFF0FF0
@@ -29,22 +34,22 @@ _DR7_AT_RESET: Final = 0x400
 def initial_state(boot: BootState) -> ArchitecturalState:
     """The state that the boot protocol gives the guest; the floating-point unit is left as it is after reset."""
     general = [0] * len(GeneralRegister)
-    general[GeneralRegister.RAX], general[GeneralRegister.RBX], general[GeneralRegister.RSP] = (
-        boot.eax,
-        boot.ebx,
-        boot.esp,
-    )
+    general[GeneralRegister.RAX], general[GeneralRegister.RBX] = boot.eax, boot.ebx
+    general[GeneralRegister.RSP], general[GeneralRegister.RSI] = boot.esp, boot.esi
+    long = boot.mode is BootMode.LONG
+    code = Segment(boot.code_selector, 0, 0xFFFFFFFF, _LONG_CODE if long else _CODE)
+    data = Segment(boot.data_selector, 0, 0xFFFFFFFF, _DATA)
     return ArchitecturalState(
         general=tuple(general),
         rip=boot.entry,
         eflags=2,
-        segments=(_DATA, _CODE, _DATA, _DATA, _DATA, _DATA),
+        segments=(data, code, data, data, data, data),
         ldtr=_NO_LDT,
         tr=_NO_TASK,
-        gdtr=DescriptorTable(0, 0),
+        gdtr=DescriptorTable(boot.gdt.start, len(boot.gdt) - 1) if boot.gdt else DescriptorTable(0, 0),
         idtr=DescriptorTable(0, 0),
-        control=(int(Cr0.PE | Cr0.ET), 0, 0, 0),
-        efer=0,
+        control=(int(_PAGED if long else _UNPAGED), 0, boot.page_tables if long else 0, int(Cr4.PAE) if long else 0),
+        efer=int(Efer.LME | Efer.LMA) if long else 0,
         debug=(0, 0, 0, 0, _DR6_AT_RESET, _DR7_AT_RESET),
         interrupt_shadow=False,
         floating_point=b"",

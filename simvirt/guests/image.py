@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from simvirt.errors import ImageError
+from simvirt.x86.addresses import Gpa
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from simvirt.guests.lines import LineTable
     from simvirt.guests.symbols import SymbolTable
-    from simvirt.x86.addresses import Gpa
 
 
 class ImageKind(Enum):
@@ -32,6 +32,7 @@ class ImageKind(Enum):
     FLAT = "flat binary"
     ELF = "ELF"
     MULTIBOOT = "multiboot"
+    LINUX = "Linux kernel"
 
 
 class BootProtocol(Enum):
@@ -39,6 +40,8 @@ class BootProtocol(Enum):
 
     PROTECTED_FLAT = "32-bit protected mode, flat 4 GiB segments, paging off, interrupts masked"
     MULTIBOOT = "the same, and EAX holds multiboot's magic value, EBX the address of the information structure"
+    LINUX_32 = "32-bit protected mode, paging off, and ESI holds the address of Linux's boot parameters"
+    LINUX_64 = "64-bit mode, memory mapped to itself, and RSI holds the address of Linux's boot parameters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,24 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class BootModule:
+    """A file that the boot loader puts into memory beside the kernel: an initial RAM disk, a multiboot module."""
+
+    name: str
+    """What a multiboot kernel is told of it: the file's name and arguments."""
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BootOptions:
+    """What a boot loader hands to the kernel besides itself."""
+
+    command_line: str = ""
+    modules: tuple[BootModule, ...] = ()
+    """Multiboot knows them one by one; for Linux, one behind the other, they are the initial RAM disk."""
+
+
+@dataclass(frozen=True, slots=True)
 class GuestImage:
     """A guest, recognised and checked, ready to be loaded."""
 
@@ -73,20 +94,38 @@ class GuestImage:
     boot: BootProtocol
     symbols: SymbolTable = field(repr=False, compare=False)
     lines: LineTable | None = field(repr=False, compare=False)
+    options: BootOptions = BootOptions()
+    setup: bytes = field(default=b"", repr=False)
+    """The file up to the end of its setup header, for a Linux kernel; its boot parameters are made of it."""
+
+
+class BootMode(Enum):
+    """The mode that a boot loader leaves the processor in."""
+
+    PROTECTED = "32-bit protected mode, flat 4 GiB segments, paging off"
+    LONG = "64-bit mode, memory mapped to itself"
 
 
 @dataclass(frozen=True, slots=True)
 class BootState:
-    """The registers that the boot protocol fixes when the guest's first instruction runs.
+    """What the boot protocol fixes when the guest's first instruction runs; other registers are zero.
 
-    The rest of the state goes by :class:`BootProtocol`. ``esp`` is a courtesy: neither protocol promises a stack
-    (Multiboot Specification 0.6.96 §3.2: ESP is undefined), yet a flat binary of a few lines should be able to push.
+    ``esp`` is a courtesy: multiboot promises no stack (Multiboot Specification 0.6.96 §3.2: ESP is undefined), yet a
+    flat binary of a few lines should be able to push.
     """
 
     entry: Gpa
-    eax: int
-    ebx: int
-    esp: int
+    eax: int = 0
+    ebx: int = 0
+    esp: int = 0
+    esi: int = 0
+    mode: BootMode = BootMode.PROTECTED
+    code_selector: int = 0x08
+    data_selector: int = 0x10
+    gdt: range = range(0)
+    """Linear addresses of a GDT that has these selectors; empty where the protocol promises none."""
+    page_tables: Gpa = Gpa(0)
+    """Address of the PML4 in :attr:`BootMode.LONG`."""
 
 
 def refuse_overlaps(segments: Sequence[Segment], subject: str) -> None:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
-from simvirt.guests.image import BootProtocol, GuestImage, ImageKind, Segment
+from simvirt.guests.image import BootProtocol, BootState, GuestImage, ImageKind, Segment
+from simvirt.guests.memory_map import KIB, LOW_MEMORY_END, MIB, memory_map
+from simvirt.guests.placement import Placement, free_place, highest_place, stack_top, subject
 from simvirt.guests.symbols import SymbolTable
-from simvirt.x86.addresses import Gpa
+from simvirt.x86.addresses import PAGE_SIZE, Gpa
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 HEADER_MAGIC: Final = 0x1BADB002
@@ -26,11 +29,8 @@ LOADER_MAGIC: Final = 0x2BADB002
 """What EAX holds when the kernel starts (§3.2)."""
 SEARCHED_BYTES: Final = 8192
 LOADER_NAME: Final = "simvirt"
-
-KIB: Final = 1 << 10
-MIB: Final = 1 << 20
-LOW_MEMORY_END: Final = 0x9FC00
-"""Where the firmware's own data begin, just below the adapters' memory at 640 KiB."""
+INFORMATION_ADDRESS: Final = Gpa(0x9000)
+"""Where the information structure goes unless the image itself is there."""
 
 
 class HeaderFlag(IntFlag):
@@ -51,23 +51,18 @@ class InfoFlag(IntFlag):
 
     MEMORY_SIZE = 1 << 0
     COMMAND_LINE = 1 << 2
+    MODULES = 1 << 3
     MEMORY_MAP = 1 << 6
     LOADER_NAME = 1 << 9
 
 
-class MemoryType(IntEnum):
-    """Type of a range in the memory map (§3.3)."""
+@dataclass(frozen=True, slots=True)
+class LoadedModule:
+    """A boot module in memory: from its first address to the one behind its last (§3.3, "mod_start", "mod_end")."""
 
-    AVAILABLE = 1
-    RESERVED = 2
-
-
-class MemoryRange(NamedTuple):
-    """One entry of the memory map."""
-
-    base: int
-    size: int
-    type: MemoryType
+    name: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,40 +161,72 @@ def multiboot_flat_image(data: bytes, header: MultibootHeader, name: str, path: 
     )
 
 
-def memory_map(memory_size: int) -> tuple[MemoryRange, ...]:
-    """What of a PC's guest-physical memory is RAM, in the ranges that a PC's firmware reports.
-
-    >>> [f"{r.base:#x}+{r.size:#x} {r.type.name}" for r in memory_map(16 * MIB)]
-    ['0x0+0x9fc00 AVAILABLE', '0x9fc00+0x400 RESERVED', '0xf0000+0x10000 RESERVED', '0x100000+0xf00000 AVAILABLE']
-    """
-    ranges = [MemoryRange(0, min(memory_size, LOW_MEMORY_END), MemoryType.AVAILABLE)]
-    if memory_size > MIB:
-        ranges += [
-            MemoryRange(LOW_MEMORY_END, 640 * KIB - LOW_MEMORY_END, MemoryType.RESERVED),
-            MemoryRange(0xF0000, 0x10000, MemoryType.RESERVED),
-            MemoryRange(MIB, memory_size - MIB, MemoryType.AVAILABLE),
-        ]
-    return tuple(ranges)
-
-
-def information_structure(at: Gpa, memory_size: int, command_line: str) -> bytes:
+def information_structure(at: Gpa, memory_size: int, command_line: str, modules: Sequence[LoadedModule] = ()) -> bytes:
     """The information structure with what it points to, laid out from ``at`` on (§3.3).
 
-    The offsets are the specification's: flags 0, mem_lower 4, mem_upper 8, cmdline 16, mmap_length 44, mmap_addr 48,
-    boot_loader_name 64.
+    The offsets are the specification's: flags 0, mem_lower 4, mem_upper 8, cmdline 16, mods_count 20, mods_addr 24,
+    mmap_length 44, mmap_addr 48, boot_loader_name 64.
     """
-    entries = b"".join(struct.pack("<IQQI", 20, *entry) for entry in memory_map(memory_size))
-    map_at = at + _INFO_SIZE
-    command_line_at = map_at + len(entries)
-    command_line_bytes = command_line.encode() + b"\0"
     info = bytearray(_INFO_SIZE)
+    tail = bytearray()
+
+    def append(data: bytes) -> int:
+        """Put `data` behind what is there; its address."""
+        tail.extend(b"\0" * (-len(tail) % 4))
+        address = at + _INFO_SIZE + len(tail)
+        tail.extend(data)
+        return address
+
     flags = InfoFlag.MEMORY_SIZE | InfoFlag.COMMAND_LINE | InfoFlag.MEMORY_MAP | InfoFlag.LOADER_NAME
+    entries = b"".join(struct.pack("<IQQI", 20, *entry) for entry in memory_map(memory_size))
+    struct.pack_into("<II", info, 44, len(entries), append(entries))
+    struct.pack_into("<I", info, 16, append(command_line.encode() + b"\0"))
+    struct.pack_into("<I", info, 64, append(LOADER_NAME.encode() + b"\0"))
+    if modules:
+        flags |= InfoFlag.MODULES
+        names = [append(module.name.encode() + b"\0") for module in modules]
+        table = b"".join(
+            struct.pack("<4I", module.start, module.end, name, 0) for module, name in zip(modules, names, strict=True)
+        )
+        struct.pack_into("<II", info, 20, len(modules), append(table))
     lower, upper = min(memory_size, LOW_MEMORY_END) // KIB, max(memory_size - MIB, 0) // KIB
     struct.pack_into("<III", info, 0, flags, lower, upper)
-    struct.pack_into("<I", info, 16, command_line_at)
-    struct.pack_into("<II", info, 44, len(entries), map_at)
-    struct.pack_into("<I", info, 64, command_line_at + len(command_line_bytes))
-    return bytes(info) + entries + command_line_bytes + LOADER_NAME.encode() + b"\0"
+    return bytes(info + tail)
+
+
+def place_multiboot(image: GuestImage, memory_size: int) -> Placement:
+    """The kernel, its modules, each on pages of its own, and the information structure in low memory.
+
+    :raises ImageError: something of them does not fit.
+    """
+    segments = list(image.segments)
+    modules = []
+    for module in image.options.modules:
+        size = max(len(module.data), 1)
+        at = highest_place(segments, size, MIB, memory_size)
+        if at is None:
+            raise ImageError(
+                subject(image),
+                f"the module '{module.name}' of {len(module.data)} bytes does not fit into memory beside the kernel",
+                "give the machine more memory (--memory)",
+            )
+        segments.append(Segment(at, module.data, size))
+        modules.append(LoadedModule(module.name, at, at + len(module.data)))
+    command_line = image.options.command_line
+    size = len(information_structure(INFORMATION_ADDRESS, memory_size, command_line, modules))
+    end = min(memory_size, LOW_MEMORY_END)
+    candidates = (INFORMATION_ADDRESS, *range(PAGE_SIZE, end, PAGE_SIZE))
+    information_at = free_place(segments, size, candidates, end)
+    if information_at is None:
+        raise ImageError(
+            subject(image),
+            "no room below 640 KiB for the multiboot information structure",
+            "link the guest at 1 MiB, as is usual",
+        )
+    information = information_structure(information_at, memory_size, command_line, modules)
+    segments.append(Segment(information_at, information, len(information)))
+    state = BootState(image.entry, LOADER_MAGIC, information_at, stack_top(memory_size))
+    return Placement(tuple(segments), state)
 
 
 _INFO_SIZE: Final = 88

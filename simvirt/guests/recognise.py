@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
 from simvirt.guests.elf import elf_image, is_elf
 from simvirt.guests.flat import flat_image
+from simvirt.guests.linux import enter_in_64_bit_mode, is_linux, linux_image
 from simvirt.guests.multiboot import check_requests, find_header, multiboot_flat_image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simvirt.guests.image import GuestImage
 
 FLAT_SUFFIXES: Final = frozenset({".bin", ".flat", ".img"})
@@ -42,7 +47,17 @@ _PE_POINTER: Final = 0x3C
 _NO_IMAGE: Final = "give a multiboot or ELF file for the 386, or name a flat binary something.bin"
 
 
-def recognise(source: Path | str | bytes, name: str | None = None) -> GuestImage:
+class BootKind(Enum):
+    """The ways to take a file, for whoever knows better than its content (`--boot`)."""
+
+    FLAT = "flat"
+    ELF = "elf"
+    MULTIBOOT = "multiboot"
+    LINUX_32 = "linux-32"
+    LINUX_64 = "linux-64"
+
+
+def recognise(source: Path | str | bytes, name: str | None = None, boot: BootKind | None = None) -> GuestImage:
     """The guest image in a file, or in bytes.
 
     ELF files and files with a multiboot header are known by their content; so is much that is no guest. What remains is
@@ -51,53 +66,92 @@ def recognise(source: Path | str | bytes, name: str | None = None) -> GuestImage
     if they are nothing else.
 
     :param name: what to call the guest in messages and reports; by default the file's name.
+    :param boot: take it as this, whatever it looks like.
     :raises ImageError: the file cannot be read, is broken, or is no guest image.
     """
     if isinstance(source, bytes):
-        return _recognise_bytes(source, name or "<bytes>", None)
+        return _recognise_bytes(source, name or "<bytes>", None, boot)
     path = Path(source)
-    data = _read(path)
+    data = read_file(path)
     label = name or path.name
-    if path.suffix.lower() not in FLAT_SUFFIXES and not is_elf(data) and find_header(data) is None and _is_text(data):
+    if boot is None and path.suffix.lower() not in FLAT_SUFFIXES and find_header(data) is None and _is_text(data):
         raise ImageError(
             str(path), "a text file, not a guest image", f"build it first if it is the guest's source; {_NO_IMAGE}"
         )
-    return _recognise_bytes(data, str(path), path, label)
+    return replace(_recognise_bytes(data, str(path), path, boot), name=label)
 
 
-def _recognise_bytes(data: bytes, subject: str, path: Path | None, label: str | None = None) -> GuestImage:
-    """``subject`` is what errors speak of (the path that the user gave), ``label`` what the image is called."""
-    from dataclasses import replace
-
+def _recognise_bytes(data: bytes, subject: str, path: Path | None, boot: BootKind | None) -> GuestImage:
+    """``subject`` is what errors speak of: the path that the user gave."""
     if not data:
         raise ImageError(subject, "the file is empty", "a guest image has at least one instruction")
+    kind = boot or _kind(data)
+    if kind is None:
+        foreign = _foreign(data)
+        if foreign is not None:
+            raise ImageError(subject, f"{foreign}, not a guest image", _NO_IMAGE)
+        kind = BootKind.FLAT
+    return _READERS[kind](data, subject, path)
+
+
+def _kind(data: bytes) -> BootKind | None:
+    """What the content says; None where it says nothing."""
+    if is_linux(data):
+        return BootKind.LINUX_32
+    if find_header(data) is not None:
+        return BootKind.MULTIBOOT
+    return BootKind.ELF if is_elf(data) else None
+
+
+def _elf(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    return elf_image(data, subject, path)
+
+
+def _multiboot(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    """The header's addresses count, says the specification, even in an ELF file (§3.1.3)."""
     header = find_header(data)
-    if header is not None:
-        check_requests(header, subject)
-    if header is not None and header.has_addresses:  # they count, says the specification, even in an ELF file
-        image = multiboot_flat_image(data, header, subject, path)
-    elif is_elf(data):
-        image = elf_image(data, subject, path, multiboot=header is not None)
-    elif header is not None:
-        image = multiboot_flat_image(data, header, subject, path)
-    elif (foreign := _foreign(data)) is not None:
-        raise ImageError(subject, f"{foreign}, not a guest image", _NO_IMAGE)
-    else:
-        image = flat_image(data, subject, path)
-    return replace(image, name=label or subject)
+    if header is None:
+        raise ImageError(subject, "no multiboot header in its first 8192 bytes", "leave out --boot, or add a header")
+    check_requests(header, subject)
+    if is_elf(data) and not header.has_addresses:
+        return elf_image(data, subject, path, multiboot=True)
+    return multiboot_flat_image(data, header, subject, path)
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a regular file; pipes and devices may never end, so they are refused."""
+def _linux_64(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    return enter_in_64_bit_mode(_linux_32(data, subject, path))
+
+
+def _linux_32(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    if not is_linux(data):
+        raise ImageError(subject, "no Linux kernel: it has no setup header", "leave out --boot, or name a bzImage")
+    return linux_image(data, subject, path)
+
+
+_READERS: Final[dict[BootKind, Callable[[bytes, str, Path | None], GuestImage]]] = {
+    BootKind.FLAT: flat_image,
+    BootKind.ELF: _elf,
+    BootKind.MULTIBOOT: _multiboot,
+    BootKind.LINUX_32: _linux_32,
+    BootKind.LINUX_64: _linux_64,
+}
+
+
+def read_file(path: Path, what: str = "a guest image") -> bytes:
+    """The bytes of a regular file; pipes and devices may never end, so they are refused.
+
+    :param what: what the file should have been, for messages.
+    :raises ImageError: it cannot be read, or is too large.
+    """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ImageError(str(path), "a directory, not a guest image", "name the image file in it")
+            raise ImageError(str(path), f"a directory, not {what}", "name the file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(str(path), "not a regular file", "copy the image into a file first")
+            raise ImageError(str(path), "not a regular file", "copy it into a file first")
         if status.st_size > LARGEST_FILE:
             raise ImageError(
-                str(path), f"too large for a guest image ({status.st_size} bytes)", f"the most is {LARGEST_FILE} bytes"
+                str(path), f"too large for {what} ({status.st_size} bytes)", f"the most is {LARGEST_FILE} bytes"
             )
         return path.read_bytes()
     except FileNotFoundError:

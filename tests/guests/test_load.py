@@ -8,8 +8,9 @@ import pytest
 from simvirt.errors import ImageError
 from simvirt.guests import catalogue
 from simvirt.guests.flat import flat_image
-from simvirt.guests.image import GuestImage, Segment
-from simvirt.guests.load import INFORMATION_ADDRESS, load
+from simvirt.guests.image import BootOptions, GuestImage, Segment
+from simvirt.guests.load import load
+from simvirt.guests.multiboot import INFORMATION_ADDRESS
 from simvirt.guests.recognise import recognise
 from simvirt.x86.addresses import Gpa
 from tests.guests.elf_maker import CODE, Header, Load, make_elf, simple_elf
@@ -42,8 +43,8 @@ def test_flat() -> None:
 
 def test_multiboot_state_points_to_the_information_structure() -> None:
     memory = Memory()
-    image = catalogue.find("hello").image()
-    state = load(image, 64 * MIB, memory.write, "one two")
+    image = replace(catalogue.find("hello").image(), options=BootOptions("one two"))
+    state = load(image, 64 * MIB, memory.write)
     assert (state.entry, state.eax, state.ebx) == (image.entry, 0x2BADB002, INFORMATION_ADDRESS)
     for segment in image.segments:
         assert memory.read(segment.gpa, len(segment.data)) == segment.data

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from simvirt.errors import ImageError
-from simvirt.guests.image import BootProtocol, ImageKind
-from simvirt.guests.multiboot import (
-    MIB,
-    SEARCHED_BYTES,
-    MemoryType,
-    find_header,
-    information_structure,
-    memory_map,
-)
+from simvirt.guests.image import BootModule, BootOptions, BootProtocol, ImageKind
+from simvirt.guests.load import load
+from simvirt.guests.memory_map import MIB, MemoryType, memory_map
+from simvirt.guests.multiboot import SEARCHED_BYTES, find_header, information_structure
 from simvirt.guests.recognise import recognise
 from simvirt.x86.addresses import Gpa
 from tests.guests import qemu
@@ -141,3 +137,21 @@ def test_memory_map_is_in_order_without_overlap_and_within_memory(memory: int) -
     available = [r for r in ranges if r.type is MemoryType.AVAILABLE]
     assert all(r.base + r.size <= memory for r in available)
     assert sum(r.size for r in available) >= min(memory, 0x9FC00)
+
+
+def test_modules_are_told_with_their_arguments() -> None:
+    modules = (BootModule("one.bin", b"first"), BootModule("two.bin --verbose", b"second"))
+    image = replace(recognise(flat(), "kernel"), options=BootOptions("root=none", modules))
+    memory: dict[int, bytes] = {}
+    state = load(image, 64 * MIB, memory.__setitem__)
+    block = memory[state.ebx]
+    assert struct.unpack_from("<I", block, 0)[0] & 8
+    count, table = struct.unpack_from("<II", block, 20)
+    assert count == 2
+    told = [struct.unpack_from("<4I", block, table - state.ebx + 16 * number) for number in range(count)]
+    for (start, end, name, reserved), module in zip(told, modules, strict=True):
+        assert memory[start] == module.data
+        assert end - start == len(module.data)
+        assert start % 4096 == 0
+        assert _string(block, Gpa(state.ebx), name) == module.name
+        assert reserved == 0

@@ -143,7 +143,7 @@ class Rig:
 
     def _state(self) -> None:
         state = replace(
-            initial_state(BootState(Gpa(CODE), 0, 0, STACK)),
+            initial_state(BootState(Gpa(CODE), esp=STACK)),
             gdtr=DescriptorTable(GDT, len(_DESCRIPTORS) * 8 - 1),
             idtr=DescriptorTable(IDT, 0x7FF),
             tr=Segment(TASK, TSS, 0x67, 0x8900),
