@@ -1,0 +1,130 @@
+"""From observations of one form to claims about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from simvirt.analyzer.model.classification import Claim, Classification, Coverage
+from simvirt.analyzer.model.definitions import DEFINITIONS, UNIVERSAL, Sign
+from simvirt.analyzer.model.experiment import Manner, Observation, Witness
+from simvirt.analyzer.model.no_op import NoOps
+from simvirt.analyzer.model.outcome import Trap, TrapKind, Trapped
+from simvirt.analyzer.model.properties import Evidence, Property, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from simvirt.analyzer.model.form import Form
+    from simvirt.analyzer.model.outcome import Outcome
+    from simvirt.analyzer.model.state import Architecture, State
+
+_LEFT_OUT: Final = Trap(-1, "unpredictable", TrapKind.LEFT_OUT)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the observations have said about one property in one reading."""
+
+    applicable: int = 0
+    witnesses: dict[str, Witness] = field(default_factory=dict)
+    """By the component that the pair differs in: the first of each."""
+
+
+def classify(
+    architecture: Architecture, form: Form, observations: Iterable[Observation], *, exhaustive: bool = False
+) -> Classification:
+    """All claims about `form`. Observations are tried in their order: put the simplest first, it becomes the witness.
+
+    :param exhaustive: the observations are all pairs of states that the machine has; then universal claims are proved.
+    """
+    if form.not_executed:
+        return Classification(form, _declared(form))
+    tallies = {(which, reading): _Tally() for which in DEFINITIONS for reading in Reading}
+    no_ops = NoOps(architecture)
+    total = 0
+    for seen in observations:
+        total += 1
+        counted = {Reading.LETTER: seen, Reading.REPAIRED: _without_unpredictable(architecture, form, seen)}
+        no_ops.note(counted[Reading.REPAIRED])
+        for (which, reading), tally in tallies.items():
+            _note(tally, form, which, counted[reading], DEFINITIONS[which](architecture, counted[reading], reading))
+    claims = {
+        (which, reading): _claim(which, tally, Coverage(total, tally.applicable, exhaustive))
+        for (which, reading), tally in tallies.items()
+    }
+    claims |= dict.fromkeys(
+        ((Property.SENSITIVE_NO_OP, reading) for reading in Reading),
+        _no_op_claim(form, no_ops, total, exhaustive=exhaustive),
+    )
+    return Classification(form, claims | _promised(architecture, form, claims))
+
+
+def _note(tally: _Tally, form: Form, which: Property, seen: Observation, sign: Sign | None) -> None:
+    if sign is None:
+        return
+    tally.applicable += 1
+    component = seen.pair.component.name
+    if sign.shows and component not in tally.witnesses and not (which in UNIVERSAL and tally.witnesses):
+        tally.witnesses[component] = Witness(form, which, seen, sign.manner, sign.differences, sign.run)
+
+
+def _claim(which: Property, tally: _Tally, coverage: Coverage) -> Claim:
+    shown = tuple(tally.witnesses.values())
+    if not tally.applicable:
+        return Claim(None, Evidence.UNKNOWN, coverage)
+    if shown:
+        return Claim(which not in UNIVERSAL, Evidence.WITNESSED, coverage, shown)
+    return Claim(which in UNIVERSAL, Evidence.PROVED if coverage.exhaustive else Evidence.NOT_REFUTED, coverage)
+
+
+def _no_op_claim(form: Form, no_ops: NoOps, total: int, *, exhaustive: bool) -> Claim:
+    tally = _Tally(no_ops.applicable)
+    for name, seen in no_ops.found().items():
+        tally.witnesses[name] = Witness(form, Property.SENSITIVE_NO_OP, seen, Manner.SILENT)
+    return _claim(Property.SENSITIVE_NO_OP, tally, Coverage(total, tally.applicable, exhaustive))
+
+
+def _without_unpredictable(architecture: Architecture, form: Form, seen: Observation) -> Observation:
+    """The observation without the runs of which the manual leaves open what they come to."""
+    open_modes = form.declared.unpredictable_modes
+    if not open_modes:
+        return seen
+    first, second = seen.outcomes
+
+    def kept(start: State, outcome: Outcome) -> Outcome:
+        return Trapped(_LEFT_OUT, start) if start[architecture.mode] in open_modes else outcome
+
+    return Observation(seen.pair, (kept(seen.pair.first, first), kept(seen.pair.second, second)))
+
+
+def _promised(
+    architecture: Architecture, form: Form, claims: dict[tuple[Property, Reading], Claim]
+) -> dict[tuple[Property, Reading], Claim]:
+    """What follows from what the manual leaves open: an outcome that is not promised is no trap to build on."""
+    open_modes = form.declared.unpredictable_modes
+    marks: dict[tuple[Property, Reading], Claim] = {}
+    if form.declared.source:
+        mark = Claim(bool(open_modes), Evidence.DECLARED)
+        marks |= {(Property.UNPREDICTABLE, reading): mark for reading in Reading}
+    if architecture.user_mode in open_modes:
+        for which, answer in ((Property.MODE_SENSITIVE, True), *((which, False) for which in UNIVERSAL)):
+            coverage = claims[which, Reading.REPAIRED].coverage
+            marks[which, Reading.REPAIRED] = Claim(answer, Evidence.DECLARED, coverage)
+    return marks
+
+
+def _declared(form: Form) -> dict[tuple[Property, Reading], Claim]:
+    """The claims about a form that was not executed: what is declared, and nothing else."""
+    declared = form.declared
+    claims: dict[tuple[Property, Reading], Claim] = {}
+    for reading in Reading:
+        if declared.privileged is not None:
+            claims |= {(which, reading): Claim(declared.privileged, Evidence.DECLARED) for which in UNIVERSAL}
+        if declared.properties is not None:
+            claims |= {
+                (which, reading): Claim(which in declared.properties, Evidence.DECLARED)
+                for which in Property
+                if which not in UNIVERSAL
+            }
+    return claims

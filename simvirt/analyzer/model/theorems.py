@@ -1,0 +1,158 @@
+"""What Popek and Goldberg's three theorems say about an instruction set, and what they do not.
+
+Each theorem has the shape "if the hypothesis is met, such a monitor may be constructed". The hypotheses are sufficient.
+They are not necessary (their §6): where one is not met, nothing follows. A machine with a location-sensitive
+instruction runs an unrelocated guest all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from simvirt.analyzer.model.classification import weakest
+from simvirt.analyzer.model.properties import Evidence, Property, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from simvirt.analyzer.model.classification import Classification
+    from simvirt.analyzer.model.state import Architecture
+
+
+class Hypothesis(Enum):
+    """Is what the theorem asks of an instruction set there?"""
+
+    MET = "met"
+    NOT_MET = "not-met"
+    UNDECIDED = "undecided"
+
+
+class Theorem(Enum):
+    """A statement that concludes from an instruction set to a monitor."""
+
+    VMM = "1"
+    """Popek & Goldberg, Theorem 1: sensitive instructions are privileged."""
+    RECURSIVE = "2"
+    """Theorem 2: Theorem 1, and a VMM without timing dependencies can be constructed."""
+    HYBRID = "3"
+    """Theorem 3: user-sensitive instructions are privileged; Popek and Goldberg's user-sensitive."""
+    HYBRID_PENNEMAN = "3-penneman"
+    """Theorem 3 with user-sensitive after Penneman et al., Definition 11, which knows configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class TheoremVerdict:
+    """What one theorem says about one instruction set, in one reading.
+
+    :ivar critical: the forms that keep the hypothesis from being met.
+    :ivar open: the forms of which not enough is known.
+    :ivar evidence: the weakest that the answer rests on.
+    :ivar under_c0: privileged means under the VMM's configuration, not for all configurations.
+    """
+
+    theorem: Theorem
+    reading: Reading
+    under_c0: bool
+    hypothesis: Hypothesis
+    critical: tuple[str, ...]
+    open: tuple[str, ...]
+    conclusion: str
+    evidence: Evidence
+    remarks: tuple[str, ...] = ()
+
+
+_CONSTRUCTIBLE = {
+    Theorem.VMM: "a virtual machine monitor may be constructed",
+    Theorem.RECURSIVE: "the machine is recursively virtualizable",
+    Theorem.HYBRID: "a hybrid virtual machine monitor may be constructed",
+    Theorem.HYBRID_PENNEMAN: "a hybrid virtual machine monitor may be constructed",
+}
+NOTHING_FOLLOWS = "nothing follows: the hypothesis is sufficient, not necessary"
+NOT_DECIDED = "not decided"
+
+
+def verdicts(
+    architecture: Architecture,
+    classifications: Sequence[Classification],
+    *,
+    reading: Reading = Reading.REPAIRED,
+    under_c0: bool = True,
+    timing_free_vmm: bool | None = None,
+) -> tuple[TheoremVerdict, ...]:
+    """What each theorem says.
+
+    :param timing_free_vmm: is there a VMM without timing dependencies for this machine? No instruction tells; None
+        leaves Theorem 2 undecided where Theorem 1's hypothesis is met.
+    """
+    remarks = architecture.assumptions
+
+    def judge(theorem: Theorem, is_sensitive: Callable[[Classification], bool | None]) -> TheoremVerdict:
+        return _judge(theorem, reading, classifications, is_sensitive, under_c0=under_c0, remarks=remarks)
+
+    first = judge(Theorem.VMM, lambda c: c.sensitive(reading))
+    return (
+        first,
+        _recursive(first, timing_free_vmm),
+        judge(Theorem.HYBRID, lambda c: c.holds(Property.USER_SENSITIVE, reading)),
+        judge(Theorem.HYBRID_PENNEMAN, lambda c: c.holds(Property.USER_SENSITIVE_PENNEMAN, reading)),
+    )
+
+
+def _judge(
+    theorem: Theorem,
+    reading: Reading,
+    classifications: Sequence[Classification],
+    is_sensitive: Callable[[Classification], bool | None],
+    *,
+    under_c0: bool,
+    remarks: tuple[str, ...],
+) -> TheoremVerdict:
+    privileged = Property.PRIVILEGED_UNDER_C0 if under_c0 else Property.PRIVILEGED
+    critical, unknown = [], []
+    for one in classifications:
+        sensitive, traps = is_sensitive(one), one.holds(privileged, reading)
+        if sensitive and traps is False:
+            critical.append(one)
+        elif not (sensitive is False or traps):
+            unknown.append(one)
+    hypothesis = Hypothesis.NOT_MET if critical else Hypothesis.UNDECIDED if unknown else Hypothesis.MET
+    rests_on = critical[:1] if critical else classifications
+    return TheoremVerdict(
+        theorem=theorem,
+        reading=reading,
+        under_c0=under_c0,
+        hypothesis=hypothesis,
+        critical=tuple(one.form.identifier for one in critical),
+        open=tuple(one.form.identifier for one in unknown),
+        conclusion=_conclusion(theorem, hypothesis),
+        evidence=weakest([one.evidence for one in rests_on]),
+        remarks=remarks,
+    )
+
+
+def _recursive(first: TheoremVerdict, timing_free_vmm: bool | None) -> TheoremVerdict:
+    hypothesis = first.hypothesis
+    remark = "condition (b), a VMM without timing dependencies, cannot be told from instructions"
+    if hypothesis is Hypothesis.MET:
+        hypothesis = {True: Hypothesis.MET, False: Hypothesis.NOT_MET, None: Hypothesis.UNDECIDED}[timing_free_vmm]
+        if timing_free_vmm is not None:
+            remark = "condition (b): " + ("a VMM without timing dependencies is there" if timing_free_vmm else "none")
+    return TheoremVerdict(
+        theorem=Theorem.RECURSIVE,
+        reading=first.reading,
+        under_c0=first.under_c0,
+        hypothesis=hypothesis,
+        critical=first.critical,
+        open=first.open,
+        conclusion=_conclusion(Theorem.RECURSIVE, hypothesis),
+        evidence=first.evidence,
+        remarks=(*first.remarks, remark),
+    )
+
+
+def _conclusion(theorem: Theorem, hypothesis: Hypothesis) -> str:
+    if hypothesis is Hypothesis.MET:
+        return _CONSTRUCTIBLE[theorem]
+    return NOTHING_FOLLOWS if hypothesis is Hypothesis.NOT_MET else NOT_DECIDED
