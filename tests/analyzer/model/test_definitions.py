@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from simvirt.analyzer.model.classify import classify
 from simvirt.analyzer.model.experiment import Manner
 from simvirt.analyzer.model.form import Declared
+from simvirt.analyzer.model.outcome import Outcome
 from simvirt.analyzer.model.properties import Evidence, Property, Reading
-from simvirt.analyzer.model.state import State
+from simvirt.analyzer.model.state import State, result_differences
 from tests.analyzer.model import tiny
 from tests.analyzer.model.tiny import Instruction, Tiny
 
@@ -26,7 +30,7 @@ COLUMNS = (
 SIGNS = {"T": True, "F": False, "?": None}
 
 # Letter and repaired, by column: privileged, under C0 (C = 0), control, mode, configuration, location sensitive, user
-# sensitive after Popek and Goldberg and after Penneman, supervisor sensitive, sensitive no-op. "?": no pair says anything.
+# sensitive after Popek and Goldberg and after Penneman, supervisor sensitive, sensitive no-op. "?": no pair tells.
 BY_HAND: list[tuple[Instruction, str]] = [
     #                 priv C0 ctl mod cnf loc usr pen sup nop
     (tiny.lpsw, "      TT  TT  TT  ?T  FF  ?F  TF  TF  TT  FF"),
@@ -57,7 +61,7 @@ def test_as_worked_out_by_hand(instruction: Instruction, row: str) -> None:
         assert answers == tuple(SIGNS[sign] for sign in cell), which
 
 
-CRITICAL = {
+CRITICAL: dict[Instruction, tuple[bool, bool, bool]] = {
     # by the letter; repaired; repaired and privileged for all configurations
     tiny.lpsw: (False, False, False),
     tiny.jrst_1: (True, True, True),
@@ -122,7 +126,7 @@ def test_silent_and_trap_gated_are_kept_apart() -> None:
 
 
 def test_every_component_that_matters_has_its_witness() -> None:
-    def reads_both(s: State) -> tiny.Outcome:
+    def reads_both(s: State) -> Outcome:
         return tiny.done(s, A=int(s["C"]) if tiny.user(s) else int(s["R"]))
 
     found = Tiny(reads_both).classified()
@@ -144,10 +148,6 @@ def test_what_a_manual_leaves_open_is_no_trap() -> None:
 
 
 def test_what_was_not_executed_is_declared_or_unknown() -> None:
-    from dataclasses import replace
-
-    from simvirt.analyzer.model.classify import classify
-
     machine = Tiny(tiny.halt)
     silent = replace(machine.forms()[0], not_executed="VEX encodings run wrong here")
     found = classify(machine.architecture, silent, ())
@@ -163,8 +163,6 @@ def test_what_was_not_executed_is_declared_or_unknown() -> None:
 
 
 def test_toggling_what_differs_is_a_result_and_leaving_it_is_not() -> None:
-    from simvirt.analyzer.model.state import result_differences
-
     starts: tuple[State, State] = ({"R": 0}, {"R": 1})
     assert result_differences(starts, ({"R": 0}, {"R": 1})) == ()
     assert result_differences(starts, ({"R": 1}, {"R": 1})) == ()

@@ -40,7 +40,7 @@ class Tiny:
     """One instruction on the machine, with all of its pairs."""
 
     instruction: Instruction
-    declared: Declared = Declared()
+    declared: Declared = field(default_factory=Declared)
     c0: State = field(default_factory=dict)
     exhaustive: bool = True
     engine: str = "tiny"
