@@ -13,7 +13,7 @@ import pytest
 from simvirt.machine.machine import Outcome
 from tests.hostile.arena import UNSUPPORTED, Arena, Report
 from tests.hostile.guests import MEMORY_SIZE, Family, hostile_guest
-from tests.hostile.workers import Death, run_all
+from tests.hostile.workers import Death, run_all, run_all_in_parallel
 
 STRATEGIES = ("bare-metal", "trap-and-emulate", "vtx")
 _ENDS = {
@@ -52,14 +52,14 @@ def test_a_sample_of_random_bytes(strategy: str) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_ten_thousand_strings_of_random_bytes(strategy: str) -> None:
-    assert not _unclear(strategy, run_all(strategy, _BYTES, 100_000), 100_000)
+    assert not _unclear(strategy, run_all_in_parallel(strategy, _BYTES, 100_000), 100_000)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_thousands_of_all_families(strategy: str) -> None:
-    assert not _unclear(strategy, run_all(strategy, range(150, 6150), 3000), 3000)
+    assert not _unclear(strategy, run_all_in_parallel(strategy, range(150, 6150), 3000), 3000)
 
 
 def _same_under_vtx(seeds: Iterable[int], instructions: int) -> list[str]:

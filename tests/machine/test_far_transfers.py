@@ -134,7 +134,3 @@ def test_iret_in_ring_3_heeds_vm(pc: Twins) -> None:
     body = _push(0, 0, 0, 0, 0, 0x1000, 0x2_3202, 0, 0x100) + b"\xcf"
     state = bare(pc, body, start(cs=USER), steps=10)
     assert state.eflags & 0x2_3000 == 0x2_3000
-
-
-def test_lock_before_an_instruction_that_takes_none_is_ignored(pc: Twins) -> None:
-    assert bare(pc, b"\xf0\xfb").eflags & 0x200
