@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
 from simvirt.machine import device_access
+from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.events import (
     ControlRegisterAccess,
     ControlRegisterOperation,
     Cpuid,
+    DebuggerHit,
     DebugRegisterAccess,
     DescriptorTableAccess,
     DescriptorTableRegister,
@@ -46,7 +48,7 @@ from simvirt.machine.port_permission import io_allowed
 from simvirt.machine.segment_loading import load_task_register
 from simvirt.machine.system_calls import syscall, sysenter
 from simvirt.x86.exceptions import Vector
-from simvirt.x86.flags import Cr0, Cr4, Efer, Eflags, iopl
+from simvirt.x86.flags import Cr0, Cr4, Dr6, Efer, Eflags, iopl
 from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.processor_bus import Bus
+    from simvirt.machine.state import ProcessorState
 
 
 def complete(cpu: Cpu, bus: Bus, event: Event) -> None:
@@ -88,7 +91,7 @@ def _nothing(_cpu: Cpu, _bus: Bus, _event: Event) -> None:
 
 
 def _exception(cpu: Cpu, _bus: Bus, event: ExceptionRaised) -> None:
-    cpu.raise_exception(event.vector, event.error_code, event.cr2)
+    cpu.raise_exception(event.vector, event.error_code, event.cr2, condition=event.condition)
 
 
 def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
@@ -126,6 +129,7 @@ def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
 def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
     """Finish an I/O instruction whose port has been served: store `value`, move string registers, advance RIP."""
     state = cpu.state
+    cpu.note_port(event.port, event.size)
     if not event.is_string:
         if not event.is_out:
             state.set_register(GeneralRegister.RAX, event.size, value)
@@ -336,6 +340,16 @@ def cr4_supported() -> int:
     return _CR4_SUPPORTED
 
 
+def check_general_detect(state: ProcessorState) -> None:
+    """MOV of a debug register while DR7.GD is 1 is a fault, whose handler finds GD clear (SDM Vol. 3B §18.3.1.3).
+
+    :raises ProcessorFault: #DB.
+    """
+    if state.debug_register(7) & GENERAL_DETECT:
+        state.eflags |= int(Eflags.RF)  # of all #DB that are faults, only an instruction breakpoint pushes RF as it was
+        raise ProcessorFault(Vector.DB, condition=int(Dr6.BD))
+
+
 def _debug_register(cpu: Cpu, _bus: Bus, event: DebugRegisterAccess) -> None:
     """MOV to and from DR0 to DR7; DR4 and DR5 are DR6 and DR7 unless CR4.DE is set."""
     state = cpu.state
@@ -344,6 +358,7 @@ def _debug_register(cpu: Cpu, _bus: Bus, event: DebugRegisterAccess) -> None:
         if state.cr4 & int(Cr4.DE):
             raise ProcessorFault(Vector.UD)
         number += 2
+    check_general_detect(state)
     if event.is_write:
         value = state[event.register] if state.code_64 else state.register(event.register, 4)
         if number >= 6 and value >> 32:
@@ -352,7 +367,7 @@ def _debug_register(cpu: Cpu, _bus: Bus, event: DebugRegisterAccess) -> None:
             value = value & ~0x1000 | 0xFFFF0FF0
         elif number == 7:
             value = value & ~0xD800 | 0x400
-        cpu.set_debug_register(number, value)
+        state.set_debug_register(number, value)
     else:
         state[event.register] = state.debug_register(number)
     cpu.advance(event.length)
@@ -412,6 +427,7 @@ def _system_call(cpu: Cpu, bus: Bus, event: SystemCall) -> None:
 _COMPLETIONS: Final[dict[type, Callable[..., Event | None]]] = {
     LimitReached: _nothing,
     Interrupted: _nothing,
+    DebuggerHit: _nothing,
     InterruptWindow: _nothing,
     EngineFault: _engine_fault,
     ExceptionRaised: _exception,

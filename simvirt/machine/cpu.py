@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine import interrupts, self_test
+from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
+from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.engine import Engine, Intercepts, SvmExit
 from simvirt.machine.events import (
     ControlRegisterAccess,
     ControlRegisterOperation,
     Cpuid,
+    DebuggerHit,
     DebugRegisterAccess,
     DescriptorTableAccess,
     DescriptorTableRegister,
@@ -50,7 +53,8 @@ from simvirt.machine.native.layout import NativeEvent
 from simvirt.x86.addresses import PAGE_SHIFT, Port
 from simvirt.x86.decode import decode, used_memory
 from simvirt.x86.exceptions import Escalation, Vector, escalate
-from simvirt.x86.flags import Dr6, Eflags
+from simvirt.x86.flags import DR6_BREAKPOINTS, Dr6, Eflags
+from simvirt.x86.instruction import Flow, Repeat
 from simvirt.x86.operations import Operation
 from simvirt.x86.prefixes import Prefixes, split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
@@ -63,7 +67,10 @@ if TYPE_CHECKING:
     from simvirt.x86.instruction import Instruction, MemoryOperand
 
     ExceptionFilter = Callable[[int, int | None, int | None, Interruption | None], None]
-    """Takes vector, error code, linear address of a page fault, and what was being delivered when it struck."""
+    """Takes vector, error code, exit qualification, and what was being delivered when it struck.
+
+    The qualification is the linear address of a page fault, the conditions of a debug exception, None for others.
+    """
 
 FAULT_CHAIN_LENGTH: Final = 16
 """Exceptions that a CPU remembers for a post-mortem."""
@@ -106,6 +113,8 @@ class Cpu:
         self.state = state
         self.memory = memory
         self.fault_chain: deque[FaultRecord] = deque(maxlen=FAULT_CHAIN_LENGTH)
+        self.breakpoints = Breakpoints(engine, state)
+        self._noted = NO_HITS
         self._stop_requested = False
         self._last_delivery = -1
         self._fruitless = 0
@@ -140,6 +149,13 @@ class Cpu:
         `window` asks for an `InterruptWindow` as soon as an interrupt can be taken.
         """
         engine = self.engine
+        if self._noted:
+            self._noted = NO_HITS
+        breakpoints = self.breakpoints
+        if breakpoints.hit:
+            breakpoints.hit = ()
+        if breakpoints.pending:
+            return self._debugger_hit()
         while True:
             if self._stop_requested:
                 self._stop_requested = False
@@ -164,6 +180,11 @@ class Cpu:
             return self._refused_fill(engine.verdict)
         if native is NativeEvent.SYSTEM_CALL:
             return SystemCall(engine.system_call_is_sysenter, engine.instruction_length)
+        if native is NativeEvent.BREAKPOINT:
+            return self._breakpoint()
+        if native is NativeEvent.DEBUG_REGISTERS:
+            self.breakpoints.follow_debug_registers()
+            return None
         return None if native is NativeEvent.SLICE else EngineFault(engine.status)
 
     def run_natively(self) -> Event | None:
@@ -179,14 +200,78 @@ class Cpu:
                 event = self._event(engine.run(limit))
         return None if isinstance(event, LimitReached) else event
 
-    def set_debug_register(self, number: int, value: int) -> None:
-        """Write a debug register, unchecked; breakpoints are not armed by it."""
-        self.state.set_debug_register(number, value)
+    # ---------------------------------------------------------------------------------------- break- and watchpoints
+
+    def _debugger_hit(self) -> Event:
+        breakpoints = self.breakpoints
+        breakpoints.hit, breakpoints.pending = breakpoints.pending, ()
+        return DebuggerHit(breakpoints.hit)
+
+    def _breakpoint(self) -> Event | None:
+        """The instruction at RIP has a breakpoint: the debugger's, the guest's, or one that does not count now."""
+        address = self._linear_rip()
+        hits = self.breakpoints.at_instruction(address)
+        if hits.points:
+            self.breakpoints.pending = hits.points
+            return self._debugger_hit()
+        if hits.condition:
+            return ExceptionRaised(Vector.DB, condition=hits.condition)
+        self.engine.pass_breakpoint(address)
+        return None
+
+    def _linear_rip(self) -> int:
+        state = self.state
+        return state.rip if state.code_64 else state.rip + state.segment_base(SegmentRegister.CS) & 0xFFFFFFFF
+
+    def _watched_data(self, verdict: Verdict) -> Event | None:
+        """A refused access to a watched page: see what the instruction touches, then run it alone."""
+        engine = self.engine
+        hits = self.breakpoints.at_data(self._data_accesses(), verdict)
+        with engine.watches_open():
+            native = engine.run(engine.count + 1)
+        self._noted = hits
+        if native is NativeEvent.LIMIT:
+            return self._take_hits()
+        event = self._event(native)
+        if isinstance(event, ExceptionRaised):
+            self._noted = NO_HITS
+            if event.vector is Vector.DB:  # the trap of a single step, behind the instruction
+                self.breakpoints.pending += hits.points
+                return replace(event, condition=event.condition | hits.condition)
+        return event  # what completes the instruction takes the hits: `retire`
+
+    def _take_hits(self) -> Event | None:
+        """What the instruction that has just been retired has hit: the guest's #DB first, then the debugger's stop."""
+        hits, self._noted = self._noted, NO_HITS
+        self.breakpoints.pending += hits.points
+        if hits.condition:
+            return ExceptionRaised(Vector.DB, condition=hits.condition)
+        return self._debugger_hit() if hits.points else None
+
+    def _data_accesses(self) -> list[DataAccess]:
+        instruction = self.instruction()
+        counter = self.state.register(GeneralRegister.RCX, instruction.address_size // 8 or 4)
+        if instruction.repeat is not Repeat.NONE and not counter and instruction.flow is Flow.NEXT:
+            return []
+        return [
+            DataAccess(self.linear_address(use.operand), use.operand.size or 1, use.access.reads, use.access.writes)
+            for use in used_memory(instruction)
+        ]
+
+    def note_port(self, port: int, size: int) -> None:
+        """An I/O instruction accesses a port: breakpoints on it are taken when it is retired."""
+        condition = self.breakpoints.at_port(port, size)
+        if condition:
+            self._noted |= Hits(condition)
+
+    # ---------------------------------------------------------------------------------------- refused accesses
 
     def _refused_fill(self, verdict: Verdict) -> Event | None:
         refusal = verdict.refusal
         if refusal is Refusal.PAGE_FAULT or refusal is Refusal.SUPERVISOR_AT_CPL3:
             return self._page_fault(verdict)
+        if refusal is Refusal.WATCHED_DATA:
+            return self._watched_data(verdict)
         if refusal is Refusal.NON_CANONICAL:
             uses_stack = verdict.access is not Access.FETCH and SegmentRegister.SS in self._segments_used(verdict.gva)
             return ExceptionRaised(Vector.SS if uses_stack else Vector.GP, 0)
@@ -266,6 +351,8 @@ class Cpu:
 
     def _exception(self) -> Event:
         vector = Vector(self.engine.svm_exit - SvmExit.EXCEPTION)
+        if vector is Vector.DB:
+            return ExceptionRaised(vector, condition=self.engine.debug_condition)
         return ExceptionRaised(vector, self.state.error_code & 0xFFFF if vector.has_error_code else None)
 
     def _software_interrupt(self) -> Event:
@@ -357,9 +444,13 @@ class Cpu:
             stepping = bool(eflags & _TF)
             if eflags & _RF:  # set for one instruction only (SDM Vol. 3B §18.3.1.1)
                 state.eflags = eflags & ~_RF
-        if stepping:
-            state.set_debug_register(6, state.debug_register(6) | int(Dr6.BS))
-            self.raise_exception(Vector.DB)
+        condition = int(Dr6.BS) if stepping else 0
+        if self._noted:
+            condition |= self._noted.condition
+            self.breakpoints.pending += self._noted.points
+            self._noted = NO_HITS
+        if condition:
+            self.raise_exception(Vector.DB, condition=condition)
 
     @property
     def interruptible(self) -> bool:
@@ -373,16 +464,20 @@ class Cpu:
 
     # ---------------------------------------------------------------------------------------- delivery
 
-    def raise_exception(self, vector: Vector, error_code: int | None = None, cr2: int | None = None) -> None:
+    def raise_exception(
+        self, vector: Vector, error_code: int | None = None, cr2: int | None = None, *, condition: int = 0
+    ) -> None:
         """Deliver an exception through the IDT, RIP being what its handler returns to.
+
+        `condition` is what DR6 is to show of a debug exception.
 
         :raises Shutdown: a triple fault.
         """
-        self.deliver(Interruption(vector, Source.EXCEPTION, self.state.rip, error_code), cr2)
+        self.deliver(Interruption(vector, Source.EXCEPTION, self.state.rip, error_code), cr2, condition=condition)
 
     def raise_fault(self, fault: ProcessorFault) -> None:
         """Deliver an exception that the processor's own work met."""
-        self.raise_exception(fault.vector, fault.error_code, fault.cr2)
+        self.raise_exception(fault.vector, fault.error_code, fault.cr2, condition=fault.condition)
 
     def deliver_external_interrupt(self, vector: int) -> None:
         """Take a maskable interrupt.
@@ -391,7 +486,7 @@ class Cpu:
         """
         self.deliver(Interruption(vector, Source.EXTERNAL, self.state.rip))
 
-    def deliver(self, what: Interruption, cr2: int | None = None) -> bool:
+    def deliver(self, what: Interruption, cr2: int | None = None, *, condition: int = 0) -> bool:
         """Deliver `what`; exceptions on the way escalate by the table of SDM Vol. 3A §6.15.
 
         :return: was `what` itself delivered, rather than an exception that it met?
@@ -403,20 +498,12 @@ class Cpu:
         state = self.state
         exception_filter = self.exception_filter
         if exception_filter is not None and what.source is Source.EXCEPTION:
-            exception_filter(what.vector, what.error_code, cr2, None)
+            exception_filter(what.vector, what.error_code, condition if what.vector == Vector.DB else cr2, None)
+        if condition:
+            self._show_condition(condition)
         while True:
             if what.source is Source.EXCEPTION:
-                self.fault_chain.append(
-                    FaultRecord(
-                        self.count,
-                        what.vector,
-                        what.error_code,
-                        cr2,
-                        state.selector(SegmentRegister.CS),
-                        state.rip,
-                        int(state.cpl),
-                    )
-                )
+                self._record(what.vector, what.error_code, cr2)
             if cr2 is not None:
                 state.set_control_register(2, cr2)
             try:
@@ -429,17 +516,7 @@ class Cpu:
                 first = what.vector if what.source is Source.EXCEPTION else None
                 outcome = escalate(first, fault.vector)
                 if outcome is Escalation.SHUTDOWN:
-                    self.fault_chain.append(
-                        FaultRecord(
-                            self.count,
-                            fault.vector,
-                            fault.error_code,
-                            fault.cr2,
-                            state.selector(SegmentRegister.CS),
-                            state.rip,
-                            int(state.cpl),
-                        )
-                    )
+                    self._record(fault.vector, fault.error_code, fault.cr2)
                     raise Shutdown from None
                 if outcome is Escalation.DOUBLE_FAULT:
                     if exception_filter is not None:
@@ -451,6 +528,20 @@ class Cpu:
                     what, cr2 = Interruption(fault.vector, Source.EXCEPTION, state.rip, fault.error_code), fault.cr2
             else:
                 return (what.vector, what.source) == wanted
+
+    def _show_condition(self, condition: int) -> None:
+        """A debug exception begins: DR6 shows why, and its handler may use debug registers (SDM Vol. 3B §18.3.1.3)."""
+        state = self.state
+        state.set_debug_register(6, state.debug_register(6) & ~DR6_BREAKPOINTS | condition)
+        state.set_debug_register(7, state.debug_register(7) & ~GENERAL_DETECT)
+
+    def _record(self, vector: int, error_code: int | None, cr2: int | None) -> None:
+        state = self.state
+        self.fault_chain.append(
+            FaultRecord(
+                self.count, vector, error_code, cr2, state.selector(SegmentRegister.CS), state.rip, int(state.cpl)
+            )
+        )
 
     def _note_delivery(self) -> None:
         count = self.engine.count

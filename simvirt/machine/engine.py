@@ -23,14 +23,17 @@ from typing import TYPE_CHECKING, Any, Final
 from simvirt.errors import EngineError, UsageError
 from simvirt.machine import platforms
 from simvirt.machine.bit_test_flags import keep_flags
+from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.fills import Access, PageFlag, Refusal, Verdict
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
     CHECKED_MEMBERS,
+    MAX_BREAKPOINTS,
     MAX_CPUID,
     MAX_IMPLICIT,
     MAX_OVERRIDES,
     MAX_REGIONS,
+    MAX_WATCHES,
     NativeEvent,
     SharedRecord,
     word,
@@ -401,7 +404,8 @@ class Engine:
         state.set_word(o.intercept, _intercept_mask(instructions))
         self._record.pause_native = SvmExit.PAUSE not in instructions
         crs = intercepts.cr_reads | smsw | intercepts.cr_writes << 16
-        state.set_word(o.intercept_cr_read, crs | intercepts.dr_reads << 32 | intercepts.dr_writes << 48)
+        dr_reads = 0xFF if state.debug_register(7) & GENERAL_DETECT else intercepts.dr_reads
+        state.set_word(o.intercept_cr_read, crs | dr_reads << 32 | intercepts.dr_writes << 48)
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
 
     def follow_umip(self) -> None:
@@ -628,6 +632,61 @@ class Engine:
             self._record.implicit_pages[count - 1] = page
         self._record.implicit_count = count
         self.flush_tlb()
+
+    # ---------------------------------------------------------------------------------------- break- and watchpoints
+
+    def set_breakpoints(self, addresses: Iterable[int]) -> None:
+        """Return BREAKPOINT in front of each instruction at one of these linear addresses.
+
+        :raises UsageError: more addresses than the native record has room for.
+        """
+        wanted = sorted(set(addresses))
+        if wanted == self._record.breakpoints[: self._record.breakpoint_count]:
+            return
+        if len(wanted) > MAX_BREAKPOINTS:
+            raise UsageError(f"{len(wanted)} breakpoints: at most {MAX_BREAKPOINTS} are possible")
+        self._record.breakpoints[: len(wanted)] = wanted
+        self._record.breakpoint_count = len(wanted)
+        self._library.flush_translations(self._self)
+
+    def pass_breakpoint(self, address: int) -> None:
+        """Let the next run execute the instruction at this linear address, whose breakpoint has been dealt with."""
+        self._record.passed_pc, self._record.passed_count = address, self.count
+
+    def set_watches(self, watches: Iterable[tuple[int, int, bool, bool]]) -> None:
+        """Refuse data accesses to the pages of these ranges of linear addresses: (first, last, reads, writes).
+
+        :raises UsageError: more ranges than the native record has room for.
+        """
+        wanted = list(watches)
+        if len(wanted) > MAX_WATCHES:
+            raise UsageError(f"{len(wanted)} watchpoints: at most {MAX_WATCHES} are possible")
+        for words, (first, last, reads, writes) in zip(self._record.watches, wanted, strict=False):
+            words.first, words.last, words.accesses = first, last, reads | writes << 1
+        if wanted or self._record.watch_count:
+            self._record.watch_count = len(wanted)
+            self.flush_tlb()
+
+    @contextmanager
+    def watches_open(self) -> Iterator[None]:
+        """For a moment, let instructions access the watched pages."""
+        self._record.watches_open = 1
+        self.flush_tlb()
+        try:
+            yield
+        finally:
+            self._record.watches_open = 0
+            self.flush_tlb()
+
+    def note_debug_registers(self) -> None:
+        """Breakpoints and watches now go by the debug registers as they are; a change is an event again."""
+        for i, number in enumerate((0, 1, 2, 3, 7)):
+            self._record.followed_dr[i] = self.state.debug_register(number)
+
+    @property
+    def debug_condition(self) -> int:
+        """The bits of DR6 that the last debug exception of the engine stands for."""
+        return int(self._record.debug_condition)
 
     # ---------------------------------------------------------------------------------------- snapshots and statistics
 

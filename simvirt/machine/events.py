@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from simvirt.machine.breakpoints import DebuggerPoint
     from simvirt.machine.fills import Access
     from simvirt.x86.addresses import Gpa, Gva, Port
     from simvirt.x86.exceptions import Vector
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LimitReached:
     """Exactly the wanted number of instructions has been retired."""
+
+
+@dataclass(frozen=True, slots=True)
+class DebuggerHit:
+    """Breakpoints or watchpoints of a debugger: RIP is on the instruction, or behind the one that touched the data."""
+
+    points: tuple[DebuggerPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class ExceptionRaised:
     error_code: int | None = None
     cr2: Gva | None = None
     """The linear address of a page fault."""
+    condition: int = 0
+    """The bits of DR6 that a debug exception is to show (SDM Vol. 3B §18.2.3)."""
 
 
 class SoftwareInterruptKind(Enum):
@@ -243,6 +253,7 @@ class SystemCall:
 Event: TypeAlias = (
     LimitReached
     | Interrupted
+    | DebuggerHit
     | InterruptWindow
     | EngineFault
     | ExceptionRaised

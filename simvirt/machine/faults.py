@@ -13,12 +13,18 @@ from simvirt.x86.exceptions import SelectorErrorCode, Vector
 
 
 class ProcessorFault(Exception):  # noqa: N818 - it is the processor's fault, not an error of this program
-    """An exception `vector` with its error code, and for a page fault the linear address that CR2 will hold."""
+    """An exception `vector` with its error code.
 
-    def __init__(self, vector: Vector, error_code: int | None = None, cr2: int | None = None) -> None:
+    A page fault has the linear address that CR2 will hold, a debug exception the bits that DR6 will show.
+    """
+
+    def __init__(
+        self, vector: Vector, error_code: int | None = None, cr2: int | None = None, *, condition: int = 0
+    ) -> None:
         self.vector = vector
         self.error_code = error_code
         self.cr2 = cr2
+        self.condition = condition
         super().__init__(f"{vector.mnemonic}({error_code})")
 
 

@@ -39,6 +39,8 @@ class Refusal(IntEnum):
     """A supervisor page, accessed at CPL 3 by the instruction or by the processor on its behalf."""
     NON_CANONICAL = 8
     READ_AHEAD = 9
+    WATCHED_DATA = 10
+    """The page holds bytes of a watchpoint (`Engine.set_watches`)."""
 
 
 class PageFlag(IntEnum):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.board import Board
+    from simvirt.machine.breakpoints import Breakpoints
     from simvirt.machine.memory import AddressSpace, HostMemory
     from simvirt.x86.addresses import Hpa
 
@@ -33,10 +34,11 @@ class Stop(Enum):
     WINDOW = "an interrupt can be taken now"
     HALTED = "HLT"
     INTERRUPTED = "the host asked for a stop"
+    BREAKPOINT = "a break- or watchpoint of the debugger was hit"
 
 
 class Outcome(Enum):
-    """How a run ended; from WAITING_FOR_INPUT and INTERRUPTED it can go on (`Machine.resume`)."""
+    """How a run ended; from WAITING_FOR_INPUT, INTERRUPTED and BREAKPOINT it can go on (`Machine.resume`)."""
 
     FINISHED = "finished"
     """The guest wrote to the debug-exit port."""
@@ -51,6 +53,8 @@ class Outcome(Enum):
     """The allowed number of instructions is spent, or none retires any more (`cpu.Livelock`)."""
     INTERRUPTED = "interrupted"
     """The host asked for a stop, as Ctrl-C does."""
+    BREAKPOINT = "breakpoint"
+    """A break- or watchpoint of a debugger was hit (`Processor.breakpoints`)."""
     MONITOR_ERROR = "monitor-error"
 
 
@@ -84,6 +88,11 @@ class Processor(Protocol):
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a maskable interrupt; only while `interruptible`."""
+        ...
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """A debugger's break- and watchpoints."""
         ...
 
     def request_stop(self) -> None:
@@ -191,6 +200,8 @@ class Machine:
                 self.halted = True
             elif stop is Stop.INTERRUPTED:
                 self.outcome = Outcome.INTERRUPTED
+            elif stop is Stop.BREAKPOINT:
+                self.outcome = Outcome.BREAKPOINT
             if board.exit_status is not None:
                 self.outcome = Outcome.FINISHED
         return self.outcome
@@ -208,7 +219,7 @@ class Machine:
 
     def resume(self) -> None:
         """Forget that the run was interrupted or waited for input, so that `run` takes it up again."""
-        if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT):
+        if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT, Outcome.BREAKPOINT):
             self.outcome = None
 
     def read_physical(self, gpa: Gpa, size: int) -> bytes:

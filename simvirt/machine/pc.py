@@ -9,7 +9,7 @@ from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.engine import Intercepts
-from simvirt.machine.events import Halt, Interrupted, InterruptWindow, LimitReached
+from simvirt.machine.events import DebuggerHit, Halt, Interrupted, InterruptWindow, LimitReached
 from simvirt.machine.machine import Machine, Stop
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.x86.addresses import Gpa, Hpa
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.board import Board
+    from simvirt.machine.breakpoints import Breakpoints
     from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
 
@@ -105,6 +106,8 @@ class BareProcessor:
             return Stop.WINDOW
         if kind is Interrupted:
             return Stop.INTERRUPTED
+        if kind is DebuggerHit:
+            return Stop.BREAKPOINT
         sleeps = kind is Halt and self.cpu.can_halt
         complete(self.cpu, self.bus, event)
         return Stop.HALTED if sleeps else Stop.HANDLED
@@ -112,6 +115,11 @@ class BareProcessor:
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a maskable interrupt through the guest's IDT or IVT."""
         self.cpu.deliver_external_interrupt(vector)
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """A debugger's break- and watchpoints."""
+        return self.cpu.breakpoints
 
     def request_stop(self) -> None:
         """Make the current or the next run stop soon."""

@@ -154,6 +154,7 @@ def _registers(bench: _Bench) -> str:
     for number in (0, 1, 2, 3, 6, 7):
         state.set_debug_register(number, 0xFFFF_0FF0 if number == 6 else 0x400 + number)
         values[f"DR{number}"] = state.debug_register(number)
+    bench.engine.note_debug_registers()  # nothing is armed by them
     for segment_register in SegmentRegister:
         values[segment_register.name] = state.selector(segment_register)
     state.gdtr, state.idtr = DescriptorTable(0x12_3450, 0x77), DescriptorTable(0x65_4320, 0x7FF)

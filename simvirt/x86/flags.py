@@ -149,6 +149,8 @@ class Dr6(IntFlag):
     BT = 1 << 15
 
 
+DR6_BREAKPOINTS: Final = 0xF
+"""B0 to B3: of the latest debug exception only. The other bits stay until the program clears them."""
 DR6_ALWAYS_ONE: Final = 0xFFFF_0FF0
 """Bits that read as one (and the value of DR6 at reset) on a processor without RTM and bus-lock detection."""
 DR7_ALWAYS_ONE: Final = 0x0000_0400

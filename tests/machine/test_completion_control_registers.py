@@ -384,28 +384,6 @@ def test_dr0_has_64_bits_in_64_bit_mode() -> None:
     assert pc.state.debug_register(0) == 0x1234_5678_9ABC_DEF0
 
 
-def test_deviation_breakpoints_never_hit() -> None:
-    """The manual: an enabled DR0 breaks at its instruction (§18.2.4)."""
-    pc = flat_pc()
-    assert mov_to_dr(pc, 0, CODE + 4) is None
-    pc.state.rip = CODE
-    assert mov_to_dr(pc, 7, 3) is None
-    pc.state.rip = CODE
-    pc.load("90 ; nop\n90 ; nop\n90 ; nop\n90 ; nop\n90 ; nop\nf4 ; hlt")
-    pc.run()
-    assert pc.state.rip == CODE + 5  # should be #DB with DR6.B0 at CODE + 4
-
-
-def test_deviation_general_detect_does_not_trap() -> None:
-    """The manual: with DR7.GD set, MOV DR is #DB with DR6.BD (§18.2.4)."""
-    pc = flat_pc()
-    assert mov_to_dr(pc, 7, 1 << 13) is None
-    pc.state.rip = CODE
-    pc.load("0f 21 c0 ; mov eax, dr0\nf4 ; hlt")
-    pc.run()
-    assert pc.state.rip == CODE + 3
-
-
 # ------------------------------------------------------------------------------------------------ INVLPG and friends
 
 

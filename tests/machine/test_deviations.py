@@ -80,18 +80,6 @@ def test_unaligned_accesses_with_am_and_ac_are_allowed_in_ring_3() -> None:
     pc.step(2)
 
 
-def test_data_breakpoints_never_hit() -> None:
-    """The manual: #DB behind the access, DR6.B0 set."""
-    pc = flat_pc()
-    for number, value in ((0, DATA), (7, 0x000F_0003)):
-        pc.state.rip = CODE
-        pc.state[EAX] = value
-        pc.load(f"0f 23 {0xC0 | number << 3:02x} ; mov dr{number}, eax")
-        pc.step()
-    pc.state.rip = CODE
-    assert runs(pc, f"a3 {le(DATA)} ; mov [DATA], eax")
-
-
 def test_sse_exceptions_are_not_raised() -> None:
     """The manual: an unmasked division of zero by zero is #XM."""
     pc = flat_pc()

@@ -4,6 +4,7 @@
  *                   physical address space), sets accessed and dirty flags, grants execute on demand, or refuses with a verdict
  *   edge_hook       gives each translated block its own instruction count, in line
  *   block_hook      the instruction counter's slow side: stops in front of the block that would pass the limit
+ *   special.c       the instructions that a block may not simply run through: undefined ones, breakpoints
  *   interrupt_hook  SVM exits: exceptions, software interrupts and intercepted instructions, precise and uncommitted
  *   in_hook ...     I/O instructions and system calls, which Unicorn does not intercept
  *   simvirt_run     runs up to an exact instruction and returns one event
@@ -198,6 +199,16 @@ static bool refuse(struct simvirt *s, enum refusal why, u64 va, int access, cons
     return false;
 }
 
+/* The accesses to the page of `va` that break- and watchpoints have to hear of. */
+static u64 watched_accesses(const struct simvirt *s, u64 va) {
+    u64 accesses = 0;
+    for (u64 i = 0; i < s->watch_count; i++) {
+        const struct watch *w = &s->watches[i];
+        if (w->first >> PAGE_SHIFT <= va >> PAGE_SHIFT && va >> PAGE_SHIFT <= w->last >> PAGE_SHIFT) accesses |= w->accesses;
+    }
+    return accesses;
+}
+
 bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, void *data) {
     struct simvirt *s = data;
     (void)uc;
@@ -234,6 +245,9 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     const u64 host_page = r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page;
     u8 *flags = (u8 *)s->page_flags + host_page;
     if (access == ACCESS_WRITE && (*flags & PAGE_WATCHED)) return refuse(s, REFUSED_WATCHED_WRITE, va, access, &w);
+    u64 watched = s->watch_count && !s->watches_open ? watched_accesses(s, va) : 0;
+    if (watched & (access == ACCESS_WRITE ? GRANT_WRITE : access == ACCESS_READ ? GRANT_READ : 0))
+        return refuse(s, REFUSED_WATCHED_DATA, va, access, &w);
     const int writing = s->alias_writes != 0;
     if (access == ACCESS_WRITE && (*flags & PAGE_EXECUTED) && !w.executable && !writing)
         return refuse(s, REFUSED_EXECUTED_ALIAS, va, access, &w);
@@ -250,7 +264,7 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
         (!(*flags & PAGE_EXECUTED) || w.executable || writing))
         grant |= GRANT_WRITE;
     entry->paddr = host_page << PAGE_SHIFT;
-    entry->perms = grant;
+    entry->perms = grant & ~(u32)watched;
     return true;
 }
 
@@ -277,19 +291,6 @@ static struct block *find_block(struct simvirt *s, u64 pc, u32 size) {
     if (((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TB_REQUEST_CACHE, 2, UC_CTL_IO_READ_WRITE), pc, &out) != UC_OK) return NULL;
     b = (struct block *)*slot;
     return is_block(s, b, pc, size) ? b : NULL;
-}
-
-static int64_t sleb128(const u8 **p) {
-    int64_t v = 0;
-    int shift = 0;
-    u8 byte;
-    do {
-        byte = *(*p)++;
-        v |= (int64_t)(byte & 0x7f) << shift;
-        shift += 7;
-    } while (byte & 0x80);
-    if (shift < 64 && (byte & 0x40)) v |= -(1LL << shift);
-    return v;
 }
 
 /* How many instructions of the block lie before linear address pc; -1 when no instruction starts there. The block's end counts as
@@ -354,117 +355,23 @@ static void leave_after_block(struct simvirt *s) {
     *(u8 *)(s->cpu + s->off_cpu_exit_request) = 1;
 }
 
-/* ------------------------------------------------------------------------------------------------ undefined instructions
- * The engine ignores LOCK in front of what cannot take it, or writes to an address that it has not computed; it runs AVX as if it were
- * SSE, and some encodings that do not exist as those beside them. All that is #UD (SDM Vol. 2A "LOCK", 2.3; Vol. 2D A.3; no CPU model here
- * has AVX), so each block is searched for it, once. */
+/* ------------------------------------------------------------------------------------------------ special instructions */
 
-static const u8 *translated_from(const struct simvirt *s, const struct block *b, u64 va);
-
-static int is_prefix(u8 byte, int code_64) {
-    switch (byte) {
-    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: return 1;
-    default: return code_64 && (byte & 0xf0) == 0x40;
-    }
-}
-
-/* The instructions that take LOCK, with a memory operand. */
-static int lockable(const u8 *op) {
-    const u8 modrm = op[0] == 0x0f ? op[2] : op[1], reg = modrm >> 3 & 7;
-    if (modrm >> 6 == 3) return 0;
-    switch (op[0]) {
-    case 0x80: case 0x81: case 0x82: case 0x83: return reg != 7;
-    case 0x86: case 0x87: return 1;
-    case 0xf6: case 0xf7: return reg == 2 || reg == 3;
-    case 0xfe: case 0xff: return reg < 2;
-    case 0x0f: break;
-    default: return op[0] < 0x38 && (op[0] & 7) < 2;
-    }
-    switch (op[1]) {
-    case 0xab: case 0xb0: case 0xb1: case 0xb3: case 0xbb: case 0xc0: case 0xc1: return 1;
-    case 0xba: return reg > 4;
-    case 0xc7: return reg == 1;
-    default: return 0;
-    }
-}
-
-/* BMI1 and BMI2 have VEX prefixes, too. */
-static int is_bmi(const u8 *vex) {
-    const u8 map = vex[1] & 0x1f, op = vex[3];
-    return vex[0] == 0xc4 && ((map == 2 && (op == 0xf2 || op == 0xf3 || (op >= 0xf5 && op <= 0xf7))) || (map == 3 && op == 0xf0));
-}
-
-#define HF_PE (1U << 7)
-#define EFLAGS_VM (1U << 17)
-
-enum { P66 = 1, PF2 = 2, PF3 = 4 };
-
-/* Holes of the opcode map; `prefixes` are those that would make another instruction of it. */
-static int is_hole(const u8 *op, int prefixes) {
-    const u8 modrm = op[0] == 0x0f ? op[op[1] == 0x38 ? 3 : 2] : op[1], reg = modrm >> 3 & 7;
-    const int memory = modrm >> 6 != 3;
-    switch (op[0]) {
-    case 0x8f: case 0xc6: case 0xc7: return reg != 0;
-    case 0x0f: break;
-    default: return 0;
-    }
-    switch (op[1]) {
-    case 0x12: case 0x16: return prefixes == P66 && !memory;
-    case 0x38: return (op[2] & 0xfe) == 0xf0 && !memory && !(prefixes & PF2);
-    case 0x50: case 0x71: case 0x72: case 0x73: return memory;
-    case 0x78: case 0x79: case 0xc3: return prefixes != 0;
-    case 0xae: return prefixes && memory && reg < 4;
-    case 0xd6: return prefixes & (PF2 | PF3) && memory;
-    default: return 0;
-    }
-}
-
-static int undefined(const struct block *b, const u8 code[16]) {
-    const int code_64 = (b->flags & HF_CS64) != 0, has_vex = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
-    int i = 0, lock = 0, prefixes = 0;
-    for (; i < 12 && is_prefix(code[i], code_64); i++) {
-        lock |= code[i] == 0xf0;
-        prefixes |= code[i] == 0x66 ? P66 : code[i] == 0xf2 ? PF2 : code[i] == 0xf3 ? PF3 : 0;
-    }
-    const u8 *op = code + i;
-    if ((op[0] & 0xfe) == 0xc4 && has_vex && (code_64 || op[1] >> 6 == 3)) return !is_bmi(op);
-    return is_hole(op, prefixes) || (lock && !lockable(op));
-}
-
-/* How many instructions of the block come before the first that is undefined; -1 if none is. */
-static int defined_before(const struct simvirt *s, const struct block *b) {
-    const u8 *p = (const u8 *)(b->code + b->code_size);
-    u64 at = b->pc;
-    for (int i = 0; i < b->icount; i++) {
-        u8 code[16] = {0};
-        at += (u64)sleb128(&p);
-        sleb128(&p);
-        sleb128(&p);
-        for (u64 done = 0; done < 15;) {
-            const u64 room = PAGE_SIZE - ((at + done) & ~PAGE_MASK), n = room < 15 - done ? room : 15 - done;
-            const u8 *from = translated_from(s, b, at + done);
-            if (!from) break;
-            memcpy(code + done, from, n);
-            done += n;
-        }
-        if (undefined(b, code)) return i;
-    }
-    return -1;
-}
-
-static int is_defined(const struct simvirt *s, const struct block *b) {
+/* Does the block run through without anything that has to be looked at (special.c)? Each block is searched once; when what is looked for
+ * changes, the translations go. */
+static int is_plain(const struct simvirt *s, const struct block *b) {
+    u64 before;
     if (!(b->cflags & CF_CHECKED))
-        ((struct block *)b)->cflags |= CF_CHECKED | (defined_before(s, b) >= 0 ? CF_UNDEFINED : 0);
-    return !(b->cflags & CF_UNDEFINED);
+        ((struct block *)b)->cflags |= CF_CHECKED | (first_special(s, b, 0, &before) ? CF_SPECIAL : 0);
+    return !(b->cflags & CF_SPECIAL);
 }
 
-/* Stop in front of an undefined instruction, or of the block that it is in. */
-static void meet_undefined(struct simvirt *s, const struct block *b) {
-    s->defined_before = (u64)defined_before(s, b);
-    if (!s->defined_before) {
-        s->event = EVENT_SVM_EXIT;
-        s->code = 0x100 + SVM_EXCEPTION + 6;
+/* Stop in front of a special instruction, or of the block that it is in. */
+static void meet_special(struct simvirt *s, const struct block *b, enum special what) {
+    if (!s->plain_before) {
         s->met_in = b;
+        if (what == UNDEFINED) s->event = EVENT_SVM_EXIT, s->code = 0x100 + SVM_EXCEPTION + 6;
+        else s->event = EVENT_BREAKPOINT;
     }
     stop(s);
 }
@@ -488,10 +395,13 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
         stop(s);
         return;
     }
-    if (!is_defined(s, b)) {
-        s->current = 0;
-        meet_undefined(s, b);
-        return;
+    if (!is_plain(s, b)) {
+        const enum special what = first_special(s, b, 1, &s->plain_before);
+        if (what) {
+            s->current = 0;
+            meet_special(s, b, what);
+            return;
+        }
     }
     /* RF lasts for one instruction, the engine clears it at the end of a block. No instruction can see it, so it goes as the first one
      * begins; blocks that begin with RF are translations of their own and always come here. */
@@ -589,7 +499,7 @@ static const u8 *after_call(const u8 *at, const void *function) {
 static u8 *put(u8 *to, const void *bytes, size_t n) { return (u8 *)memcpy(to, bytes, n) + n; }
 
 static void count_in_line(struct simvirt *s, const struct block *b) {
-    if (!is_defined(s, b) || b->icount > 127 || b->cflags & CF_COUNT_MASK || b->flags & EFLAGS_RF || b->code_size < SEARCHED + LONGEST) return;
+    if (!is_plain(s, b) || b->icount > 127 || b->cflags & CF_COUNT_MASK || b->flags & EFLAGS_RF || b->code_size < SEARCHED + LONGEST) return;
     u8 *at = (u8 *)b->code;
     const u8 *first = NULL, *behind = NULL;
     for (const u8 *end = at + SEARCHED; at < end; at++) {
@@ -643,6 +553,8 @@ void simvirt_edge_hook(void *uc, const struct translated *now, const struct tran
 enum { SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72, SVM_PAUSE = 0x77 };
 #define CPU_INTERRUPT_VIRQ 0x100U
 #define CR4_TSD (1ULL << 2)
+#define DR6_BS (1U << 14)
+#define DR7_ARMED 0x20ffULL                                               /* L0 to G3, GD */
 
 static int cpuid_native(struct simvirt *s) {
     const u64 leaf = (u32)ENV64(s, 0), subleaf = (u32)ENV64(s, 8);
@@ -711,6 +623,10 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
         *(u32 *)(s->cpu + s->off_cpu_interrupt_request) &= ~CPU_INTERRUPT_VIRQ;
     } else {
         /* The debug exception of a single step is a trap: its instruction has been executed, wherever that led, to itself perhaps. */
+        if (code == SVM_EXCEPTION + 1) {   /* the engine has changed DR6, and has seen no other condition than BS */
+            ENV64(s, s->off_env_dr + 48) = s->dr6_before;
+            s->debug_condition = DR6_BS;
+        }
         if (code == SVM_EXCEPTION + 1 && s->current && (s->blocks[s->current]->flags & EFLAGS_TF)) {
             settle_count(s);
             s->current = 0;
@@ -768,15 +684,6 @@ bool simvirt_invalid_hook(void *uc, void *data) {                          /* ne
 }
 
 /* ------------------------------------------------------------------------------------------------ running */
-
-/* Host memory that the instruction in `b` was translated from, NULL if `va` does not lie in its one or two pages. The page tables may
- * say something else by now: a guest need not invalidate what it has changed. */
-static const u8 *translated_from(const struct simvirt *s, const struct block *b, u64 va) {
-    if (!b) return NULL;
-    const u64 page = (va >> PAGE_SHIFT) - (b->pc >> PAGE_SHIFT);
-    const u64 host = page < 2 ? b->host_page[page] & PAGE_MASK : ~0ULL;
-    return host >> PAGE_SHIFT < s->ram_pages ? (const u8 *)s->ram + host + (va & ~PAGE_MASK) : NULL;
-}
 
 static void fetch_bytes(struct simvirt *s) {
     const enum privilege privilege = CPL(s) == 3 ? USER : SUPERVISOR;
@@ -848,13 +755,18 @@ int simvirt_run(struct simvirt *s) {
     u64 slice = s->slice, alias_count = ~0ULL;
     /* A block that will not be run to its end is not worth translating whole: near the limit, and while refusals come in a row. */
     u64 step = s->limit - s->count <= NEAR ? s->limit - s->count : s->count - s->refused_at <= 2 ? NEAR : 0;
+    const u64 *dr = (const u64 *)(s->env + s->off_env_dr);
+    if (((dr[7] | s->followed_dr[4]) & DR7_ARMED) && (memcmp(dr, s->followed_dr, 32) || dr[7] != s->followed_dr[4]))
+        return (int)(s->event = EVENT_DEBUG_REGISTERS);
+    s->dr6_before = dr[6];
+    s->debug_condition = 0;
     u32 *pending = (u32 *)(s->cpu + s->off_cpu_interrupt_request), *next = (u32 *)(s->cpu + s->off_cpu_cflags_next);
     for (int idle = 0; idle < 64; idle++) {
         const u64 before = s->count;
         if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
         if (s->count >= s->slice) { s->event = EVENT_SLICE; break; }
         s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = 0, s->io_pending = 0;
-        s->met_in = NULL, s->aborted = 0, s->defined_before = 0;
+        s->met_in = NULL, s->aborted = 0, s->plain_before = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
         s->requested = step;
@@ -937,7 +849,7 @@ int simvirt_run(struct simvirt *s) {
         }
         if (s->event == EVENT_SYSTEM_CALL) ENV64(s, s->off_env_eip) -= s->instruction_length;   /* the engine has stepped over it */
         if (s->event != EVENT_NONE) break;
-        if (s->defined_before) { step = s->defined_before, idle = 0; continue; }
+        if (s->plain_before) { step = s->plain_before, idle = 0; continue; }
         if (s->count > before) idle = 0;   /* the engine left without a reason of ours, its code buffer full: go on */
     }
     if (s->event == EVENT_NONE) s->event = EVENT_ENGINE_ERROR, s->engine_status = 1001;
@@ -970,7 +882,7 @@ void simvirt_flush_translations(struct simvirt *s) { flush_translations(s); }
 /* Offsets of the record's members, so that Python's view of it can be checked. */
 #define MEMBERS(X) \
     X(uc) X(off_env_eip) X(off_cpu_interrupt_request) X(tlb_window) X(ram) X(regions) X(override_count) X(overrides) \
-    X(implicit_count) X(max_physical_bits) X(count) X(tsc_base) X(cpuid_count) X(cpuid) X(event) X(refusal) X(io_port) X(bytes) \
+    X(implicit_count) X(max_physical_bits) X(breakpoint_count) X(watches) X(followed_dr) X(count) X(tsc_base) X(cpuid_count) X(cpuid) X(event) X(refusal) X(io_port) X(bytes) \
     X(byte_count) X(fills) X(remaining) X(current)
 u64 simvirt_layout(u64 *out) {
     u64 n = 0;

@@ -14,6 +14,8 @@ MAX_REGIONS: Final = 32
 MAX_OVERRIDES: Final = 16
 MAX_CPUID: Final = 64
 MAX_IMPLICIT: Final = 8
+MAX_BREAKPOINTS: Final = 256
+MAX_WATCHES: Final = 64
 _MAX_BLOCKS: Final = 1 << 20
 
 
@@ -28,6 +30,8 @@ class NativeEvent(IntEnum):
     IO = 5
     SYSTEM_CALL = 6
     ENGINE_ERROR = 7
+    BREAKPOINT = 8
+    DEBUG_REGISTERS = 9
 
 
 class RegionWords(ctypes.Structure):
@@ -40,6 +44,12 @@ class OverrideWords(ctypes.Structure):
     """One linear page that is served from a given host page for a moment."""
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("page", "host_page")]
+
+
+class WatchWords(ctypes.Structure):
+    """A range of linear addresses, and the accesses to it that are refused."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("first", "last", "accesses")]
 
 
 class CpuidWords(ctypes.Structure):
@@ -70,22 +80,27 @@ class SharedRecord(ctypes.Structure):
         ("overrides", OverrideWords * MAX_OVERRIDES),
         *_words("implicit_count"),
         ("implicit_pages", ctypes.c_uint64 * MAX_IMPLICIT),
-        *_words("max_physical_bits gigabyte_pages"),
+        *_words("max_physical_bits gigabyte_pages breakpoint_count"),
+        ("breakpoints", ctypes.c_uint64 * MAX_BREAKPOINTS),
+        *_words("watch_count"),
+        ("watches", WatchWords * MAX_WATCHES),
+        *_words("watches_open passed_pc passed_count"),
+        ("followed_dr", ctypes.c_uint64 * 5),
         *_words("count limit slice stepping window_wanted tsc_base tsc_native cpuid_native pause_native cpuid_count"),
         ("cpuid", CpuidWords * MAX_CPUID),
         *_words("event code instruction_length engine_status"),
         *_words("refusal fault_address fault_gpa fault_access fault_error fault_level"),
-        *_words("io_port io_size io_is_out io_value system_call"),
+        *_words("io_port io_size io_is_out io_value system_call debug_condition"),
         ("bytes", ctypes.c_uint8 * 16),
         *_words("byte_count fills cache_misses entries native_exits modified_blocks inlined_blocks"),
         ("remaining", ctypes.c_int64),
         ("current", ctypes.c_uint32),
         ("next_block", ctypes.c_uint32),
         ("granted", ctypes.c_int64),
-        *_words("requested stopping met_in aborted refused_at defined_before"),
+        *_words("requested stopping met_in aborted refused_at plain_before"),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
-        *_words("io_pending alias_writes"),
+        *_words("io_pending dr6_before alias_writes"),
         ("blocks", ctypes.c_uint64 * _MAX_BLOCKS),
     ]
 
@@ -101,6 +116,9 @@ CHECKED_MEMBERS: Final = [
     "overrides",
     "implicit_count",
     "max_physical_bits",
+    "breakpoint_count",
+    "watches",
+    "followed_dr",
     "count",
     "tsc_base",
     "cpuid_count",

@@ -17,6 +17,7 @@ typedef uint8_t u8;
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
 enum { MAX_REGIONS = 32, MAX_OVERRIDES = 16, MAX_IMPLICIT = 8, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
+enum { MAX_BREAKPOINTS = 256, MAX_WATCHES = 64 };
 enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
 enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
 enum { GRANT_READ = 1, GRANT_WRITE = 2, GRANT_EXECUTE = 4 };              /* UC_PROT_* */
@@ -26,12 +27,12 @@ enum { UC_OK = 0, UC_ERR_EXCEPTION = 21 };
 enum refusal {
     REFUSED_NOTHING = 0, REFUSED_PAGE_FAULT = 1, REFUSED_HOLE = 2, REFUSED_MMIO = 3, REFUSED_ROM_WRITE = 4,
     REFUSED_WATCHED_WRITE = 5, REFUSED_EXECUTED_ALIAS = 6, REFUSED_SUPERVISOR_AT_CPL3 = 7,
-    REFUSED_NON_CANONICAL = 8, REFUSED_READ_AHEAD = 9,
+    REFUSED_NON_CANONICAL = 8, REFUSED_READ_AHEAD = 9, REFUSED_WATCHED_DATA = 10,
 };
 enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of an access; implicit: of a system data structure */
 enum event {
     EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
-    EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7,
+    EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7, EVENT_BREAKPOINT = 8, EVENT_DEBUG_REGISTERS = 9,
 };
 
 /* A translated block of Unicorn 2.1.4 (exec/exec-all.h), as far as it is read here. */
@@ -49,7 +50,7 @@ enum { SVM_EXCEPTION = 0x40 };
 #define CF_COUNT_MASK 0x7fffU
 #define CF_INVALID 0x40000U
 #define CF_CHECKED (1U << 20)                                             /* ours; the engine looks at neither this bit nor the next */
-#define CF_UNDEFINED (1U << 21)
+#define CF_SPECIAL (1U << 21)
 #define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
 #define HF_INHIBIT_IRQ (1U << 3)
 #define EFLAGS_TF (1U << 8)
@@ -58,6 +59,7 @@ enum { SVM_EXCEPTION = 0x40 };
 
 struct region { u64 first_page, last_page, host_page, kind; };
 struct override { u64 page, host_page; };
+struct watch { u64 first, last, accesses; };                              /* linear addresses; GRANT_READ, GRANT_WRITE or both */
 struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
 struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, accessed, dirty, user_page, level; };
 
@@ -77,6 +79,14 @@ struct simvirt {
     u64 implicit_count;
     u64 implicit_pages[MAX_IMPLICIT];   /* linear pages that one instruction at CPL 3 may access as supervisor */
     u64 max_physical_bits, gigabyte_pages;
+    /* break- and watchpoints, the guest's and a debugger's */
+    u64 breakpoint_count;
+    u64 breakpoints[MAX_BREAKPOINTS];   /* linear addresses of instructions */
+    u64 watch_count;
+    struct watch watches[MAX_WATCHES];
+    u64 watches_open;                   /* one instruction runs alone, whose accesses have been looked at */
+    u64 passed_pc, passed_count;        /* the breakpoint there and then has been dealt with */
+    u64 followed_dr[5];                 /* DR0 to DR3 and DR7 as they were when the lists above were made */
     /* time */
     u64 count, limit, slice, stepping, window_wanted;
     u64 tsc_base, tsc_native, cpuid_native, pause_native;
@@ -85,7 +95,7 @@ struct simvirt {
     /* the event that simvirt_run returns */
     u64 event, code, instruction_length, engine_status;
     u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level;
-    u64 io_port, io_size, io_is_out, io_value, system_call;
+    u64 io_port, io_size, io_is_out, io_value, system_call, debug_condition;
     u8 bytes[16];
     u64 byte_count;
     /* statistics */
@@ -97,8 +107,8 @@ struct simvirt {
     int64_t granted;                    /* `remaining` when `count` was last brought up to date */
     u64 requested, stopping;
     const struct block *met_in;         /* the block in which the last event was met, if that is known */
-    u64 aborted, refused_at, defined_before;
-    u64 saved_registers[16], saved_dr[8], io_pending;
+    u64 aborted, refused_at, plain_before;
+    u64 saved_registers[16], saved_dr[8], io_pending, dr6_before;
     u64 alias_writes;                   /* one instruction runs alone, which may write to executed pages through aliases that are not */
     const struct block *blocks[MAX_BLOCKS];
 };
@@ -106,5 +116,32 @@ struct simvirt {
 #define ENV32(s, off) (*(u32 *)((s)->env + (off)))
 #define ENV64(s, off) (*(u64 *)((s)->env + (off)))
 #define CPL(s) (ENV32(s, (s)->off_env_hflags) & 3)
+
+/* One number of a block's search data. */
+static inline int64_t sleb128(const u8 **p) {
+    int64_t v = 0;
+    int shift = 0;
+    u8 byte;
+    do {
+        byte = *(*p)++;
+        v |= (int64_t)(byte & 0x7f) << shift;
+        shift += 7;
+    } while (byte & 0x80);
+    if (shift < 64 && (byte & 0x40)) v |= -(1LL << shift);
+    return v;
+}
+
+/* Host memory that the instruction in `b` was translated from, NULL if `va` does not lie in its one or two pages. The page tables may
+ * say something else by now: a guest need not invalidate what it has changed. */
+static inline const u8 *translated_from(const struct simvirt *s, const struct block *b, u64 va) {
+    if (!b) return NULL;
+    const u64 page = (va >> PAGE_SHIFT) - (b->pc >> PAGE_SHIFT);
+    const u64 host = page < 2 ? b->host_page[page] & PAGE_MASK : ~0ULL;
+    return host >> PAGE_SHIFT < s->ram_pages ? (const u8 *)s->ram + host + (va & ~PAGE_MASK) : NULL;
+}
+
+/* special.c */
+enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2 };
+enum special first_special(const struct simvirt *s, const struct block *b, int entering, u64 *before);
 
 #endif

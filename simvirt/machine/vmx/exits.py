@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.completion import complete_once
+from simvirt.machine.completion import check_general_detect, complete_once
 from simvirt.machine.events import (
     ControlRegisterAccess,
     Cpuid,
+    DebuggerHit,
     DebugRegisterAccess,
     DescriptorTableAccess,
     DescriptorTableRegister,
@@ -274,6 +275,7 @@ def _msr(non_root: NonRootOperation, event: MsrAccess) -> ExitReason | None:
 def _debug_register(non_root: NonRootOperation, event: DebugRegisterAccess) -> ExitReason | None:
     if not non_root.primary & _MOV_DR:
         return complete(non_root, event)
+    check_general_detect(non_root.cpu.state)
     qualification = MovDr(event.number, not event.is_write, event.register).encode()
     return non_root.exit(ExitReason.MOV_DR, qualification, event.length)
 
@@ -326,6 +328,7 @@ def _pause(non_root: NonRootOperation, event: Pause) -> ExitReason | None:
 EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {
     LimitReached: complete,
     Interrupted: complete,
+    DebuggerHit: complete,
     InterruptWindow: _interrupt_window,
     EngineFault: complete,
     ExceptionRaised: _exception,

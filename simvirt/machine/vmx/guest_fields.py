@@ -200,7 +200,9 @@ GUEST_FIELDS: Final[dict[VmcsField, GuestField]] = {
     _F.GUEST_GDTR_LIMIT: GuestField(lambda cpu: cpu.state.gdtr.limit, lambda cpu, v: _set_gdtr(cpu, limit=v)),
     _F.GUEST_IDTR_BASE: GuestField(lambda cpu: cpu.state.idtr.base, lambda cpu, v: _set_idtr(cpu, base=v)),
     _F.GUEST_IDTR_LIMIT: GuestField(lambda cpu: cpu.state.idtr.limit, lambda cpu, v: _set_idtr(cpu, limit=v)),
-    _F.GUEST_DR7: GuestField(lambda cpu: cpu.state.debug_register(7), lambda cpu, v: cpu.set_debug_register(7, v)),
+    _F.GUEST_DR7: GuestField(
+        lambda cpu: cpu.state.debug_register(7), lambda cpu, v: cpu.state.set_debug_register(7, v)
+    ),
     _F.GUEST_RIP: GuestField(lambda cpu: cpu.state.rip, _set_rip, checked=False),
     _F.GUEST_RSP: GuestField(lambda cpu: cpu.state.rsp, _set_rsp, checked=False),
     _F.GUEST_RFLAGS: GuestField(lambda cpu: cpu.state.eflags, _set_rflags),

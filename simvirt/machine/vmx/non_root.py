@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import MonitorError
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.engine import Intercepts, SvmExit
-from simvirt.machine.events import Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
+from simvirt.machine.events import DebuggerHit, Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.vmx import entry_checks
@@ -25,11 +25,8 @@ from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
 from simvirt.machine.vmx.exits import EXITS
 from simvirt.machine.vmx.non_root_operation import NonRootOperation
 from simvirt.machine.vmx.vmcs import VmInstructionError
-from simvirt.x86.exceptions import Vector
-from simvirt.x86.flags import Dr6
 from simvirt.x86.vmx import (
     ActivityState,
-    DebugQualification,
     ExitReason,
     InterruptionInformation,
     InterruptionType,
@@ -50,6 +47,7 @@ class HostStop(Enum):
 
     LIMIT = "the instruction limit was reached"
     INTERRUPTED = "the host asked for a stop"
+    BREAKPOINT = "a debugger's break- or watchpoint"
     HALTED = "the guest sleeps in HLT, which does not exit"
 
 
@@ -150,6 +148,8 @@ class NonRootProcessor:
                 return HostStop.LIMIT
             if kind is Interrupted:
                 return HostStop.INTERRUPTED
+            if kind is DebuggerHit:
+                return HostStop.BREAKPOINT
             reason = None
             sleeps = kind is Halt and cpu.can_halt
             try:
@@ -295,19 +295,14 @@ class NonRootProcessor:
     # ---------------------------------------------------------------------------------------- VM exit
 
     def _filter_exception(
-        self, vector: int, error_code: int | None, cr2: int | None, during: Interruption | None
+        self, vector: int, error_code: int | None, qualification: int | None, during: Interruption | None
     ) -> None:
         """Called for each exception before its delivery: `during` is what was being delivered when it struck."""
         operation = self.operation
         if (during is None and self._injecting) or not operation.intercepts_exception(vector, error_code):
             return
-        qualification = cr2 or 0
-        if vector == Vector.DB:
-            dr6 = self.cpu.state.debug_register(6)
-            qualification = DebugQualification(
-                breakpoints=dr6 & 0xF, debug_register_access=bool(dr6 & Dr6.BD), single_step=bool(dr6 & Dr6.BS)
-            ).encode()
-        operation.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification)
+        # In the qualification, conditions of a debug exception have their places of DR6 (SDM Vol. 3C Table 28-1).
+        operation.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification or 0)
         if during is not None:
             fields = self.vmcs.fields
             kind = self._interruption_type(during)

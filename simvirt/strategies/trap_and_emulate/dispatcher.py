@@ -22,6 +22,7 @@ from simvirt.machine.events import (
     ControlRegisterAccess,
     ControlRegisterOperation,
     Cpuid,
+    DebuggerHit,
     DebugRegisterAccess,
     DescriptorTableAccess,
     EngineFault,
@@ -132,8 +133,8 @@ class Dispatcher:
         complete(self._guest, self._bus, event)
         self._log.emulated_instructions += self._guest.count - before
 
-    def _reflect(self, vector: Vector, error_code: int | None, cr2: int | None = None) -> None:
-        self._guest.raise_exception(vector, error_code, cr2)
+    def _reflect(self, event: ExceptionRaised) -> None:
+        self._guest.raise_exception(event.vector, event.error_code, condition=event.condition)
 
     # ---------------------------------------------------------------------------------------- exceptions
 
@@ -154,7 +155,7 @@ class Dispatcher:
         ):
             return self._wait(event)
         self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event)
-        self._reflect(event.vector, event.error_code)
+        self._reflect(event)
         return Stop.HANDLED
 
     def _wait(self, event: ExceptionRaised) -> Stop:
@@ -250,7 +251,7 @@ class Dispatcher:
         instruction = self._guest.instruction()
         if self._guest.state.cpl:
             self._note(TrapReason.EXCEPTION, Intervention.REFLECTED, event, instruction)
-            self._reflect(Vector.GP, 0)
+            self._reflect(ExceptionRaised(Vector.GP, 0))
             return Stop.HANDLED
         self._note(BY_OPERATION[instruction.operation], Intervention.EMULATED, event, instruction)
         if isinstance(event, ControlRegisterAccess):
@@ -300,6 +301,9 @@ class Dispatcher:
     def _interrupted(self, _event: Event) -> Stop:
         return Stop.INTERRUPTED
 
+    def _debugger_hit(self, _event: Event) -> Stop:
+        return Stop.BREAKPOINT
+
     def _impossible(self, event: Event) -> Stop:
         raise EngineError(
             f"{event} cannot happen while a guest runs de-privileged: this is a bug in simvirt, please report it"
@@ -344,6 +348,7 @@ def _as_event(instruction: Instruction) -> Event:
 DISPATCH: Final[dict[type, Callable[..., Stop]]] = {
     LimitReached: Dispatcher._limit,
     Interrupted: Dispatcher._interrupted,
+    DebuggerHit: Dispatcher._debugger_hit,
     InterruptWindow: Dispatcher._impossible,
     EngineFault: Dispatcher._impossible,
     ExceptionRaised: Dispatcher._exception,

@@ -10,6 +10,7 @@ from simvirt.machine.state import DescriptorTable, Segment  # noqa: TC001 - deco
 from simvirt.vmm.deprivileged_state import PrivilegedState
 
 if TYPE_CHECKING:
+    from simvirt.machine.breakpoints import Breakpoints
     from simvirt.machine.machine import Stop
     from simvirt.machine.pc import BoardBus
     from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
@@ -71,6 +72,11 @@ class DeprivilegedProcessor:
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a virtual interrupt through the guest's own IDT."""
         self.guest.deliver_external_interrupt(vector)
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """A debugger's break- and watchpoints."""
+        return self.guest.breakpoints
 
     def request_stop(self) -> None:
         """Make the current or the next run stop soon."""

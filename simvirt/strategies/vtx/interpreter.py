@@ -183,8 +183,7 @@ def memory(vcpu: Vcpu) -> None:
     met = device_access.complete(cpu, vcpu.bus, event)
     vcpu.log.emulated_instructions += cpu.engine.count - before
     if type(met) is ExceptionRaised:
-        cpu.state.set_control_register(2, met.cr2) if met.cr2 is not None else None
-        vcpu.inject_exception(met.vector, met.error_code)
+        vcpu.inject_exception(met.vector, met.error_code, met.cr2, met.condition)
     elif met is not None:
         vcpu.non_root.meet(met)
 
@@ -203,6 +202,4 @@ def triple_fault(_vcpu: Vcpu) -> None:
 
 def inject_fault(vcpu: Vcpu, fault: ProcessorFault) -> None:
     """Give the guest a fault that its instruction met in the VMM's hands."""
-    if fault.cr2 is not None:
-        vcpu.cpu.state.set_control_register(2, fault.cr2)
-    vcpu.inject_exception(fault.vector, fault.error_code)
+    vcpu.inject_exception(fault.vector, fault.error_code, fault.cr2, fault.condition)

@@ -22,6 +22,7 @@ from simvirt.x86.flags import Efer
 from simvirt.x86.vmx import EntryControls, ExitReason, VmcsField
 
 if TYPE_CHECKING:
+    from simvirt.machine.breakpoints import Breakpoints
     from simvirt.strategies.vtx.vcpu import Vcpu
 
 _F: Final = VmcsField
@@ -39,6 +40,13 @@ class VtxSnapshot:
     vmcs: dict[int, int]
     stopped: bool
     """Did the simulation stop the guest, rather than a VM exit?"""
+
+
+_STOPS: Final = {
+    HostStop.HALTED: Stop.HALTED,
+    HostStop.INTERRUPTED: Stop.INTERRUPTED,
+    HostStop.BREAKPOINT: Stop.BREAKPOINT,
+}
 
 
 class VtxProcessor:
@@ -83,7 +91,7 @@ class VtxProcessor:
                 if reason is HostStop.LIMIT:
                     return self._limit()
                 self._stopped = True
-                return Stop.HALTED if reason is HostStop.HALTED else Stop.INTERRUPTED
+                return _STOPS[reason]
             handler, intervention = DISPATCH[reason]
             number = log.note(reason, intervention)
             if log.listener is not None:
@@ -119,6 +127,11 @@ class VtxProcessor:
             vcpu.set_window(False)
         self._stopped = False
         vcpu.inject_interrupt(vector)
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """A debugger's break- and watchpoints."""
+        return self.vcpu.cpu.breakpoints
 
     def request_stop(self) -> None:
         """Make the current or next run stop soon."""

@@ -12,6 +12,7 @@ from simvirt.machine.vmx.non_root import NonRootProcessor
 from simvirt.machine.vmx.vmcs import Vmcs
 from simvirt.strategies.vtx import controls
 from simvirt.strategies.vtx.vm_bus import VmBus
+from simvirt.x86.flags import DR6_BREAKPOINTS
 from simvirt.x86.vmx import ExitReason, InterruptionInformation, InterruptionType, PrimaryControls, VmcsField
 
 if TYPE_CHECKING:
@@ -78,9 +79,18 @@ class Vcpu:
         information = InterruptionInformation(vector, InterruptionType.EXTERNAL_INTERRUPT)
         self.vmcs.write(_F.ENTRY_INTERRUPTION_INFORMATION, information.encode())
 
-    def inject_exception(self, vector: int, error_code: int | None = None) -> None:
-        """Have the next VM entry deliver an exception, RIP being where its handler returns to."""
-        vmcs = self.vmcs
+    def inject_exception(
+        self, vector: int, error_code: int | None = None, cr2: int | None = None, condition: int = 0
+    ) -> None:
+        """Have the next VM entry deliver an exception, RIP being where its handler returns to.
+
+        Event injection sets neither CR2 nor DR6 (SDM Vol. 3C §27.6.1), so that is done here.
+        """
+        vmcs, state = self.vmcs, self.cpu.state
+        if cr2 is not None:
+            state.set_control_register(2, cr2)
+        if condition:
+            state.set_debug_register(6, state.debug_register(6) & ~DR6_BREAKPOINTS | condition)
         protected = self.cpu.state.protected_mode
         information = InterruptionInformation(
             vector, InterruptionType.HARDWARE_EXCEPTION, deliver_error_code=error_code is not None and protected

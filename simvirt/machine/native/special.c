@@ -1,0 +1,122 @@
+/* The instructions that a translated block may not simply run through: the engine stops in front of each of them.
+ *
+ *   UNDEFINED    what the engine executes although it is #UD
+ *   BREAKPOINT   an address at which a debug register of the guest or a debugger wants to hear of execution
+ */
+#include <string.h>
+
+#include "record.h"
+
+/* ------------------------------------------------------------------------------------------------ undefined instructions
+ * The engine ignores LOCK in front of what cannot take it, or writes to an address that it has not computed; it runs AVX as if it were
+ * SSE, and some encodings that do not exist as those beside them. All that is #UD (SDM Vol. 2A "LOCK", 2.3; Vol. 2D A.3; no CPU model here
+ * has AVX), so each block is searched for it, once. */
+
+static int is_prefix(u8 byte, int code_64) {
+    switch (byte) {
+    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: return 1;
+    default: return code_64 && (byte & 0xf0) == 0x40;
+    }
+}
+
+/* The instructions that take LOCK, with a memory operand. */
+static int lockable(const u8 *op) {
+    const u8 modrm = op[0] == 0x0f ? op[2] : op[1], reg = modrm >> 3 & 7;
+    if (modrm >> 6 == 3) return 0;
+    switch (op[0]) {
+    case 0x80: case 0x81: case 0x82: case 0x83: return reg != 7;
+    case 0x86: case 0x87: return 1;
+    case 0xf6: case 0xf7: return reg == 2 || reg == 3;
+    case 0xfe: case 0xff: return reg < 2;
+    case 0x0f: break;
+    default: return op[0] < 0x38 && (op[0] & 7) < 2;
+    }
+    switch (op[1]) {
+    case 0xab: case 0xb0: case 0xb1: case 0xb3: case 0xbb: case 0xc0: case 0xc1: return 1;
+    case 0xba: return reg > 4;
+    case 0xc7: return reg == 1;
+    default: return 0;
+    }
+}
+
+/* BMI1 and BMI2 have VEX prefixes, too. */
+static int is_bmi(const u8 *vex) {
+    const u8 map = vex[1] & 0x1f, op = vex[3];
+    return vex[0] == 0xc4 && ((map == 2 && (op == 0xf2 || op == 0xf3 || (op >= 0xf5 && op <= 0xf7))) || (map == 3 && op == 0xf0));
+}
+
+#define HF_PE (1U << 7)
+#define EFLAGS_VM (1U << 17)
+
+enum { P66 = 1, PF2 = 2, PF3 = 4 };
+
+/* Holes of the opcode map; `prefixes` are those that would make another instruction of it. */
+static int is_hole(const u8 *op, int prefixes) {
+    const u8 modrm = op[0] == 0x0f ? op[op[1] == 0x38 ? 3 : 2] : op[1], reg = modrm >> 3 & 7;
+    const int memory = modrm >> 6 != 3;
+    switch (op[0]) {
+    case 0x8f: case 0xc6: case 0xc7: return reg != 0;
+    case 0x0f: break;
+    default: return 0;
+    }
+    switch (op[1]) {
+    case 0x12: case 0x16: return prefixes == P66 && !memory;
+    case 0x38: return (op[2] & 0xfe) == 0xf0 && !memory && !(prefixes & PF2);
+    case 0x50: case 0x71: case 0x72: case 0x73: return memory;
+    case 0x78: case 0x79: case 0xc3: return prefixes != 0;
+    case 0xae: return prefixes && memory && reg < 4;
+    case 0xd6: return prefixes & (PF2 | PF3) && memory;
+    default: return 0;
+    }
+}
+
+static int undefined(const struct block *b, const u8 code[16]) {
+    const int code_64 = (b->flags & HF_CS64) != 0, has_vex = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
+    int i = 0, lock = 0, prefixes = 0;
+    for (; i < 12 && is_prefix(code[i], code_64); i++) {
+        lock |= code[i] == 0xf0;
+        prefixes |= code[i] == 0x66 ? P66 : code[i] == 0xf2 ? PF2 : code[i] == 0xf3 ? PF3 : 0;
+    }
+    const u8 *op = code + i;
+    if ((op[0] & 0xfe) == 0xc4 && has_vex && (code_64 || op[1] >> 6 == 3)) return !is_bmi(op);
+    return is_hole(op, prefixes) || (lock && !lockable(op));
+}
+
+/* ------------------------------------------------------------------------------------------------ searching a block */
+
+static int has_breakpoint(const struct simvirt *s, u64 pc) {
+    for (u64 i = 0; i < s->breakpoint_count; i++)
+        if (s->breakpoints[i] == pc) return 1;
+    return 0;
+}
+
+static void instruction_bytes(const struct simvirt *s, const struct block *b, u64 at, u8 code[16]) {
+    memset(code, 0, 16);
+    for (u64 done = 0; done < 15;) {
+        const u64 room = PAGE_SIZE - ((at + done) & ~PAGE_MASK), n = room < 15 - done ? room : 15 - done;
+        const u8 *from = translated_from(s, b, at + done);
+        if (!from) break;
+        memcpy(code + done, from, n);
+        done += n;
+    }
+}
+
+/* The first special instruction of a block, and how many instructions come before it. With `entering`, the block is about to run: a
+ * breakpoint on its first instruction that has been dealt with does not count. */
+enum special first_special(const struct simvirt *s, const struct block *b, int entering, u64 *before) {
+    const int passed = entering && s->passed_pc == b->pc && s->passed_count == s->count;
+    const u8 *p = (const u8 *)(b->code + b->code_size);
+    u64 at = b->pc;
+    for (int i = 0; i < b->icount; i++) {
+        u8 code[16];
+        at += (u64)sleb128(&p);
+        sleb128(&p);
+        sleb128(&p);
+        *before = (u64)i;
+        if (has_breakpoint(s, at) && (i || !passed)) return BREAKPOINT;
+        instruction_bytes(s, b, at, code);
+        if (undefined(b, code)) return UNDEFINED;
+    }
+    *before = 0;
+    return PLAIN;
+}
