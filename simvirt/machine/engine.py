@@ -57,6 +57,8 @@ _TCG_BUFFER: Final = 48 << 20
 _HIDDEN_BASE: Final = 0xFF_0000_0000
 """Physical address, in Unicorn's space alone, of pages that no guest can map: VMCB, MSR bitmap, scratch pages."""
 _VMCB_PAGE, _MSR_BITMAP_PAGE, _SCRATCH_PAGE, _HIDDEN_PAGES = 0, 1, 3, 3 + MAX_OVERRIDES
+_ABSENT_BASE: Final = _HIDDEN_BASE + _HIDDEN_PAGES * PAGE_SIZE
+"""Behind the hidden pages, what answers in holes."""
 _VMCB_MSR_BITMAP_ADDRESS: Final = 0x48
 _WIDEST_ADDRESS: Final = 40
 """MAXPHYADDR until a CPU model says otherwise: the hidden pages lie above it for every model."""
@@ -187,6 +189,7 @@ class _Library:
         self.flush_tlb = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_tlb", library))
         self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
         self.survive_aborts = ctypes.CFUNCTYPE(None)(("simvirt_survive_aborts", library))
+        self.absent_device = (library.simvirt_absent_read, library.simvirt_absent_write)
         self.hooks = {
             name: ctypes.cast(getattr(library, f"simvirt_{name}_hook"), ctypes.c_void_p).value
             for name in ("fill", "edge", "block", "interrupt", "in", "out", "syscall", "sysenter", "invalid")
@@ -287,6 +290,12 @@ class Engine:
         uc.mem_map_ptr(
             _HIDDEN_BASE, _HIDDEN_PAGES * PAGE_SIZE, 7, ctypes.addressof(ctypes.c_uint8.from_buffer(self._hidden_map))
         )
+        from unicorn.unicorn_py3.unicorn import uclib
+
+        read, write = (ctypes.cast(callback, ctypes.c_void_p) for callback in self._library.absent_device)
+        status = uclib.uc_mmio_map(uc._uch, _ABSENT_BASE, PAGE_SIZE, read, 0, write, 0)
+        if status:
+            raise EngineError(f"Unicorn refused the device that answers in holes with status {status}")
         bitmap = _MSR_BITMAP_PAGE * PAGE_SIZE
         self._hidden[bitmap : bitmap + 2 * PAGE_SIZE] = b"\xff" * (2 * PAGE_SIZE)
         at = _VMCB_PAGE * PAGE_SIZE + _VMCB_MSR_BITMAP_ADDRESS
@@ -582,6 +591,11 @@ class Engine:
             flags[first : last + 1] |= int(PageFlag.DIRTY)
         if executed:
             self._library.flush_translations(self._self)
+
+    def answer_in_holes(self) -> None:
+        """Accesses to holes are no events any more: the bus gives ones, and what is written goes nowhere."""
+        self._record.absent_page = _ABSENT_BASE >> PAGE_SHIFT
+        self.flush_tlb()
 
     def watch_page(self, hpa: int, watched: bool) -> None:
         """Refuse (or allow again) all guest writes to one host page."""

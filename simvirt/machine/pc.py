@@ -79,6 +79,7 @@ class BareProcessor:
         cpu.engine.set_cpuid(bus.cpu_model.native_leaves())
         cpu.engine.set_native_tsc(0)
         cpu.engine.follow_paging_features(bus.cpu_model)
+        cpu.engine.answer_in_holes()
 
     @property
     def count(self) -> int:

@@ -106,6 +106,8 @@ def test_a_request_to_stop_during_an_access_to_a_hole_is_not_lost(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one instruction that touches the hole is completed, and then the run stops."""
+    if arena.strategy == "bare-metal":
+        pytest.skip("an access to a hole is no event there")
     machine = arena.machine
     arena.load(
         guest(f"""

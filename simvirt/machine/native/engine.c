@@ -239,7 +239,12 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     }
     w.gpa &= s->a20_mask;
     const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
-    if (!r || r->kind == REGION_HOLE) return refuse(s, REFUSED_HOLE, va, access, &w);
+    if (!r || r->kind == REGION_HOLE) {
+        if (!s->absent_page || access == ACCESS_FETCH) return refuse(s, REFUSED_HOLE, va, access, &w);
+        entry->paddr = s->absent_page << PAGE_SHIFT;
+        entry->perms = GRANT_READ | GRANT_WRITE;
+        return true;
+    }
     if (r->kind == REGION_MMIO) return refuse(s, REFUSED_MMIO, va, access, &w);
     if (r->kind == REGION_ROM && access == ACCESS_WRITE) return refuse(s, REFUSED_ROM_WRITE, va, access, &w);
     const u64 host_page = r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page;
@@ -267,6 +272,10 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     entry->perms = grant & ~(u32)watched;
     return true;
 }
+
+/* What answers where nothing is: a device of the engine's, behind `absent_page`. */
+u64 simvirt_absent_read(void *uc, u64 offset, unsigned size, void *data) { (void)uc, (void)offset, (void)size, (void)data; return ~0ULL; }
+void simvirt_absent_write(void *uc, u64 offset, unsigned size, u64 value, void *data) { (void)uc, (void)offset, (void)size, (void)value, (void)data; }
 
 /* ------------------------------------------------------------------------------------------------ the counter */
 

@@ -80,7 +80,7 @@ class SharedRecord(ctypes.Structure):
         ("overrides", OverrideWords * MAX_OVERRIDES),
         *_words("implicit_count"),
         ("implicit_pages", ctypes.c_uint64 * MAX_IMPLICIT),
-        *_words("max_physical_bits gigabyte_pages breakpoint_count"),
+        *_words("max_physical_bits gigabyte_pages absent_page breakpoint_count"),
         ("breakpoints", ctypes.c_uint64 * MAX_BREAKPOINTS),
         *_words("watch_count"),
         ("watches", WatchWords * MAX_WATCHES),

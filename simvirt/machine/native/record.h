@@ -79,6 +79,7 @@ struct simvirt {
     u64 implicit_count;
     u64 implicit_pages[MAX_IMPLICIT];   /* linear pages that one instruction at CPL 3 may access as supervisor */
     u64 max_physical_bits, gigabyte_pages;
+    u64 absent_page;                    /* what answers in holes: reads give ones, writes go nowhere; 0 refuses the access instead */
     /* break- and watchpoints, the guest's and a debugger's */
     u64 breakpoint_count;
     u64 breakpoints[MAX_BREAKPOINTS];   /* linear addresses of instructions */
