@@ -13,9 +13,9 @@ from simvirt.machine.pc import bare_pc, pc_regions
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.x86.addresses import Gpa
 from simvirt.x86.cpuid import find_cpu_model
-from simvirt.x86.registers import SegmentRegister
+from simvirt.x86.registers import GeneralRegister, SegmentRegister
 from tests.support import tables
-from tests.support.code import code
+from tests.support.code import code, le
 
 CODE, STACK, GDT, IDT = 0x1_0000, 0x2_0000, 0x1000, 0x2000
 
@@ -111,6 +111,39 @@ def test_physical_accesses_outside_memory(address: int) -> None:
     pc, _ = machine("f4 ; hlt")
     pc.write_physical(Gpa(address), b"\0\0")
     assert pc.read_physical(Gpa(address), 2) == b"\xff\xff"
+
+
+def test_holes_answer_with_ones_and_are_no_events() -> None:
+    pc, cpu = machine(f"""
+        b8 {le(0xA_0000)}       ; mov eax, a hole
+        89 00                   ; mov [eax], eax
+        f0 ff 40 10             ; lock inc dword ptr [eax + 16]
+        8b 50 10                ; mov edx, [eax + 16]
+        66 8b b8 ff ff ff ff    ; mov di, [eax - 1]: one byte of memory, one of the hole
+        f4                      ; hlt
+    """)
+    assert pc.run() is Outcome.HALTED
+    assert (cpu.state[GeneralRegister.RDX], cpu.state[GeneralRegister.RDI]) == (0xFFFF_FFFF, 0xFF00)
+    assert cpu.count == 6
+
+
+def test_a_page_that_maps_a_hole_becomes_dirty_with_its_first_write() -> None:
+    directory, table = 0x4000, 0x5000
+    pc, cpu = machine(f"""
+        b8 {le(directory)}      ; mov eax, directory
+        0f 22 d8                ; mov cr3, eax
+        b8 {le(0x8000_0011)}    ; mov eax, PG | ET | PE
+        0f 22 c0                ; mov cr0, eax
+        a1 {le(0xA_0000)}       ; mov eax, [a hole]
+        8b 1d {le(table + 4 * 0xA0)}    ; mov ebx, its entry
+        a3 {le(0xA_0000)}       ; mov [a hole], eax
+        8b 0d {le(table + 4 * 0xA0)}    ; mov ecx, its entry
+        f4                      ; hlt
+    """)
+    pc.write_physical(Gpa(directory), (table | 7).to_bytes(4, "little"))
+    pc.write_physical(Gpa(table), b"".join((page << 12 | 7).to_bytes(4, "little") for page in range(1024)))
+    assert pc.run() is Outcome.HALTED
+    assert (cpu.state[GeneralRegister.RBX], cpu.state[GeneralRegister.RCX]) == (0xA_0027, 0xA_0067)
 
 
 def test_save_and_restore() -> None:

@@ -240,9 +240,10 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     w.gpa &= s->a20_mask;
     const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
     if (!r || r->kind == REGION_HOLE) {
-        if (!s->absent_page || access == ACCESS_FETCH) return refuse(s, REFUSED_HOLE, va, access, &w);
+        if (!s->absent_page || access == ACCESS_FETCH || (s->watch_count && watched_accesses(s, va)))
+            return refuse(s, REFUSED_HOLE, va, access, &w);
         entry->paddr = s->absent_page << PAGE_SHIFT;
-        entry->perms = GRANT_READ | GRANT_WRITE;
+        entry->perms = w.writable && w.dirty ? GRANT_READ | GRANT_WRITE : GRANT_READ;
         return true;
     }
     if (r->kind == REGION_MMIO) return refuse(s, REFUSED_MMIO, va, access, &w);
