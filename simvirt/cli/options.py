@@ -56,6 +56,11 @@ def add_shared_options(parser: ArgumentParser) -> None:
         "--seed", metavar="N", type=whole_number, help="where the PC takes randomness from (default: 0)"
     )
     machine.add_argument(
+        "--start-time",
+        metavar="TIME",
+        help="what the real-time clock shows at power-on, as 2026-01-01T12:30:00 (default: the start of 2026)",
+    )
+    machine.add_argument(
         "--max-instructions",
         metavar="N",
         type=positive_count,
@@ -71,7 +76,7 @@ def add_shared_options(parser: ArgumentParser) -> None:
 
 def shared_arguments(arguments: Namespace) -> dict[str, Any]:
     """What was given of the options above; for the rest the library has its defaults."""
-    names = ("memory", "cpu", "seed", "max_instructions", "costs")
+    names = ("memory", "cpu", "seed", "start_time", "max_instructions", "costs")
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
@@ -82,7 +87,7 @@ def run_config(arguments: Namespace) -> RunConfig:
         UsageError: no such CPU model, or no such amount of memory.
     """
     from simvirt.observe.results import RunConfig
-    from simvirt.observe.session import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, memory_size
+    from simvirt.observe.session import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, clock_time, memory_size
     from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
 
     return RunConfig(
@@ -90,4 +95,5 @@ def run_config(arguments: Namespace) -> RunConfig:
         memory=memory_size(arguments.memory or DEFAULT_MEMORY),
         seed=arguments.seed or 0,
         max_instructions=arguments.max_instructions or DEFAULT_MAX_INSTRUCTIONS,
+        start_time=clock_time(arguments.start_time),
     )

@@ -5,87 +5,30 @@ processor's pins see: ports to read and write, the INTR pin and its acknowledge 
 nothing will happen by itself. Whoever drives it, the bare PC or a VMM, keeps one promise: it runs the processor no
 further than `next_deadline()` and then calls `run_due()`.
 
-Which devices there are is the table `DEVICES`. A new device is one module and one row (docs/how-to/add-a-device.md).
+Which devices there are, the machine's description says (`simvirt.machine.hardware`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from simvirt.errors import MonitorError, SnapshotError
 from simvirt.machine.bus import BusState, PortBus
-from simvirt.machine.clock import Clock, GuestClock
-from simvirt.machine.devices.debug_exit import DebugExit
+from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.pic import Irq, PicPair
-from simvirt.machine.devices.pit import Pit8254
-from simvirt.machine.devices.port_b import PortB
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.event_queue import EventQueue
+from simvirt.machine.hardware import DeviceRow, Hardware, Wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from simvirt.machine.bus import AccessSize
-    from simvirt.machine.devices import Device, InterruptLine
+    from simvirt.machine.devices import Device
     from simvirt.x86.addresses import Port
-
-D = TypeVar("D")
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """What a device can be connected to while it is built."""
-
-    clock: Clock
-    events: EventQueue
-    pic: PicPair
-    """The interrupt controllers; a device that drives one line takes `line` instead."""
-    line: InterruptLine
-    """The interrupt line of the row's `irq`; leads nowhere when the row names none."""
-    console: Callable[[int], None]
-    """Takes a byte of console output."""
-    exit: Callable[[int], None]
-    """Ends the run with a status."""
-    built: Sequence[Device[Any]]
-    """The devices of the rows above."""
-
-    def peer(self, kind: type[D]) -> D:
-        """The device of this class from a row above.
-
-        Raises:
-            MonitorError: no row above has one.
-        """
-        for device in self.built:
-            if isinstance(device, kind):
-                return device
-        raise MonitorError(
-            f"a device needs a {kind.__name__}, and no row above its own in the table of devices has one"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceRow:
-    """One row of the table: a device, how it is built, and where it sits."""
-
-    name: str
-    """Its key in a snapshot."""
-    build: Callable[[Wiring], Device[Any]]
-    ports: tuple[range, ...]
-    irq: Irq | None = None
-    widths: tuple[AccessSize, ...] = (1,)
-
-
-DEVICES: Final[tuple[DeviceRow, ...]] = (
-    DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2))),
-    DeviceRow("pit", lambda wiring: Pit8254(wiring.clock, wiring.events, wiring.line), (range(0x40, 0x44),), Irq.TIMER),
-    DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254)), (range(0x61, 0x62),)),
-    DeviceRow("com1", lambda wiring: Uart16550(wiring.line, wiring.console), (range(0x3F8, 0x400),), Irq.COM1),
-    DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),
-)
-"""The devices of the PC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +61,23 @@ class Board:
     7
     """
 
-    __slots__ = ("_event_irq", "bus", "clock", "console", "devices", "events", "exit_status", "on_console", "pic")
+    __slots__ = (
+        "_event_irq",
+        "bus",
+        "clock",
+        "console",
+        "devices",
+        "events",
+        "exit_status",
+        "hardware",
+        "on_console",
+        "pic",
+    )
 
     def __init__(
         self,
         retired: Callable[[], int],
-        devices: Sequence[DeviceRow] = DEVICES,
+        hardware: Hardware | None = None,
         on_intr: Callable[[bool], None] = lambda _level: None,
         on_console: Callable[[int], None] | None = None,
     ) -> None:
@@ -139,7 +93,9 @@ class Board:
         """What the guest wrote to the debug-exit port first; None while it runs."""
         self.on_console = on_console
         self._event_irq: dict[str, Irq | None] = {}
-        for row in devices:
+        self.hardware = Hardware() if hardware is None else hardware
+        """The description that it was built from."""
+        for row in self.hardware.devices:
             self._add(row)
 
     def read_port(self, port: Port, size: AccessSize) -> int:
@@ -255,6 +211,7 @@ class Board:
             line=_unconnected if row.irq is None else self.pic.line(row.irq),
             console=self._put_console,
             exit=self._end,
+            hardware=self.hardware,
             built=tuple(self.devices.values()),
         )
         device = row.build(wiring)

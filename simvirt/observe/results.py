@@ -11,10 +11,12 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from simvirt.machine.hardware import DEFAULT_START_TIME
 from simvirt.observe.showable import Showable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from simvirt.guests.image import GuestImage
     from simvirt.machine.architectural_state import ArchitecturalState
@@ -34,12 +36,14 @@ class RunConfig:
         memory: bytes of RAM.
         seed: where the PC takes randomness from.
         max_instructions: guest instructions after which the run is stopped.
+        start_time: what the real-time clock shows at power-on; not in JSON.
     """
 
     cpu: str
     memory: int
     seed: int
     max_instructions: int
+    start_time: datetime = DEFAULT_START_TIME
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""

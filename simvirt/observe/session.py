@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UsageError
 from simvirt.guests.image import GuestImage
 from simvirt.guests.resolve import resolve
+from simvirt.machine.hardware import DEFAULT_START_TIME
 from simvirt.observe.contest import Contest
 from simvirt.observe.costs import DEFAULT_COSTS, find_costs
 from simvirt.observe.equivalence import Checkpoints
@@ -56,6 +58,7 @@ def run(
     memory: int | str = DEFAULT_MEMORY,
     cpu: str | None = None,
     seed: int = 0,
+    start_time: datetime | str | None = None,
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     trace: bool | Listener | None = None,
     costs: str = DEFAULT_COSTS,
@@ -70,6 +73,7 @@ def run(
         memory: RAM in bytes, or as text like "64M".
         cpu: name of a CPU model; the default model when None.
         seed: where the PC takes randomness from.
+        start_time: what the real-time clock shows at power-on, as 2026-01-01T00:00:00; that one when None.
         max_instructions: guest instructions after which the run ends with the outcome `limit`.
         trace: True keeps every exit with its cause in `Run.exits`; a function is called with each of them instead.
         costs: name of the cost preset that models cycles.
@@ -82,7 +86,7 @@ def run(
     """
     image = _image(guest)
     preset = find_costs(costs)
-    config = _config(memory, cpu, seed, max_instructions)
+    config = _config(memory, cpu, seed, max_instructions, start_time)
     chosen = _strategy(strategy)
     exits: list[ExitRecord] = []
     listener = exits.append if trace is True else trace if callable(trace) else None
@@ -103,6 +107,7 @@ def compare(
     memory: int | str = DEFAULT_MEMORY,
     cpu: str | None = None,
     seed: int = 0,
+    start_time: datetime | str | None = None,
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     costs: str = DEFAULT_COSTS,
     progress: Progress | None = None,
@@ -116,6 +121,7 @@ def compare(
         memory: RAM in bytes, or as text like "64M".
         cpu: name of a CPU model; the default model when None.
         seed: where the PC takes randomness from.
+        start_time: what the real-time clock shows at power-on, as 2026-01-01T00:00:00; that one when None.
         max_instructions: guest instructions after which a run ends with the outcome `limit`.
         costs: name of the cost preset that models cycles.
         progress: called now and then with the instructions of the reference and the host seconds so far.
@@ -127,7 +133,7 @@ def compare(
     if interval is not None and interval < 1:
         raise UsageError(f"interval is {interval}: checkpoints are at least one instruction apart")
     image = _image(guest)
-    config = _config(memory, cpu, seed, max_instructions)
+    config = _config(memory, cpu, seed, max_instructions, start_time)
     contest = Contest(
         image,
         config,
@@ -189,11 +195,33 @@ def _strategy(strategy: str | Strategy) -> Strategy:
     return find(strategy)
 
 
-def _config(memory: int | str, cpu: str | None, seed: int, max_instructions: int) -> RunConfig:
+def _config(
+    memory: int | str, cpu: str | None, seed: int, max_instructions: int, start_time: datetime | str | None
+) -> RunConfig:
     if max_instructions < 1:
         raise UsageError(f"max_instructions is {max_instructions}: a run needs at least one instruction")
     model = find_cpu_model(DEFAULT_CPU_MODEL if cpu is None else cpu)
-    return RunConfig(model.name, memory_size(memory), seed, max_instructions)
+    return RunConfig(model.name, memory_size(memory), seed, max_instructions, clock_time(start_time))
+
+
+def clock_time(text: datetime | str | None) -> datetime:
+    """The moment that a text tells, in ISO 8601 and without a time zone, as the clock of a PC has none.
+
+    >>> clock_time("1999-12-31 23:59:58")
+    datetime.datetime(1999, 12, 31, 23, 59, 58)
+
+    Raises:
+        UsageError: it is no moment, or none that a PC's clock can show.
+    """
+    if text is None:
+        return DEFAULT_START_TIME
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else text
+    except ValueError:
+        raise UsageError(f"'{text}' is not a date and time: write for example 2026-01-01T12:30:00") from None
+    if moment.tzinfo is not None or moment.microsecond:
+        raise UsageError(f"'{text}' is not what a PC's clock can show: give whole seconds and no time zone")
+    return moment
 
 
 _SIZE: Final = re.compile(r"(\d+)\s*([KMG]?)(?:I?B)?", re.ASCII | re.IGNORECASE)

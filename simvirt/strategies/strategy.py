@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from simvirt.machine.hardware import DEFAULT_START_TIME, Hardware
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from simvirt.guests.image import GuestImage
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.machine import Machine
@@ -72,6 +76,13 @@ class MachineConfig:
     memory_size: int
     cpu_model: CpuModel
     seed: int = 0
+    start_time: datetime = DEFAULT_START_TIME
+    """What the guest's real-time clock shows at power-on."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """The description of the guest's board."""
+        return Hardware(self.memory_size, self.start_time)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simvirt.errors import MonitorError, SnapshotError
-from simvirt.machine.board import DEVICES, Board, BoardState
+from simvirt.machine.board import Board, BoardState
 from simvirt.machine.bus import AccessSize
 from simvirt.machine.devices.pit import pulse_time
+from simvirt.machine.hardware import DEVICES, Hardware
 from simvirt.x86.addresses import Port
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-device.md"
@@ -267,7 +268,7 @@ def test_foreign_and_damaged_snapshots_are_refused_whole() -> None:
     guest = Guest()
     guest.start_timer(500)
     state = guest.board.save()
-    small = Board(retired=lambda: 0, devices=DEVICES[:2])
+    small = Board(retired=lambda: 0, hardware=Hardware(devices=DEVICES[:2]))
     with pytest.raises(SnapshotError, match="this one has pic, pit: restore it into a machine with the same devices"):
         small.restore(state)
     damaged = state.devices | {"com1": {"ier": "many"}}
@@ -280,11 +281,11 @@ def test_foreign_and_damaged_snapshots_are_refused_whole() -> None:
 
 def test_tables_that_cannot_be_built_are_refused() -> None:
     with pytest.raises(MonitorError, match="two devices are called 'pit'"):
-        Board(retired=lambda: 0, devices=(*DEVICES, DEVICES[1]))
+        Board(retired=lambda: 0, hardware=Hardware(devices=(*DEVICES, DEVICES[1])))
     with pytest.raises(MonitorError, match="needs a Pit8254"):
-        Board(retired=lambda: 0, devices=(DEVICES[0], DEVICES[2]))
+        Board(retired=lambda: 0, hardware=Hardware(devices=(DEVICES[0], DEVICES[2])))
     with pytest.raises(MonitorError, match="no serial port"):
-        Board(retired=lambda: 0, devices=DEVICES[:2]).input(b"x")
+        Board(retired=lambda: 0, hardware=Hardware(devices=DEVICES[:2])).input(b"x")
 
 
 def test_the_how_to_page_works_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +299,7 @@ def test_the_how_to_page_works_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> 
     board = names["board"]
     assert isinstance(board, Board)
     board.write_port(Port(0x310), 1, 100)
-    other = Board(retired=lambda: 0, devices=(*DEVICES, names["ALARM"]))
+    other = Board(retired=lambda: 0, hardware=Hardware(devices=(*DEVICES, names["ALARM"])))
     state = msgspec.msgpack.decode(msgspec.msgpack.encode(board.save()), type=BoardState)
     other.restore(state)
     assert other.save() == board.save()

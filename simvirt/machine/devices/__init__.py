@@ -10,6 +10,7 @@ module             chip                                        ports
 `pic`, `pic_chip`  two 8259A interrupt controllers             0x20-0x21, 0xA0-0xA1
 `pit`, `counter`   8254 interval timer and one counter of it   0x40-0x43
 `port_b`           system control port B                       0x61
+`rtc`              MC146818 clock, memory and the mask of NMI  0x70-0x71
 `debug_exit`       ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
 `uart`             16550A serial port COM1, the console        0x3F8-0x3FF
 =================  ==========================================  =====================

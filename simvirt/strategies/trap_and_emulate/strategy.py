@@ -70,7 +70,7 @@ class TrapAndEmulate:
         real = Cpu(memory)
         real.intercept(Intercepts(frozenset({SvmExit.IRET}), cr_writes=0, dr_writes=0))
         space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(VMM_RESERVE))
-        board = Board(lambda: real.engine.count)
+        board = Board(lambda: real.engine.count, config.hardware)
         bus = BoardBus(board, space, config.cpu_model)
         guest_memory = GuestMemory(real.engine, space)
         allocator = Allocator(real.engine, memory, space)

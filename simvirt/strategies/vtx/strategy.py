@@ -52,7 +52,7 @@ class Vtx:
         cpu = Cpu(memory)
         space = pc_regions(config.memory_size, Hpa(VMM_MEMORY))
         cpu.engine.set_address_space(space)
-        board = Board(lambda: cpu.engine.count)
+        board = Board(lambda: cpu.engine.count, config.hardware)
         log = ExitLog()
         processor = VtxProcessor(Vcpu(cpu, board, space, config.cpu_model, log))
         machine = Machine(processor, board, memory, space, cpu.engine.written)

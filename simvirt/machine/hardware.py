@@ -1,0 +1,106 @@
+"""The description of a machine: which devices it has, where they sit, and what they are told of it.
+
+A description is a value. `Board` builds its devices from it, row by row, so a machine without a device pays nothing
+for that. A new device is one module and one row of `DEVICES` (docs/how-to/add-a-device.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from simvirt.errors import MonitorError
+from simvirt.machine.devices.debug_exit import DebugExit
+from simvirt.machine.devices.pic import Irq
+from simvirt.machine.devices.pit import Pit8254
+from simvirt.machine.devices.port_b import PortB
+from simvirt.machine.devices.rtc import Mc146818, standard_cmos
+from simvirt.machine.devices.uart import Uart16550
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from simvirt.machine.bus import AccessSize
+    from simvirt.machine.clock import Clock
+    from simvirt.machine.devices import Device, InterruptLine
+    from simvirt.machine.devices.pic import PicPair
+    from simvirt.machine.event_queue import EventQueue
+
+D = TypeVar("D")
+
+DEFAULT_MEMORY: Final = 64 << 20
+DEFAULT_START_TIME: Final = datetime(2026, 1, 1)  # noqa: DTZ001 - the clock of a PC knows no time zone
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a device can be connected to while it is built."""
+
+    clock: Clock
+    events: EventQueue
+    pic: PicPair
+    """The interrupt controllers; a device that drives one line takes `line` instead."""
+    line: InterruptLine
+    """The interrupt line of the row's `irq`; leads nowhere when the row names none."""
+    console: Callable[[int], None]
+    """Takes a byte of console output."""
+    exit: Callable[[int], None]
+    """Ends the run with a status."""
+    hardware: Hardware
+    """The description of the machine that the device becomes a part of."""
+    built: Sequence[Device[Any]]
+    """The devices of the rows above."""
+
+    def peer(self, kind: type[D]) -> D:
+        """The device of this class from a row above.
+
+        Raises:
+            MonitorError: no row above has one.
+        """
+        for device in self.built:
+            if isinstance(device, kind):
+                return device
+        raise MonitorError(
+            f"a device needs a {kind.__name__}, and no row above its own in the table of devices has one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """One row of the table: a device, how it is built, and where it sits."""
+
+    name: str
+    """Its key in a snapshot."""
+    build: Callable[[Wiring], Device[Any]]
+    ports: tuple[range, ...]
+    irq: Irq | None = None
+    widths: tuple[AccessSize, ...] = (1,)
+
+
+def _rtc(wiring: Wiring) -> Mc146818:
+    hardware = wiring.hardware
+    cmos = standard_cmos(hardware.memory_size, hardware.start_time)
+    return Mc146818(wiring.clock, wiring.events, wiring.line, cmos)
+
+
+DEVICES: Final[tuple[DeviceRow, ...]] = (
+    DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2))),
+    DeviceRow("pit", lambda wiring: Pit8254(wiring.clock, wiring.events, wiring.line), (range(0x40, 0x44),), Irq.TIMER),
+    DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254)), (range(0x61, 0x62),)),
+    DeviceRow("rtc", _rtc, (range(0x70, 0x72),), Irq.RTC),
+    DeviceRow("com1", lambda wiring: Uart16550(wiring.line, wiring.console), (range(0x3F8, 0x400),), Irq.COM1),
+    DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),
+)
+"""The devices of the PC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The description of one machine."""
+
+    memory_size: int = DEFAULT_MEMORY
+    """Bytes of RAM, as the firmware's memory tells the guest."""
+    start_time: datetime = DEFAULT_START_TIME
+    """What the real-time clock shows at power-on."""
+    devices: Sequence[DeviceRow] = DEVICES
