@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from simvirt.analyzer.model.analysis import InstructionSetInfo
 from simvirt.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from simvirt.analyzer.model.analysis import Disagreement, InstructionSetInfo
+    from simvirt.analyzer.model.analysis import Disagreement
     from simvirt.analyzer.model.classification import Classification
     from simvirt.analyzer.model.machine_model import MachineModel
 
@@ -34,14 +36,57 @@ class InstructionSet:
     compare: Callable[[Sequence[Classification]], Iterable[Disagreement]] = _nothing_declared
 
 
-INSTRUCTION_SETS: Final[tuple[InstructionSet, ...]] = ()
+def _toy(name: str, title: str, summary: str, *, timing_free_vmm: bool | None = None) -> InstructionSet:
+    def machine() -> MachineModel:
+        from simvirt.analyzer.toys import machines
+
+        return machines.machine(name)
+
+    def compare(classifications: Sequence[Classification]) -> Iterable[Disagreement]:
+        from simvirt.analyzer.finite.comparison import disagreements
+
+        return disagreements(classifications)
+
+    return InstructionSet(InstructionSetInfo(name, title, summary, timing_free_vmm=timing_free_vmm), machine, compare)
+
+
+INSTRUCTION_SETS: Final[tuple[InstructionSet, ...]] = (
+    _toy(
+        "third-generation",
+        "Popek and Goldberg's third-generation machine",
+        "Popek and Goldberg's machine of 1974: all sensitive instructions are privileged",
+        timing_free_vmm=True,
+    ),
+    _toy(
+        "third-generation+jrst1",
+        "The third-generation machine with the PDP-10's JRST 1",
+        "a return to user mode that does not trap: no VMM by Theorem 1, a hybrid one by Theorem 3",
+    ),
+    _toy(
+        "third-generation+lra",
+        "The third-generation machine with an unprivileged LRA",
+        "an instruction that shows real addresses: no theorem's hypothesis is met, and some guests run all the same",
+    ),
+)
+
+
+def _users(path: Path) -> InstructionSet:
+    from simvirt.analyzer.finite.comparison import disagreements
+    from simvirt.analyzer.finite.loader import load
+    from simvirt.analyzer.finite.machine import FiniteMachine
+
+    description = load(path)
+    return InstructionSet(description.info, lambda: FiniteMachine(description), disagreements)
 
 
 def find(name: str) -> InstructionSet:
-    """The instruction set of this name.
+    """The instruction set of this name, or the machine of one's own that a TOML file describes.
 
     :raises UnknownNameError: there is none.
+    :raises TomlFileError: the file is not well-formed.
     """
+    if name.endswith(".toml"):
+        return _users(Path(name))
     for row in INSTRUCTION_SETS:
         if row.info.name == name:
             return row

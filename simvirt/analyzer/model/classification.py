@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from simvirt.analyzer.model.properties import SENSITIVE, Evidence, Property, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from simvirt.analyzer.model.experiment import Manner, Witness
     from simvirt.analyzer.model.form import Form
@@ -72,10 +72,14 @@ class Classification:
         A definition that no pair was tried for is passed over, as on a machine without relocation; the coverage of its
         claim says so. Without answers about control and mode nothing is said.
         """
-        answers = {which: self.holds(which, reading) for which in SENSITIVE}
-        if True in answers.values():
+        return self.has_any(SENSITIVE, reading)
+
+    def has_any(self, properties: Sequence[Property], reading: Reading) -> bool | None:
+        """Has it one of several properties? Without an answer about the first two nothing is said."""
+        answers = [self.holds(which, reading) for which in properties]
+        if True in answers:
             return True
-        return None if None in {answers[Property.CONTROL_SENSITIVE], answers[Property.MODE_SENSITIVE]} else False
+        return None if None in answers[:2] else False
 
     def innocuous(self, reading: Reading = Reading.REPAIRED) -> bool | None:
         """Not sensitive."""
@@ -93,20 +97,28 @@ class Classification:
 
     @property
     def evidence(self) -> Evidence:
-        """What the answer to the main question rests on: is it critical?
+        """What the answer to the main question rests on: is it critical?"""
+        return self.evidence_of(SENSITIVE)
 
-        The weakest claim that the answer needs: of a critical form its best sensitivity and its being unprivileged; of
-        a privileged one that it is; of an innocuous one that no definition fits.
+    def evidence_of(
+        self, properties: Sequence[Property], reading: Reading = Reading.REPAIRED, *, under_c0: bool = True
+    ) -> Evidence:
+        """What it rests on that the form has one of some properties and is not privileged, or that this is not so.
+
+        The weakest claim that the answer needs: where it is so, the best of the properties and that it is unprivileged;
+        of a privileged form, that it is; else that it has none of the properties.
         """
-        privileged = self.claim(Property.PRIVILEGED_UNDER_C0)
-        sensitive = [claim for which in SENSITIVE if (claim := self.claim(which)).holds]
-        if self.sensitive() is None:
+        sensitive = self.has_any(properties, reading)
+        if sensitive is None:
             return Evidence.UNKNOWN
-        if sensitive and privileged.holds:
+        claims = [self.claim(which, reading) for which in properties]
+        if not sensitive:
+            return weakest([claim.evidence for claim in claims if claim.holds is not None])
+        privileged = self.claim(Property.PRIVILEGED_UNDER_C0 if under_c0 else Property.PRIVILEGED, reading)
+        if privileged.holds:
             return privileged.evidence
-        if sensitive:
-            return weakest([privileged.evidence, min((claim.evidence for claim in sensitive), key=_STRENGTH.index)])
-        return weakest([self.claim(which).evidence for which in SENSITIVE if self.claim(which).holds is not None])
+        best = min((claim.evidence for claim in claims if claim.holds), key=_STRENGTH.index)
+        return weakest([privileged.evidence, best])
 
     @property
     def coverage(self) -> Coverage:

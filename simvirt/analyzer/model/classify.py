@@ -9,11 +9,12 @@ from simvirt.analyzer.model.classification import Claim, Classification, Coverag
 from simvirt.analyzer.model.definitions import DEFINITIONS, UNIVERSAL, Sign
 from simvirt.analyzer.model.experiment import Manner, Observation, Witness
 from simvirt.analyzer.model.no_op import NoOps
-from simvirt.analyzer.model.outcome import Trap, TrapKind, Trapped
+from simvirt.analyzer.model.outcome import Completed, Trap, TrapKind, Trapped
 from simvirt.analyzer.model.properties import Evidence, Property, Reading
+from simvirt.analyzer.model.state import changes, result_differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from simvirt.analyzer.model.form import Form
     from simvirt.analyzer.model.outcome import Outcome
@@ -41,32 +42,62 @@ def classify(
     if form.not_executed:
         return Classification(form, _declared(form))
     tallies = {(which, reading): _Tally() for which in DEFINITIONS for reading in Reading}
-    no_ops = NoOps(architecture)
+    no_ops, idle = NoOps(architecture), _Tally()
+    said: dict[Hashable, list[_Tally]] = {}
     total = 0
     for seen in observations:
         total += 1
-        counted = {Reading.LETTER: seen, Reading.REPAIRED: _without_unpredictable(architecture, form, seen)}
-        no_ops.note(counted[Reading.REPAIRED])
-        for (which, reading), tally in tallies.items():
-            _note(tally, form, which, counted[reading], DEFINITIONS[which](architecture, counted[reading], reading))
+        aspect = _aspect(architecture, seen)
+        if aspect not in said:
+            counted = {Reading.LETTER: seen, Reading.REPAIRED: _without_unpredictable(architecture, form, seen)}
+            said[aspect] = [
+                tally
+                for (which, reading), tally in tallies.items()
+                if _note(
+                    tally, form, which, counted[reading], DEFINITIONS[which](architecture, counted[reading], reading)
+                )
+            ]
+            if no_ops.note(counted[Reading.REPAIRED]):
+                said[aspect].append(idle)
+        for tally in said[aspect]:
+            tally.applicable += 1
     claims = {
         (which, reading): _claim(which, tally, Coverage(total, tally.applicable, exhaustive))
         for (which, reading), tally in tallies.items()
     }
-    claims |= dict.fromkeys(
-        ((Property.SENSITIVE_NO_OP, reading) for reading in Reading),
-        _no_op_claim(form, no_ops, total, exhaustive=exhaustive),
-    )
+    for name, seen in no_ops.found().items():
+        idle.witnesses[name] = Witness(form, Property.SENSITIVE_NO_OP, seen, Manner.SILENT)
+    no_op = _claim(Property.SENSITIVE_NO_OP, idle, Coverage(total, idle.applicable, exhaustive))
+    claims |= {(Property.SENSITIVE_NO_OP, reading): no_op for reading in Reading}
     return Classification(form, claims | _promised(architecture, form, claims))
 
 
-def _note(tally: _Tally, form: Form, which: Property, seen: Observation, sign: Sign | None) -> None:
+def _aspect(architecture: Architecture, seen: Observation) -> Hashable:
+    """All that any definition asks of an observation: those that agree in it say the same, and are judged once."""
+    pair, (first, second) = seen.pair, seen.outcomes
+    starts = (pair.first, pair.second)
+    runs = tuple(
+        (
+            type(outcome),
+            None if isinstance(outcome, Completed) else outcome.trap,
+            changes(start, outcome.end),
+            start[architecture.mode],
+            start.get(pair.component.name),
+            architecture.under_c0(start),
+        )
+        for start, outcome in zip(starts, seen.outcomes, strict=True)
+    )
+    return pair.component, runs, result_differences(starts, (first.end, second.end))
+
+
+def _note(tally: _Tally, form: Form, which: Property, seen: Observation, sign: Sign | None) -> bool:
+    """Keep the witness, if it is one and the first. Does the observation say anything about this?"""
     if sign is None:
-        return
-    tally.applicable += 1
+        return False
     component = seen.pair.component.name
     if sign.shows and component not in tally.witnesses and not (which in UNIVERSAL and tally.witnesses):
         tally.witnesses[component] = Witness(form, which, seen, sign.manner, sign.differences, sign.run)
+    return True
 
 
 def _claim(which: Property, tally: _Tally, coverage: Coverage) -> Claim:
@@ -76,13 +107,6 @@ def _claim(which: Property, tally: _Tally, coverage: Coverage) -> Claim:
     if shown:
         return Claim(which not in UNIVERSAL, Evidence.WITNESSED, coverage, shown)
     return Claim(which in UNIVERSAL, Evidence.PROVED if coverage.exhaustive else Evidence.NOT_REFUTED, coverage)
-
-
-def _no_op_claim(form: Form, no_ops: NoOps, total: int, *, exhaustive: bool) -> Claim:
-    tally = _Tally(no_ops.applicable)
-    for name, seen in no_ops.found().items():
-        tally.witnesses[name] = Witness(form, Property.SENSITIVE_NO_OP, seen, Manner.SILENT)
-    return _claim(Property.SENSITIVE_NO_OP, tally, Coverage(total, tally.applicable, exhaustive))
 
 
 def _without_unpredictable(architecture: Architecture, form: Form, seen: Observation) -> Observation:

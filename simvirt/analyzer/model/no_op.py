@@ -26,22 +26,20 @@ class NoOps:
     """What the observations of one form say about it."""
 
     architecture: Architecture
-    applicable: int = 0
     dropped: dict[str, Observation] = field(default_factory=dict)
     """By component: a pair of which one run changed another resource, and the other left that alone."""
     _idle: dict[tuple[str, Value], Observation] = field(default_factory=dict)
     """By component and value: a pair whose run from that value did nothing, and the other's something."""
     _worked: set[tuple[str, Value]] = field(default_factory=set)
 
-    def note(self, seen: Observation) -> None:
-        """Look at one pair."""
+    def note(self, seen: Observation) -> bool:
+        """Look at one pair. Does it say anything?"""
         component = seen.pair.component
         if component.name != self.architecture.mode and component.part is not Part.CONFIGURATION:
-            return
+            return False
         first, second = seen.outcomes
         if not (isinstance(first, Completed) and isinstance(second, Completed)):
-            return
-        self.applicable += 1
+            return False
         starts = (seen.pair.first, seen.pair.second)
         done = [self._work(start, end) for start, end in zip(starts, (first.end, second.end), strict=True)]
         for run, other in ((0, 1), (1, 0)):
@@ -52,6 +50,7 @@ class NoOps:
                 self._idle.setdefault(key, seen)
         if any(self.architecture.part(name) in RESOURCES for name in ({*done[0]} ^ {*done[1]}) - {component.name}):
             self.dropped.setdefault(component.name, seen)
+        return True
 
     def found(self) -> dict[str, Observation]:
         """The witnesses, by the component that makes the difference."""

@@ -12,10 +12,10 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from simvirt.analyzer.model.classification import weakest
-from simvirt.analyzer.model.properties import Evidence, Property, Reading
+from simvirt.analyzer.model.properties import SENSITIVE, Evidence, Property, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from simvirt.analyzer.model.classification import Classification
     from simvirt.analyzer.model.state import Architecture
@@ -88,15 +88,15 @@ def verdicts(
     """
     remarks = architecture.assumptions
 
-    def judge(theorem: Theorem, is_sensitive: Callable[[Classification], bool | None]) -> TheoremVerdict:
-        return _judge(theorem, reading, classifications, is_sensitive, under_c0=under_c0, remarks=remarks)
+    def judge(theorem: Theorem, sensitive: tuple[Property, ...]) -> TheoremVerdict:
+        return _judge(theorem, reading, classifications, sensitive, under_c0=under_c0, remarks=remarks)
 
-    first = judge(Theorem.VMM, lambda c: c.sensitive(reading))
+    first = judge(Theorem.VMM, SENSITIVE)
     return (
         first,
         _recursive(first, timing_free_vmm),
-        judge(Theorem.HYBRID, lambda c: c.holds(Property.USER_SENSITIVE, reading)),
-        judge(Theorem.HYBRID_PENNEMAN, lambda c: c.holds(Property.USER_SENSITIVE_PENNEMAN, reading)),
+        judge(Theorem.HYBRID, (Property.USER_SENSITIVE,)),
+        judge(Theorem.HYBRID_PENNEMAN, (Property.USER_SENSITIVE_PENNEMAN,)),
     )
 
 
@@ -104,7 +104,7 @@ def _judge(
     theorem: Theorem,
     reading: Reading,
     classifications: Sequence[Classification],
-    is_sensitive: Callable[[Classification], bool | None],
+    properties: tuple[Property, ...],
     *,
     under_c0: bool,
     remarks: tuple[str, ...],
@@ -112,13 +112,13 @@ def _judge(
     privileged = Property.PRIVILEGED_UNDER_C0 if under_c0 else Property.PRIVILEGED
     critical, unknown = [], []
     for one in classifications:
-        sensitive, traps = is_sensitive(one), one.holds(privileged, reading)
+        sensitive, traps = one.has_any(properties, reading), one.holds(privileged, reading)
         if sensitive and traps is False:
             critical.append(one)
         elif not (sensitive is False or traps):
             unknown.append(one)
     hypothesis = Hypothesis.NOT_MET if critical else Hypothesis.UNDECIDED if unknown else Hypothesis.MET
-    rests_on = critical[:1] if critical else classifications
+    evidence = [one.evidence_of(properties, reading, under_c0=under_c0) for one in critical[:1] or classifications]
     return TheoremVerdict(
         theorem=theorem,
         reading=reading,
@@ -127,7 +127,7 @@ def _judge(
         critical=tuple(one.form.identifier for one in critical),
         open=tuple(one.form.identifier for one in unknown),
         conclusion=_conclusion(theorem, hypothesis),
-        evidence=weakest([one.evidence for one in rests_on]),
+        evidence=weakest(evidence),
         remarks=remarks,
     )
 
