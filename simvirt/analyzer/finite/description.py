@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from simvirt.analyzer.finite.processor import Processor
     from simvirt.analyzer.model.analysis import InstructionSetInfo
     from simvirt.analyzer.model.form import Declared
     from simvirt.analyzer.model.state import Part, Value
@@ -74,6 +73,7 @@ class Instruction:
     """One row of the description.
 
     :ivar encoding: its fields, from the most significant bit on.
+    :ivar function: what it does: takes a `Processor` and the operands by name.
     :ivar line: where it stands in the file.
     """
 
@@ -89,10 +89,6 @@ class Instruction:
     def operands(self) -> tuple[Field, ...]:
         """The fields that are operands, in their order."""
         return tuple(field for field in self.encoding if field.name)
-
-    def run(self, cpu: Processor, operands: Mapping[str, int]) -> None:
-        """Let it do its work."""
-        self.function(cpu, **operands)
 
 
 @dataclass(frozen=True)
