@@ -11,14 +11,17 @@ Which devices there are, the machine's description says (`simvirt.machine.hardwa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from simvirt.errors import MonitorError, SnapshotError
 from simvirt.machine.bus import BusState, PortBus
 from simvirt.machine.clock import GuestClock
+from simvirt.machine.devices.keyboard_controller import KeyboardController
+from simvirt.machine.devices.keys import strokes
 from simvirt.machine.devices.pic import Irq, PicPair
+from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.event_queue import EventQueue
 from simvirt.machine.hardware import DeviceRow, Hardware, Wiring
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.devices import Device
     from simvirt.x86.addresses import Port
+
+
+D = TypeVar("D")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class BoardState:
     bus: BusState
     console: bytes
     exit_status: int | None
+    reset_requested: bool
 
 
 class Board:
@@ -63,15 +70,19 @@ class Board:
 
     __slots__ = (
         "_event_irq",
+        "a20",
         "bus",
         "clock",
         "console",
         "devices",
+        "ended",
         "events",
         "exit_status",
         "hardware",
+        "on_a20",
         "on_console",
         "pic",
+        "reset_requested",
     )
 
     def __init__(
@@ -91,6 +102,14 @@ class Board:
         """What the guest has sent to its console since power-on."""
         self.exit_status: int | None = None
         """What the guest wrote to the debug-exit port first; None while it runs."""
+        self.reset_requested = False
+        """Has the guest pulled the reset line?"""
+        self.ended = False
+        """Has it done either? Then the run is over."""
+        self.a20 = True
+        """Is address line 20 let through?"""
+        self.on_a20: Callable[[bool], None] = lambda _level: None
+        """Is told when that changes; whoever drives the board sets it."""
         self.on_console = on_console
         self._event_irq: dict[str, Irq | None] = {}
         self.hardware = Hardware() if hardware is None else hardware
@@ -133,8 +152,10 @@ class Board:
 
     def awaits_input(self) -> bool:
         """Whether console input, were there any, would raise INTR: a guest that sleeps may be waiting for it."""
-        uart = self._uart()
-        return uart is not None and uart.input_interrupts() and self.pic.can_deliver(Irq.COM1)
+        uart, keyboard = self._device(Uart16550), self._device(KeyboardController)
+        return (uart is not None and uart.input_interrupts() and self.pic.can_deliver(Irq.COM1)) or (
+            keyboard is not None and keyboard.input_interrupts() and self.pic.can_deliver(Irq.KEYBOARD)
+        )
 
     def sleep(self) -> bool:
         """HLT with interrupts enabled: skip time from event to event until INTR is high.
@@ -156,12 +177,24 @@ class Board:
         Raises:
             MonitorError: this board has no serial port.
         """
-        uart = self._uart()
+        uart = self._device(Uart16550)
         if uart is None:
             raise MonitorError(
                 "this board has no serial port to receive console input: add one to its table of devices"
             )
         uart.receive(data)
+
+    def type_keys(self, text: str) -> None:
+        """Type a text on the keyboard; names in angle brackets are keys that type nothing (`keys.strokes`).
+
+        Raises:
+            UsageError: no key types one of the characters, or no key has such a name.
+            MonitorError: this board has no keyboard.
+        """
+        keyboard = self._device(KeyboardController)
+        if keyboard is None:
+            raise MonitorError("this board has no keyboard to type on: add one to its table of devices")
+        keyboard.type(strokes(text))
 
     def reset(self) -> None:
         """The reset line: devices return to power-on, nothing is scheduled. Time and console output stand."""
@@ -169,6 +202,7 @@ class Board:
         for device in self.devices.values():
             device.reset()
         self.exit_status = None
+        self.reset_requested = self.ended = False
 
     def save(self) -> BoardState:
         """Everything that this board knows, as a value."""
@@ -179,10 +213,11 @@ class Board:
             bus=self.bus.save(),
             console=bytes(self.console),
             exit_status=self.exit_status,
+            reset_requested=self.reset_requested,
         )
 
     def restore(self, state: BoardState) -> None:
-        """Take up a saved state. No callback is called: ask `interrupt_pending()` afterwards.
+        """Take up a saved state. No callback is called: ask `interrupt_pending()` and `a20` afterwards.
 
         Raises:
             SnapshotError: it is the state of a board with other devices, or damaged. The board is then as it was.
@@ -200,6 +235,10 @@ class Board:
             device.restore(states[name])
         self.console[:] = state.console
         self.exit_status = state.exit_status
+        self.reset_requested = state.reset_requested
+        self.ended = state.reset_requested or state.exit_status is not None
+        gate = self._device(PortA)
+        self.a20 = gate is None or gate.a20
 
     def _add(self, row: DeviceRow) -> None:
         if row.name in self.devices:
@@ -211,6 +250,8 @@ class Board:
             line=_unconnected if row.irq is None else self.pic.line(row.irq),
             console=self._put_console,
             exit=self._end,
+            reset=self._request_reset,
+            a20=self._drive_a20,
             hardware=self.hardware,
             built=tuple(self.devices.values()),
         )
@@ -232,8 +273,9 @@ class Board:
                 f"the snapshot's state of '{name}' is damaged or of another version: {error}"
             ) from error
 
-    def _uart(self) -> Uart16550 | None:
-        return next((device for device in self.devices.values() if isinstance(device, Uart16550)), None)
+    def _device(self, kind: type[D]) -> D | None:
+        """The device of this class, if there is one."""
+        return next((device for device in self.devices.values() if isinstance(device, kind)), None)
 
     def _put_console(self, byte: int) -> None:
         self.console.append(byte)
@@ -243,6 +285,14 @@ class Board:
     def _end(self, status: int) -> None:
         if self.exit_status is None:
             self.exit_status = status
+        self.ended = True
+
+    def _request_reset(self) -> None:
+        self.reset_requested = self.ended = True
+
+    def _drive_a20(self, is_open: bool) -> None:
+        self.a20 = is_open
+        self.on_a20(is_open)
 
 
 def _unconnected(_level: bool) -> None:

@@ -25,7 +25,7 @@ from simvirt.machine import platforms
 from simvirt.machine.bit_test_flags import keep_flags
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.fills import Access, PageFlag, Refusal, Verdict
-from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
+from simvirt.machine.memory import A20_BIT, AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
     CHECKED_MEMBERS,
     MAX_BREAKPOINTS,
@@ -437,6 +437,12 @@ class Engine:
     def physical_bits(self) -> int:
         """MAXPHYADDR (SDM Vol. 3A §4.1.4)."""
         return int(self._record.max_physical_bits)
+
+    def set_a20(self, is_open: bool) -> None:
+        """Let bit 20 of physical addresses through, or hold it at 0."""
+        mask = (1 << 64) - 1 if is_open else (1 << 64) - 1 & ~A20_BIT
+        if mask != self.a20_mask:
+            self.a20_mask = mask
 
     @property
     def a20_mask(self) -> int:

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from simvirt.errors import MonitorError
 from simvirt.machine.devices.debug_exit import DebugExit
+from simvirt.machine.devices.keyboard_controller import KeyboardController
 from simvirt.machine.devices.pic import Irq
 from simvirt.machine.devices.pit import Pit8254
+from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.port_b import PortB
+from simvirt.machine.devices.reset_control import ResetControl
 from simvirt.machine.devices.rtc import Mc146818, standard_cmos
 from simvirt.machine.devices.uart import Uart16550
 
@@ -47,6 +50,10 @@ class Wiring:
     """Takes a byte of console output."""
     exit: Callable[[int], None]
     """Ends the run with a status."""
+    reset: Callable[[], None]
+    """Pulls the reset line of the whole machine."""
+    a20: Callable[[bool], None]
+    """Is told when address line 20 is let through, and when not."""
     hardware: Hardware
     """The description of the machine that the device becomes a part of."""
     built: Sequence[Device[Any]]
@@ -84,10 +91,24 @@ def _rtc(wiring: Wiring) -> Mc146818:
     return Mc146818(wiring.clock, wiring.events, wiring.line, cmos)
 
 
+def _keyboard_controller(wiring: Wiring) -> KeyboardController:
+    return KeyboardController(
+        wiring.clock,
+        wiring.events,
+        wiring.line,
+        wiring.peer(PortA),
+        wiring.reset,
+        lambda: wiring.pic.can_deliver(Irq.KEYBOARD),
+    )
+
+
 DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2))),
     DeviceRow("pit", lambda wiring: Pit8254(wiring.clock, wiring.events, wiring.line), (range(0x40, 0x44),), Irq.TIMER),
     DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254)), (range(0x61, 0x62),)),
+    DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),
+    DeviceRow("keyboard", _keyboard_controller, (range(0x60, 0x61), range(0x64, 0x65)), Irq.KEYBOARD),
+    DeviceRow("reset-control", lambda wiring: ResetControl(wiring.reset), (range(0xCF9, 0xCFA),)),
     DeviceRow("rtc", _rtc, (range(0x70, 0x72),), Irq.RTC),
     DeviceRow("com1", lambda wiring: Uart16550(wiring.line, wiring.console), (range(0x3F8, 0x400),), Irq.COM1),
     DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),

@@ -47,6 +47,7 @@ class Outcome(Enum):
     WAITING_FOR_INPUT = "waiting-for-input"
     """HLT, and only console input would wake the processor."""
     RESET = "reset"
+    """The guest pulled the PC's reset line."""
     TRIPLE_FAULT = "triple-fault"
     """The processor shut down: an exception while it delivered a double fault (SDM Vol. 3A §6.15)."""
     LIMIT = "limit"
@@ -93,6 +94,10 @@ class Processor(Protocol):
     @property
     def breakpoints(self) -> Breakpoints:
         """A debugger's break- and watchpoints."""
+        ...
+
+    def set_a20(self, is_open: bool) -> None:
+        """Let address line 20 through, or hold it at 0 for every access of the guest's processor."""
         ...
 
     def request_stop(self) -> None:
@@ -153,6 +158,7 @@ class Machine:
         self.space = space
         """The guest-physical address space."""
         self._written = written
+        board.on_a20 = processor.set_a20
         self.halted = False
         self.outcome: Outcome | None = None
 
@@ -202,8 +208,8 @@ class Machine:
                 self.outcome = Outcome.INTERRUPTED
             elif stop is Stop.BREAKPOINT:
                 self.outcome = Outcome.BREAKPOINT
-            if board.exit_status is not None:
-                self.outcome = Outcome.FINISHED
+            if board.ended:
+                self.outcome = Outcome.RESET if board.exit_status is None else Outcome.FINISHED
         return self.outcome
 
     def _sleep(self) -> None:
@@ -272,5 +278,6 @@ class Machine:
         for page, data in state.pages.items():
             self.memory.view[page << 12 : (page + 1) << 12] = data
         self.processor.restore(state.processor)
+        self.processor.set_a20(self.board.a20)
         self.halted = state.halted
         self.outcome = state.outcome

@@ -10,12 +10,16 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Hpa
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+A20_BIT: Final = 1 << 20
+"""The address line that a PC can hold at 0."""
 
 
 class RegionKind(IntEnum):
@@ -86,6 +90,33 @@ class AddressSpace:
     def ram(self) -> tuple[Region, ...]:
         """The regions that hold RAM."""
         return tuple(r for r in self.regions if r.kind is RegionKind.RAM)
+
+
+class GatedAddressSpace(AddressSpace):
+    """A physical address space behind an A20 gate, as the processor sees it: with the gate closed bit 20 is 0.
+
+    >>> space = GatedAddressSpace([Region(Gpa(0), 0x200000, RegionKind.RAM)])
+    >>> space.a20 = False
+    >>> space.host(Gpa(0x123456))
+    144470
+    """
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        super().__init__(regions)
+        self.a20 = True
+        """Is the gate open?"""
+
+    def through_gate(self, gpa: Gpa) -> Gpa:
+        """The address that comes out of the gate."""
+        return gpa if self.a20 else Gpa(gpa & ~A20_BIT)
+
+    def region(self, gpa: Gpa) -> Region | None:
+        """The region that the access reaches."""
+        return super().region(self.through_gate(gpa))
+
+    def host(self, gpa: Gpa) -> Hpa | None:
+        """Host-physical address that the access reaches, or None where no memory answers."""
+        return super().host(self.through_gate(gpa))
 
 
 class HostMemory:

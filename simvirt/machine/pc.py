@@ -122,6 +122,10 @@ class BareProcessor:
         """A debugger's break- and watchpoints."""
         return self.cpu.breakpoints
 
+    def set_a20(self, is_open: bool) -> None:
+        """Let address line 20 through, or not."""
+        self.cpu.engine.set_a20(is_open)
+
     def request_stop(self) -> None:
         """Make the current or the next run stop soon."""
         self.cpu.request_stop()

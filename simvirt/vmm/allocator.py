@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from simvirt.machine.memory import A20_BIT
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Hpa
 
 if TYPE_CHECKING:
     from simvirt.machine.engine import Engine
-    from simvirt.machine.memory import AddressSpace, HostMemory
+    from simvirt.machine.memory import GatedAddressSpace, HostMemory
 
 VMM_RESERVE: Final = 16 << 20
 """Host memory in front of the guest's that belongs to the VMM."""
@@ -36,7 +37,7 @@ class Allocator:
     :ivar directory: host address of the page directory, the real CR3.
     """
 
-    def __init__(self, engine: Engine, memory: HostMemory, space: AddressSpace) -> None:
+    def __init__(self, engine: Engine, memory: HostMemory, space: GatedAddressSpace) -> None:
         import numpy as np
 
         self._engine = engine
@@ -47,11 +48,33 @@ class Allocator:
         tables = (VMM_LINEAR_BASE >> 22) + 1
         directory = np.frombuffer(memory.view, dtype=np.uint32, count=_ENTRIES, offset=_DIRECTORY)
         directory[:tables] = _TABLES + (np.arange(tables, dtype=np.uint32) << PAGE_SHIFT) | _P | _W | _U | _A
-        entries = np.frombuffer(memory.view, dtype=np.uint32, count=_ENTRIES * tables, offset=_TABLES)
-        for region in space.ram:
+        self._guest_entries = np.frombuffer(
+            memory.view, dtype=np.uint32, count=VMM_LINEAR_BASE >> PAGE_SHIFT, offset=_TABLES
+        )
+        self._map_guest()
+
+    def _map_guest(self) -> None:
+        """Map all of the guest's memory, writable; behind a closed A20 gate each odd MByte is the even one below it."""
+        import numpy as np
+
+        entries = self._guest_entries
+        for region in self._space.ram:
             first, count = region.start >> PAGE_SHIFT, region.size >> PAGE_SHIFT
             frames = np.arange(count, dtype=np.uint32) + np.uint32(region.host >> PAGE_SHIFT)
             entries[first : first + count] = frames << PAGE_SHIFT | (_LEAF | _W | _U)
+        if not self._space.a20:
+            megabytes = entries.reshape(-1, 2, A20_BIT >> PAGE_SHIFT)
+            megabytes[:, 1] = megabytes[:, 0]
+
+    def set_a20(self, is_open: bool) -> bool:
+        """Open or close the guest's A20 gate; True if that has mapped its memory anew, and nothing is protected."""
+        if is_open is self._space.a20:
+            return False
+        self._space.a20 = is_open
+        self._guest_entries[:] = 0
+        self._map_guest()
+        self._engine.flush_tlb()
+        return True
 
     def vmm_page(self, index: int) -> memoryview:
         """Map page `index` of the VMM's own read-only at `VMM_LINEAR_BASE`, for rings 0 to 2; a view to write it by."""
@@ -69,9 +92,11 @@ class Allocator:
 
     def protect(self, gpa: Gpa, *, writable: bool) -> None:
         """Forbid or allow writes to the guest page that holds `gpa`."""
-        at = self._index(gpa)
-        entry = self._words[at]
-        self._words[at] = entry | _W if writable else entry & ~_W
+        gpa = self._space.through_gate(gpa)
+        for linear in {gpa} if self._space.a20 else {gpa, gpa | A20_BIT}:
+            at = self._index(linear)
+            entry = self._words[at]
+            self._words[at] = entry | _W if writable else entry & ~_W
         self._engine.flush_tlb()
 
     def _set_entry(self, linear: int, entry: int) -> None:

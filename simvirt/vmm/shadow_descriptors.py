@@ -26,7 +26,7 @@ from simvirt.x86.segments import DESCRIPTOR_SIZE, Descriptor, Selector
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from simvirt.machine.memory import AddressSpace
+    from simvirt.machine.memory import GatedAddressSpace
     from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.deprivileged_state import DeprivilegedState
     from simvirt.vmm.guest_memory import GuestMemory
@@ -98,7 +98,7 @@ class ShadowDescriptors:
     """Both shadow tables, kept in step with the guest's."""
 
     def __init__(
-        self, state: DeprivilegedState, memory: GuestMemory, allocator: Allocator, space: AddressSpace
+        self, state: DeprivilegedState, memory: GuestMemory, allocator: Allocator, space: GatedAddressSpace
     ) -> None:
         self._state = state
         self._memory = memory
@@ -202,7 +202,7 @@ class ShadowDescriptors:
         tables = [(state.gdtr.base, len(self._gdt.original)), (state.ldtr.base, len(self._ldt.original))]
         for base, size in tables:
             pages.update(
-                Gpa(page & 0xFFFFFFFF)
+                self._space.through_gate(Gpa(page & 0xFFFFFFFF))
                 for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE)
                 if size and self._space.host(Gpa(page & 0xFFFFFFFF)) is not None
             )
@@ -217,9 +217,15 @@ class ShadowDescriptors:
             self._allocator.protect(page, writable=False)
         self._traced = pages
 
+    def trace_anew(self) -> None:
+        """The guest's memory has been mapped anew: write-protect the pages of its tables, and see what is in them."""
+        self._traced = frozenset()
+        self._trace()
+        self._follow()
+
     def traces(self, gpa: Gpa) -> bool:
         """Is the page of this address traced?"""
-        return Gpa(gpa & ~PAGE_OFFSET_MASK) in self._traced
+        return self._space.through_gate(Gpa(gpa & ~PAGE_OFFSET_MASK)) in self._traced
 
     @contextmanager
     def untraced(self) -> Iterator[None]:

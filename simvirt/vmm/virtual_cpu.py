@@ -23,7 +23,7 @@ from simvirt.x86.exceptions import Vector
 from simvirt.x86.instruction import GeneralOperand
 
 if TYPE_CHECKING:
-    from simvirt.machine.memory import AddressSpace
+    from simvirt.machine.memory import GatedAddressSpace
     from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.guest_memory import GuestMemory
     from simvirt.x86.instruction import Instruction
@@ -36,7 +36,7 @@ class VirtualCpu(Cpu):
     :ivar shadow: the descriptor tables that the real processor uses for the guest.
     """
 
-    def __init__(self, real: Cpu, memory: GuestMemory, allocator: Allocator, space: AddressSpace) -> None:
+    def __init__(self, real: Cpu, memory: GuestMemory, allocator: Allocator, space: GatedAddressSpace) -> None:
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
         self._assemble(real.engine, self.guest_state, memory)
         self.shadow = ShadowDescriptors(self.guest_state, memory, allocator, space)

@@ -119,7 +119,7 @@ def test_sleep_knows_when_nothing_can_wake_the_processor(why: str) -> None:
 
 def test_console_input_interrupts_and_is_awaited_before() -> None:
     guest = Guest()
-    guest.initialize_pics()
+    guest.initialize_pics(mask=0x02)
     assert not guest.board.awaits_input()
     guest.out(COM1 + 1, 0x01)
     assert not guest.board.awaits_input()
@@ -133,8 +133,34 @@ def test_console_input_interrupts_and_is_awaited_before() -> None:
         received.append(guest.inp(COM1))
         guest.out(0x20, 0x20)
     assert received == b"ok"
-    guest.out(0x21, 0x10)
+    guest.out(0x21, 0x12)
     assert not guest.board.awaits_input()
+
+
+def test_a_key_is_console_input_too() -> None:
+    guest = Guest()
+    guest.initialize_pics(mask=0xFD)
+    assert guest.board.awaits_input()
+    guest.board.type_keys("x")
+    assert guest.board.sleep()
+    assert guest.board.acknowledge() == 0x21
+    assert guest.inp(0x60) == 0x2D
+    guest.out(0x64, 0xAD)
+    assert not guest.board.awaits_input()
+
+
+def test_gates_and_resets_reach_the_driver_of_the_board() -> None:
+    guest = Guest()
+    told: list[bool] = []
+    guest.board.on_a20 = told.append
+    guest.out(0x92, 0)
+    assert (told, guest.board.a20) == ([False], False)
+    guest.out(0xCF9, 0x06)
+    assert guest.board.ended
+    assert guest.board.reset_requested
+    guest.board.reset()
+    assert not guest.board.ended
+    assert told == [False, True]
 
 
 def test_console_output_is_kept_and_told() -> None:
@@ -183,6 +209,10 @@ def test_a_guest_that_probes_hardware_is_on_record() -> None:
 PORTS: Final = [
     *(0x20, 0x21, 0xA0, 0xA1, 0x40, 0x41, 0x42, 0x43, 0x61, 0x80),
     *range(COM1, COM1 + 8),
+    0x60,
+    0x64,
+    *range(0x70, 0x72),
+    0x92,
 ]
 SIZES = st.sampled_from((1, 1, 1, 2, 4))
 STEPS = st.lists(
@@ -274,7 +304,15 @@ def test_foreign_and_damaged_snapshots_are_refused_whole() -> None:
     damaged = state.devices | {"com1": {"ier": "many"}}
     with pytest.raises(SnapshotError, match="state of 'com1' is damaged"):
         guest.board.restore(
-            BoardState(skipped_ns=99, events={}, devices=damaged, bus=state.bus, console=b"", exit_status=None)
+            BoardState(
+                skipped_ns=99,
+                events={},
+                devices=damaged,
+                bus=state.bus,
+                console=b"",
+                exit_status=None,
+                reset_requested=False,
+            )
         )
     assert guest.board.save() == state
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simvirt.machine.machine import Stop
     from simvirt.machine.pc import BoardBus
     from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
+    from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.virtual_cpu import VirtualCpu
 
 
@@ -38,8 +39,9 @@ class DeprivilegedSnapshot:
 class DeprivilegedProcessor:
     """The guest's processor: the real one in ring 1 and 3, and a dispatcher for what traps."""
 
-    def __init__(self, guest: VirtualCpu, dispatcher: Dispatcher, bus: BoardBus) -> None:
+    def __init__(self, guest: VirtualCpu, allocator: Allocator, dispatcher: Dispatcher, bus: BoardBus) -> None:
         self.guest = guest
+        self._allocator = allocator
         self.dispatcher = dispatcher
         self._bus = bus
 
@@ -77,6 +79,11 @@ class DeprivilegedProcessor:
     def breakpoints(self) -> Breakpoints:
         """A debugger's break- and watchpoints."""
         return self.guest.breakpoints
+
+    def set_a20(self, is_open: bool) -> None:
+        """Let the guest's address line 20 through, or not: its memory is mapped anew."""
+        if self._allocator.set_a20(is_open):
+            self.guest.shadow.trace_anew()
 
     def request_stop(self) -> None:
         """Make the current or the next run stop soon."""

@@ -19,7 +19,7 @@ from simvirt.machine.board import Board
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.engine import Intercepts, SvmExit
 from simvirt.machine.machine import Machine
-from simvirt.machine.memory import HostMemory
+from simvirt.machine.memory import GatedAddressSpace, HostMemory
 from simvirt.machine.pc import BoardBus, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, StrategyInfo, Virtualized
 from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
@@ -72,12 +72,13 @@ class TrapAndEmulate:
         space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(VMM_RESERVE))
         board = Board(lambda: real.engine.count, config.hardware)
         bus = BoardBus(board, space, config.cpu_model)
-        guest_memory = GuestMemory(real.engine, space)
-        allocator = Allocator(real.engine, memory, space)
-        guest = VirtualCpu(real, guest_memory, allocator, space)
+        gated = GatedAddressSpace(space.regions)
+        guest_memory = GuestMemory(real.engine, gated)
+        allocator = Allocator(real.engine, memory, gated)
+        guest = VirtualCpu(real, guest_memory, allocator, gated)
         guest.guest_state.real.set_control_register(3, allocator.directory)
         log = ExitLog()
-        processor = DeprivilegedProcessor(guest, Dispatcher(guest, Interpreter(guest), bus, log), bus)
+        processor = DeprivilegedProcessor(guest, allocator, Dispatcher(guest, Interpreter(guest), bus, log), bus)
         real.engine.set_cpuid(config.cpu_model.native_leaves())
         real.engine.set_native_tsc(0)
         machine = Machine(processor, board, memory, space, real.engine.written)

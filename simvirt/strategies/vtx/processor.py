@@ -133,6 +133,10 @@ class VtxProcessor:
         """A debugger's break- and watchpoints."""
         return self.vcpu.cpu.breakpoints
 
+    def set_a20(self, is_open: bool) -> None:
+        """Let the guest's address line 20 through, or not: guest-physical addresses are masked."""
+        self.vcpu.cpu.engine.set_a20(is_open)
+
     def request_stop(self) -> None:
         """Make the current or next run stop soon."""
         self.vcpu.cpu.request_stop()

@@ -129,6 +129,65 @@ def test_uart_registers_and_fifos_in_loopback(qtest: Qtest, seed: int) -> None:
     assert compared > STEPS // 4
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_keyboard_controller_and_keyboard_commands(qtest: Qtest, seed: int) -> None:
+    """What is answered, and whether; after each command the output buffer is emptied on both sides."""
+    rng = random.Random(seed)
+    board = fresh_board()
+
+    def write(port: int, value: int) -> None:
+        board.write_port(Port(port), 1, value)
+        qtest.write(port, value)
+
+    def take() -> tuple[list[int], list[int]]:
+        ours, theirs = [], []
+        while board.read_port(Port(0x64), 1) & 1:
+            ours.append(board.read_port(Port(0x60), 1))
+        while qtest.read(0x64) & 1:
+            theirs.append(qtest.read(0x60))
+        return ours, theirs
+
+    write(0x64, 0x60)
+    write(0x60, 0x45)  # QEMU's power-on command byte is not the firmware's
+    for step in range(400):
+        action = rng.randrange(8)
+        mask = 0xFF
+        if action == 0:
+            write(0x64, 0x60)
+            write(0x60, rng.choice((0x45, 0x44, 0x05, 0x04)))
+            sent = "command byte"
+        elif action == 1:
+            write(0x64, 0x20)
+            sent, mask = "read command byte", 0xDF  # QEMU has an auxiliary device to disable
+        elif action == 2:
+            write(0x64, command := rng.choice((0xAA, 0xAB, 0xAD, 0xAE)))
+            sent = f"controller {command:#x}"
+        elif action == 3:
+            write(0x64, 0xD1)
+            write(0x60, rng.choice((0xC1, 0xC3)))
+            write(0x64, 0xD0)
+            sent, mask = "output port", 0x03  # QEMU keeps the other bits as they were written
+        elif action == 4:
+            write(0x64, 0xD2)
+            write(0x60, rng.randrange(256))
+            sent = "write output buffer"
+        elif action == 5:
+            write(0x60, command := rng.choice((0xED, 0xF3)))
+            take()
+            write(0x60, option := rng.randrange(8))
+            sent = f"keyboard {command:#x} {option:#x}"
+        elif action == 6:
+            write(0x60, 0xF0)
+            take()
+            write(0x60, option := rng.choice((0, 1, 2, 3)))
+            sent = f"scan code set {option}"
+        else:
+            write(0x60, command := rng.choice((0xEE, 0xF2, 0xF4, 0xF5, 0xF6, 0xFF)))
+            sent = f"keyboard {command:#x}"
+        ours, theirs = take()
+        assert [byte & mask for byte in ours] == [byte & mask for byte in theirs], f"step {step}: {sent}"
+
+
 def find_pics() -> list[str]:
     """The QOM paths of master and slave: of the same machine, asked of QEMU's monitor. The master is made first."""
     assert QEMU is not None
