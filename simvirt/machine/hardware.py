@@ -97,7 +97,6 @@ def _keyboard_controller(wiring: Wiring) -> KeyboardController:
         wiring.events,
         wiring.line,
         wiring.peer(PortA),
-        wiring.reset,
         lambda: wiring.pic.can_deliver(Irq.KEYBOARD),
     )
 

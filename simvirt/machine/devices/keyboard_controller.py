@@ -100,7 +100,7 @@ class KeyboardControllerState:
 class KeyboardController:
     """The 8042 and its keyboard.
 
-    `port_a` holds the A20 gate; `on_reset` resets the machine; `listens` tells whether IRQ 1 would reach the processor.
+    `port_a` holds the A20 gate and resets the machine; `listens` tells whether IRQ 1 would reach the processor.
     """
 
     __slots__ = (
@@ -112,7 +112,6 @@ class KeyboardController:
         "_line",
         "_listens",
         "_memory",
-        "_on_reset",
         "_output",
         "_output_full",
         "_pending",
@@ -128,14 +127,12 @@ class KeyboardController:
         events: EventQueue,
         line: InterruptLine,
         port_a: PortA,
-        on_reset: Callable[[], None],
         listens: Callable[[], bool],
     ) -> None:
         self._clock = clock
         self._events = events
         self._line = line
         self._port_a = port_a
-        self._on_reset = on_reset
         self._listens = listens
         self.keyboard = Keyboard()
         events.register("keyboard.byte", self._byte_arrives)
@@ -247,7 +244,7 @@ class KeyboardController:
         elif command == READ_TEST_INPUTS:
             self._answer(TEST_INPUTS_IDLE)
         elif command >= PULSE and not command & OUTPUT_NO_RESET:
-            self._on_reset()
+            self._port_a.reset_machine()
 
     def _take_data(self, command: int, value: int) -> None:
         if command in WRITE_MEMORY:
@@ -256,7 +253,7 @@ class KeyboardController:
         elif command == WRITE_OUTPUT_PORT:
             self._port_a.set_a20(bool(value & OUTPUT_A20))
             if not value & OUTPUT_NO_RESET:
-                self._on_reset()
+                self._port_a.reset_machine()
         elif command in (WRITE_OUTPUT_BUFFER, WRITE_AUXILIARY_BUFFER):
             self._answer(value)
         # What goes to the auxiliary device goes nowhere.

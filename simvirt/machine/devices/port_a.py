@@ -39,12 +39,13 @@ class PortAState:
 class PortA:
     """The port, with the A20 gate. `on_a20` is told when the gate opens or closes; `on_reset` resets the machine."""
 
-    __slots__ = ("_on_a20", "_on_reset", "_reset", "a20")
+    __slots__ = ("_on_a20", "_reset", "a20", "reset_machine")
     state_type: ClassVar[type] = PortAState
 
     def __init__(self, on_a20: Callable[[bool], None], on_reset: Callable[[], None]) -> None:
         self._on_a20 = on_a20
-        self._on_reset = on_reset
+        self.reset_machine = on_reset
+        """Pulls the reset line of the machine."""
         self._reset = False
         self.a20 = True
         """Is address line 20 let through?"""
@@ -64,7 +65,7 @@ class PortA:
         was, self._reset = self._reset, bool(value & RESET)
         self.set_a20(bool(value & GATE_A20))
         if self._reset and not was:
-            self._on_reset()
+            self.reset_machine()
 
     def reset(self) -> None:
         """Power-on: no reset requested, the gate open."""

@@ -30,9 +30,7 @@ class Bench:
         self.gate: list[bool] = []
         self.listens = True
         self.port_a = PortA(self.gate.append, self._reset)
-        self.controller = KeyboardController(
-            self, self.events, self._drive, self.port_a, self._reset, lambda: self.listens
-        )
+        self.controller = KeyboardController(self, self.events, self._drive, self.port_a, lambda: self.listens)
 
     def now(self) -> int:
         return self.time
