@@ -162,6 +162,15 @@ class Breakpoints:
         self.hit, self.pending, self._reported = (), (), None
         self._arm()
 
+    def go_on(self, shown: Gva | None) -> None:
+        """The machine goes on from here, or has become another one: nothing is to be reported from before.
+
+        `shown` is where it is, if the debugger has seen that already and does not want to hear of it again.
+        """
+        self.hit, self.pending = (), ()
+        self._reported = None if shown is None else (shown, self._engine.count)
+        self._engine.forget_passed_breakpoint()
+
     # ---------------------------------------------------------------------------------------- the processor's side
 
     def follow_debug_registers(self) -> None:

@@ -123,6 +123,8 @@ class Cpu:
 
         VMX non-root mode consults its exception bitmap in it.
         """
+        self.on_delivery: Callable[[Interruption], None] | None = None
+        """Told of every interrupt and exception that has been delivered, when its handler is next."""
 
     # ---------------------------------------------------------------------------------------- running
 
@@ -142,6 +144,10 @@ class Cpu:
     def request_stop(self) -> None:
         """Make the current or the next run return `Interrupted` soon. May be called from a signal handler."""
         self._stop_requested = True
+
+    def forget_stop(self) -> None:
+        """Take back a request to stop that has not been answered yet."""
+        self._stop_requested = False
 
     def run(self, limit: int, *, window: bool = False) -> Event:
         """Run until an event, or until exactly `limit` instructions are retired in all.
@@ -509,7 +515,7 @@ class Cpu:
             try:
                 if not state.protected_mode and what.error_code is not None:
                     what = Interruption(what.vector, what.source, what.return_rip)
-                interrupts.deliver(state, self.memory, what)
+                self._enter_handler(what)
             except ProcessorFault as fault:
                 if exception_filter is not None:
                     exception_filter(fault.vector, fault.error_code, fault.cr2, what)
@@ -528,6 +534,11 @@ class Cpu:
                     what, cr2 = Interruption(fault.vector, Source.EXCEPTION, state.rip, fault.error_code), fault.cr2
             else:
                 return (what.vector, what.source) == wanted
+
+    def _enter_handler(self, what: Interruption) -> None:
+        interrupts.deliver(self.state, self.memory, what)
+        if self.on_delivery is not None:
+            self.on_delivery(what)
 
     def _show_condition(self, condition: int) -> None:
         """A debug exception begins: DR6 shows why, and its handler may use debug registers (SDM Vol. 3B §18.3.1.3)."""

@@ -673,6 +673,10 @@ class Engine:
         """Let the next run execute the instruction at this linear address, whose breakpoint has been dealt with."""
         self._record.passed_pc, self._record.passed_count = address, self.count
 
+    def forget_passed_breakpoint(self) -> None:
+        """Stop at breakpoints wherever the next run begins."""
+        self._record.passed_count = NEVER
+
     def set_watches(self, watches: Iterable[tuple[int, int, bool, bool]]) -> None:
         """Refuse data accesses to the pages of these ranges of linear addresses: (first, last, reads, writes).
 

@@ -161,6 +161,7 @@ class Machine:
         board.on_a20 = processor.set_a20
         self.halted = False
         self.outcome: Outcome | None = None
+        self._pausing = False
 
     @property
     def count(self) -> int:
@@ -183,6 +184,10 @@ class Machine:
         """
         processor, board = self.processor, self.board
         while self.outcome is None and processor.count < instruction:
+            if self._pausing:
+                self._pausing = False
+                self.outcome = Outcome.INTERRUPTED
+                break
             board.run_due()
             pending = board.interrupt_pending()
             try:
@@ -205,6 +210,7 @@ class Machine:
             if stop is Stop.HALTED:
                 self.halted = True
             elif stop is Stop.INTERRUPTED:
+                self._pausing = False
                 self.outcome = Outcome.INTERRUPTED
             elif stop is Stop.BREAKPOINT:
                 self.outcome = Outcome.BREAKPOINT
@@ -223,8 +229,17 @@ class Machine:
         """End the run soon, as Ctrl-C does; after `resume` it can go on."""
         self.processor.request_stop()
 
+    def pause(self) -> None:
+        """End the run right behind the event that is being dealt with, before anything else is due; as `request_stop`.
+
+        To be called while an event is dealt with, by whoever is told of it.
+        """
+        self._pausing = True
+        self.processor.request_stop()
+
     def resume(self) -> None:
         """Forget that the run was interrupted or waited for input, so that `run` takes it up again."""
+        self._pausing = False
         if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT, Outcome.BREAKPOINT):
             self.outcome = None
 

@@ -106,6 +106,16 @@ class Trial:
     def take_dirty_pages(self) -> set[int]:
         """Guest-physical pages written since the last call, by number."""
         dirty = self.cpu.engine.take_dirty_pages()
+        return self._take_note(dirty)
+
+    def take_dirty_host_pages(self) -> set[int]:
+        """As `take_dirty_pages`, but host pages: the guest's, and the others that the processor wrote."""
+        dirty = self.cpu.engine.take_dirty_pages()
+        self._take_note(dirty)
+        return set(dirty)
+
+    def _take_note(self, dirty: list[int]) -> set[int]:
+        """The guest-physical pages among host pages that were written; the rest goes to `pages_outside`."""
         pages: set[int] = set()
         outside = set(dirty)
         for region in self.machine.space.ram:

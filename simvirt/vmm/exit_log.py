@@ -88,6 +88,18 @@ class ResourceAttempt:
     disposition: Disposition
 
 
+@dataclass(frozen=True, slots=True)
+class ExitLogState:
+    """What an exit log holds at one moment."""
+
+    counts: tuple[tuple[Enum, int], ...]
+    interventions: tuple[tuple[Intervention, int], ...]
+    hidden: tuple[tuple[Enum, int], ...]
+    total: int
+    emulated_instructions: int
+    attempts: tuple[ResourceAttempt, ...]
+
+
 ATTEMPTS_KEPT: Final = 1000
 """Attempts of a run beyond these are not kept."""
 
@@ -121,6 +133,26 @@ class ExitLog:
             self.hidden[reason] += 1
         self.total += 1
         return self.total
+
+    def save(self) -> ExitLogState:
+        """What it holds now."""
+        return ExitLogState(
+            tuple(self.counts.items()),
+            tuple(self.interventions.items()),
+            tuple(self.hidden.items()),
+            self.total,
+            self.emulated_instructions,
+            tuple(self.attempts),
+        )
+
+    def restore(self, state: ExitLogState) -> None:
+        """Go back to a state of this log that it was in before, or forward to one it came back from."""
+        self.counts = Counter(dict(state.counts))
+        self.interventions = Counter(dict(state.interventions))
+        self.hidden = Counter(dict(state.hidden))
+        self.total = state.total
+        self.emulated_instructions = state.emulated_instructions
+        self.attempts[:] = state.attempts
 
     @property
     def keeps_attempts(self) -> bool:
