@@ -40,6 +40,7 @@ from simvirt.observe.stops import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from simvirt.machine.breakpoints import DebuggerPoint
     from simvirt.machine.interrupts import Interruption
     from simvirt.observe.trial import Trial
     from simvirt.vmm.exit_log import ExitRecord
@@ -335,7 +336,7 @@ class Timeline:
 
     def _wait_for(self, stops: Stops) -> None:
         self._stops = stops
-        wanted = {*map(Breakpoint, stops.breakpoints), *stops.watchpoints}
+        wanted: set[DebuggerPoint] = {*map(Breakpoint, stops.breakpoints), *stops.watchpoints}
         present = set(self._breakpoints.points)
         for point in present - wanted:
             self._breakpoints.remove(point)
