@@ -208,7 +208,11 @@ def _catalogue() -> dict[str, EncodingForm]:
             _privilege(info),
             ExitFact.ALWAYS if info.intel_vm_exit else ExitFact.MAY if info.intel_may_vm_exit else ExitFact.NEVER,
             frozenset(bits for bits in Bits if info.is_available_in_mode(int(bits))),
-            foreign_modes=frozenset(bits for bits, intel in _intel_modes(info) if info.decoder_option or not intel),
+            foreign_modes=frozenset(
+                bits
+                for bits, intel in _intel_modes(info)
+                if info.is_available_in_mode(int(bits)) and (info.decoder_option or not intel)
+            ),
             behind_wait=info.fwait,
         )
     return forms

@@ -29,7 +29,7 @@ class _Tally:
 
     applicable: int = 0
     witnesses: dict[str, Witness] = field(default_factory=dict)
-    """By the component that the pair differs in: the first of each."""
+    """By the component that the pair differs in, or by what one run changed: the first of each."""
 
 
 def classify(
@@ -94,9 +94,10 @@ def _note(tally: _Tally, form: Form, which: Property, seen: Observation, sign: S
     """Keep the witness, if it is one and the first. Does the observation say anything about this?"""
     if sign is None:
         return False
-    component = seen.pair.component.name
-    if sign.shows and component not in tally.witnesses and not (which in UNIVERSAL and tally.witnesses):
-        tally.witnesses[component] = Witness(form, which, seen, sign.manner, sign.differences, sign.run)
+    # What one run changes does not hang on what the other differs in.
+    key = ", ".join(sign.differences) if sign.manner is Manner.CHANGE else seen.pair.component.name
+    if sign.shows and key not in tally.witnesses and not (which in UNIVERSAL and tally.witnesses):
+        tally.witnesses[key] = Witness(form, which, seen, sign.manner, sign.differences, sign.run)
     return True
 
 

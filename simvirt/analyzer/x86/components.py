@@ -46,6 +46,7 @@ TIME_STAMP: Final = "IA32_TIME_STAMP_COUNTER"
 ADDRESS_MAP: Final = "CR3"
 PORT: Final = f"port {layout.PORT:x}h"
 ACTIVITY: Final = "activity"
+RUNNING, IN_HLT = "running", "in HLT"
 FLOATING_POINT: Final = "x87, MMX and SSE registers"
 
 

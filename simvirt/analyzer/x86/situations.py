@@ -67,18 +67,18 @@ _FLAG_IMAGES: Final = (
 )
 
 
+_OPERANDS: Final = Operands(layout.CODE, layout.DATA, layout.TARGET, layout.CS0, 0x11)
+
+
 @dataclass(frozen=True, slots=True)
 class _Choice:
     """Values for the operands of a form, before it is encoded with them."""
 
     title: str = ""
-    operands: Operands = Operands(layout.CODE, layout.DATA, layout.TARGET, layout.CS0, 0x11)
+    operands: Operands = _OPERANDS
     registers: dict[GeneralRegister, int] = field(default_factory=dict)
     cells: tuple[tuple[int, int, int], ...] = ()
     flags: int = 0
-
-
-_Maker = "Callable[[Instruction], Iterator[_Choice]]"
 
 
 def _any(_instruction: Instruction) -> Iterator[_Choice]:
@@ -100,7 +100,7 @@ def _far_branches(instruction: Instruction) -> Iterator[_Choice]:
     width = instruction.operand_size // 8 or 4
     for selector in _CODE_SELECTORS:
         cells = ((layout.DATA, layout.TARGET, width), (layout.DATA + width, selector, 2))
-        yield _Choice(f"selector {selector:#x}", replace(_Choice.operands_default(), selector=selector), cells=cells)
+        yield _Choice(f"selector {selector:#x}", replace(_OPERANDS, selector=selector), cells=cells)
 
 
 def _stack(width: int, *words: int) -> tuple[tuple[int, int, int], ...]:
@@ -135,11 +135,11 @@ def _flag_images(instruction: Instruction) -> Iterator[_Choice]:
 
 def _vectors(_instruction: Instruction) -> Iterator[_Choice]:
     for vector in (layout.VECTOR_DPL3, layout.VECTOR_DPL0, layout.VECTOR_TRAP_GATE, layout.VECTOR_NOT_PRESENT):
-        yield _Choice(f"vector {vector:#x}", replace(_Choice.operands_default(), immediate=vector))
+        yield _Choice(f"vector {vector:#x}", replace(_OPERANDS, immediate=vector))
 
 
 def _ports(_instruction: Instruction) -> Iterator[_Choice]:
-    yield _Choice(operands=replace(_Choice.operands_default(), immediate=layout.PORT))
+    yield _Choice(operands=replace(_OPERANDS, immediate=layout.PORT))
 
 
 def _overflow(_instruction: Instruction) -> Iterator[_Choice]:
@@ -249,7 +249,7 @@ def situations(form: EncodingForm, bits: int) -> tuple[Situation, ...]:
     Empty where the form cannot be encoded.
     """
     found: dict[Situation, None] = {}
-    for number, plain in enumerate(form.encode(bits, _Choice.operands_default())):
+    for number, plain in enumerate(form.encode(bits, _OPERANDS)):
         instruction = decode(plain.code, layout.CODE, bits)
         for choice in _MAKERS.get(instruction.operation, _any)(instruction):
             encoded = form.encode(bits, choice.operands)[number]

@@ -16,7 +16,7 @@ class Surroundings:
 
     :ivar port_value: what a device behind every port holds: IN reads it, OUT writes it.
     :ivar time: what the time-stamp counter reads.
-    :ivar activity: "running", or "in HLT" after that instruction.
+    :ivar activity: in words: running, or in HLT.
     """
 
     def __init__(self, space: AddressSpace, cpu_model: str) -> None:
