@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer.model.analysis import InstructionSetInfo
+from simvirt.analyzer.x86.instruction_sets import VARIANT_INFOS, machine_of
 from simvirt.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def _toy(name: str, title: str, summary: str, *, timing_free_vmm: bool | None = 
 
 
 INSTRUCTION_SETS: Final[tuple[InstructionSet, ...]] = (
+    *(InstructionSet(info, partial(machine_of, info.name)) for info in VARIANT_INFOS),
     _toy(
         "third-generation",
         "Popek and Goldberg's third-generation machine",

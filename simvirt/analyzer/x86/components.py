@@ -2,10 +2,10 @@
 
 Verdicts hang on this table, so it is data, with the reasons:
 
-* M is CPL. CS and SS carry it: their selectors' RPL and their descriptors' DPL are CPL itself, so where a register holds
-  the flat segment of its ring it reads the same at every CPL, "its ring's", and DPL is left out of its attributes. What
-  a program *sees* of them, a number in a general register, differs, and that is what makes MOV from CS sensitive.
-* P is EIP, and CS without its privilege.
+* M is CPL. CS and SS carry it: their selectors' RPL and their descriptors' DPL are CPL itself, so where one of them
+  holds the flat segment of its ring it reads the same at every CPL, "its ring's", and DPL is left out of its
+  attributes. What a program *sees* of them, a number in a general register, differs: MOV from CS is sensitive by it.
+* P is EIP, and CS without its privilege; likewise what the x87 keeps of them, the place of its last instruction.
 * G are the registers that a program loads as it likes: general registers, data segments, the status flags, DF, TF, NT,
   AC, RF and ID, and the x87, MMX and SSE registers.
 * C is what the manual calls system registers, IF and IOPL among them, the TSS's I/O permission bitmap, and what the
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer.model.state import Component, Part
 from simvirt.analyzer.x86 import layout
-from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.machine.msrs import STORED
-from simvirt.x86.flags import Cr0, Cr4, Efer, Eflags
+from simvirt.machine.platforms import StateOffsets
+from simvirt.machine.state import DescriptorTable, Segment
+from simvirt.x86.flags import Cr0, Cr4, Eflags
 from simvirt.x86.msrs import Msr
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
@@ -47,6 +48,7 @@ ADDRESS_MAP: Final = "CR3"
 PORT: Final = f"port {layout.PORT:x}h"
 ACTIVITY: Final = "activity"
 RUNNING, IN_HLT = "running", "in HLT"
+COPROCESSOR_CODE_SEGMENT: Final = "x87 code segment"
 FLOATING_POINT: Final = "x87, MMX and SSE registers"
 
 
@@ -59,10 +61,11 @@ class Accessor:
     write: Write
 
 
+_O: Final = StateOffsets()
 _IF, _IOPL, _VM = int(Eflags.IF), int(Eflags.IOPL), int(Eflags.VM)
 _VIRTUAL: Final = int(Eflags.VIF | Eflags.VIP)
 _GENERAL_FLAGS: Final = 0xFFFF_FFFF & ~(_IF | _IOPL | _VM | _VIRTUAL)
-_CR0_BITS: Final = (
+_CR0_BITS: Final[tuple[tuple[Cr0, str], ...]] = (
     (Cr0.MP, "monitor coprocessor"),
     (Cr0.EM, "emulation"),
     (Cr0.TS, "task switched"),
@@ -70,7 +73,7 @@ _CR0_BITS: Final = (
     (Cr0.WP, "write protect"),
     (Cr0.AM, "alignment mask"),
 )
-_CR4_BITS: Final = (
+_CR4_BITS: Final[tuple[tuple[Cr4, str], ...]] = (
     (Cr4.TSD, "time-stamp disable"),
     (Cr4.DE, "debugging extensions"),
     (Cr4.PCE, "performance-counter enable"),
@@ -102,9 +105,7 @@ def _accessors(bits: int) -> Iterator[Accessor]:
     yield _row(MODE, Part.MODE, "current privilege level", lambda cpu, _: int(cpu.state.cpl), _set_cpl)
     wide = bits == 64
     instruction_pointer = "RIP" if wide else "EIP"
-    yield _row(
-        instruction_pointer, Part.PROGRAM_COUNTER, "instruction pointer", lambda cpu, _: cpu.state.rip, _set_rip
-    )
+    yield _row(instruction_pointer, Part.PROGRAM_COUNTER, "instruction pointer", lambda cpu, _: cpu.state.rip, _set_rip)
     for register in GeneralRegister if wide else tuple(GeneralRegister)[:8]:
         yield _general(register, bits)
     yield _row(
@@ -118,11 +119,15 @@ def _accessors(bits: int) -> Iterator[Accessor]:
         yield from _segment(segment)
     for bit, title in _CR0_BITS:
         yield _row(f"CR0.{bit.name}", Part.CONFIGURATION, title, *_control(0, int(bit)))
-    yield _row("CR0", Part.CONFIGURATION, "the rest of CR0", *_control(0, 0xFFFF_FFFF & ~sum(int(b) for b, _ in _CR0_BITS)))
+    yield _row(
+        "CR0", Part.CONFIGURATION, "the rest of CR0", *_control(0, 0xFFFF_FFFF & ~sum(int(b) for b, _ in _CR0_BITS))
+    )
     yield _row("CR2", Part.CONFIGURATION, "page-fault linear address", *_control(2, (1 << 64) - 1))
-    for bit, title in _CR4_BITS:
-        yield _row(f"CR4.{bit.name}", Part.CONFIGURATION, title, *_control(4, int(bit)))
-    yield _row("CR4", Part.CONFIGURATION, "the rest of CR4", *_control(4, 0xFFFF_FFFF & ~sum(int(b) for b, _ in _CR4_BITS)))
+    for feature, title in _CR4_BITS:
+        yield _row(f"CR4.{feature.name}", Part.CONFIGURATION, title, *_control(4, int(feature)))
+    yield _row(
+        "CR4", Part.CONFIGURATION, "the rest of CR4", *_control(4, 0xFFFF_FFFF & ~sum(int(b) for b, _ in _CR4_BITS))
+    )
     yield _row(ADDRESS_MAP, Part.ADDRESS_MAP, "the paging structures", *_control(3, (1 << 64) - 1))
     for name in ("GDTR", "IDTR"):
         yield from _table(name)
@@ -139,6 +144,9 @@ def _accessors(bits: int) -> Iterator[Accessor]:
     yield _row(PORT, Part.PORT_DEVICES, "a device's register", lambda _, around: around.port_value, _set_port)
     yield _row(ACTIVITY, Part.GENERAL, "running, or in HLT", lambda _, around: around.activity, _set_activity)
     yield _row(FLOATING_POINT, Part.GENERAL, "registers of the coprocessors", *_floating_point())
+    title = "of the last x87 instruction"
+    yield _row(COPROCESSOR_CODE_SEGMENT, Part.PROGRAM_COUNTER, title, *_coprocessor_code_segment())
+    yield _row("x87 instruction pointer", Part.PROGRAM_COUNTER, title, *_coprocessor_instruction_pointer())
 
 
 def _row(name: str, part: Part, title: str, read: Read, write: Write) -> Accessor:
@@ -323,10 +331,42 @@ def _set_bitmap(cpu: Cpu, _around: Surroundings, value: Value) -> None:
         cpu.engine.memory.view[layout.IO_BITMAP_BYTE + map_offset] = _BITMAP_BYTES[str(value)]
 
 
+_FCS, _FIP, _FDP_END = _O.fpcs, _O.fpcs + 6, _O.fpcs + 22
+"""The x87's code segment; its instruction pointer, and the end of its data pointer."""
+
+
 def _floating_point() -> tuple[Read, Write]:
+    """All but the code segment and the instruction pointer of the last x87 instruction."""
+    first = _O.efer + 8
+
+    def read(cpu: Cpu, _around: Surroundings) -> Value:
+        found = bytearray(cpu.state.floating_point)
+        found[_FCS - first : _FCS - first + 2] = bytes(2)
+        found[_FIP - first : _FIP - first + 8] = bytes(8)
+        return bytes(found)
+
     def write(cpu: Cpu, _around: Surroundings, value: Value) -> None:
         if not isinstance(value, bytes):
             raise TypeError("the coprocessors' registers are bytes")
         cpu.state.floating_point = value
 
-    return lambda cpu, _: cpu.state.floating_point, write
+    return read, write
+
+
+def _coprocessor_code_segment() -> tuple[Read, Write]:
+    def read(cpu: Cpu, _around: Surroundings) -> Value:
+        selector = int.from_bytes(cpu.state.image[_FCS : _FCS + 2], "little")
+        return OWN if selector == layout.CODE_SEGMENTS.get(int(cpu.state.cpl)) else selector
+
+    def write(cpu: Cpu, _around: Surroundings, value: Value) -> None:
+        selector = layout.CODE_SEGMENTS[int(cpu.state.cpl)] if value == OWN else _integer(value)
+        cpu.state.image[_FCS : _FCS + 2] = selector.to_bytes(2, "little")
+
+    return read, write
+
+
+def _coprocessor_instruction_pointer() -> tuple[Read, Write]:
+    def write(cpu: Cpu, _around: Surroundings, value: Value) -> None:
+        cpu.state.set_word(_FIP, _integer(value))
+
+    return lambda cpu, _: cpu.state.word(_FIP), write

@@ -65,9 +65,7 @@ def descriptors(bits: int, *, other: bool = False) -> dict[int, bytes]:
     long = bits == 64
 
     def code(dpl: int, kind: int = _CODE_TYPE, *, present: bool = True, base: int = 0) -> bytes:
-        return Descriptor(
-            base, _FLAT, kind, dpl=Ring(dpl), present=present, long=long, default_size=not long
-        ).encode()
+        return Descriptor(base, _FLAT, kind, dpl=Ring(dpl), present=present, long=long, default_size=not long).encode()
 
     def data(dpl: int, *, present: bool = True, base: int = 0, limit: int = _FLAT, size: bool = True) -> bytes:
         return Descriptor(base, limit, _DATA_TYPE, dpl=Ring(dpl), present=present, default_size=size).encode()
@@ -108,7 +106,9 @@ def gates(bits: int, *, other: bool = False) -> bytes:
     """The IDT, or the other IDT."""
     table = bytearray()
     for vector in range(256):
-        kind = SystemDescriptorType.TRAP_GATE_32 if vector == VECTOR_TRAP_GATE else SystemDescriptorType.INTERRUPT_GATE_32
+        kind = (
+            SystemDescriptorType.TRAP_GATE_32 if vector == VECTOR_TRAP_GATE else SystemDescriptorType.INTERRUPT_GATE_32
+        )
         gate = GateDescriptor(
             kind,
             Selector(CS0),

@@ -7,6 +7,7 @@ them its whole state is put in place, registers, hidden parts and memory, so not
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import numpy as np
 
 from simvirt.analyzer.model.experiment import Observation, Pair
-from simvirt.analyzer.model.outcome import Called, Completed, Outcome, Trap, Trapped, TrapKind
+from simvirt.analyzer.model.outcome import Called, Completed, Outcome, Trap, TrapKind, Trapped
 from simvirt.analyzer.x86 import layout
 from simvirt.analyzer.x86.components import (
     ACTIVITY,
     ADDRESS_MAP,
+    COPROCESSOR_CODE_SEGMENT,
     IN_HLT,
     IO_BITMAP,
     MODE,
@@ -28,9 +30,10 @@ from simvirt.analyzer.x86.components import (
     RUNNING,
     TIME_STAMP,
 )
+from simvirt.analyzer.x86.declared import declared_forms
 from simvirt.analyzer.x86.situations import REGISTERS, Situation, situations
 from simvirt.analyzer.x86.surroundings import Surroundings
-from simvirt.errors import EngineError
+from simvirt.errors import EngineError, UnknownNameError
 from simvirt.machine.completion import complete_once
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.engine import Intercepts
@@ -49,13 +52,14 @@ if TYPE_CHECKING:
 
     from simvirt.analyzer.model.form import Form
     from simvirt.analyzer.model.state import Architecture, Component, State, Value
-    from simvirt.machine.events import Event
     from simvirt.analyzer.x86.variants import Variant
+    from simvirt.machine.events import Event
     from simvirt.machine.interrupts import Interruption
 
 _MEMORY_TRAPS: Final = frozenset({Vector.PF, Vector.AC})
 _ARITHMETIC_TRAPS: Final = frozenset({Vector.DE, Vector.MF, Vector.XM})
 _VECTORS: Final = frozenset(Vector)
+_MEANT_TO_BE_UNDEFINED: Final = frozenset({"ud0", "ud1", "ud2"})
 _MOST_EVENTS: Final = 32
 """Of one instruction."""
 _O: Final = StateOffsets()
@@ -64,6 +68,10 @@ _STEADY: Final = ((_O.segments, _O.efer + 8), (_O.fpregs, _O.pat + 8), (_O.dr, _
 _FLAG_FIELDS: Final = ("EFLAGS.IF", "EFLAGS.IOPL", "EFLAGS.VM", "EFLAGS.VIF, VIP", MODE)
 _OUTSIDE: Final = (TIME_STAMP, PROCESSOR, IO_BITMAP, PORT, ACTIVITY)
 """Components that are not in the processor's image."""
+_MATTERS_TO_VALUES: Final = frozenset(
+    {MODE, "EFLAGS.IF", "EFLAGS.IOPL", "GDTR.base", "GDTR.limit", "IDTR.base", "IDTR.limit", "LDTR", "TR", ADDRESS_MAP}
+)
+"""Components that are tried with every set of operands' values; the others with the first of each encoding."""
 _DATA_ATTRIBUTES, _CODE_ATTRIBUTES, _CODE_ATTRIBUTES_64 = 0x00CFF300, 0x00CF9B00, 0x00AF9B00
 
 _Settings: TypeAlias = "tuple[tuple[str, Value], ...]"
@@ -137,7 +145,8 @@ class X86Machine:
             *range(layout.STACK, layout.STACK + 32, self._word),
         )
         self._called_vector = 0
-        self._settings = tuple(self._pairs_of_settings())
+        every = tuple(self._pairs_of_settings())
+        self._settings = {True: every, False: tuple(row for row in every if row[0].name in _MATTERS_TO_VALUES)}
 
     @property
     def architecture(self) -> Architecture:
@@ -145,10 +154,33 @@ class X86Machine:
         return self.variant.architecture
 
     def forms(self) -> Sequence[Form]:
-        """The forms of the variant, in the library's order."""
-        from simvirt.analyzer.x86.declared import declared_forms
+        """The forms of the variant, in the library's order; those that this processor does not have are marked."""
+        return [self._marked(form) for form in declared_forms(self.variant)]
 
-        return declared_forms(self.variant)
+    def form(self, identifier: str) -> Form:
+        """One form, marked likewise.
+
+        :raises UnknownNameError: the variant has no such form.
+        """
+        forms = {form.identifier: form for form in declared_forms(self.variant)}
+        if identifier not in forms:
+            raise UnknownNameError("encoding form", identifier, forms)
+        return self._marked(forms[identifier])
+
+    def _marked(self, form: Form) -> Form:
+        if form.not_executed or form.mnemonic in _MEANT_TO_BE_UNDEFINED or not self._is_undefined(form):
+            return form
+        return replace(form, not_executed="#UD at every CPL: the processor here does not have it")
+
+    def _is_undefined(self, form: Form) -> bool:
+        """Is it #UD in rings 0 and 3, with nothing forbidden?"""
+        for situation in situations(find_form(form.identifier), int(self.variant.bits)):
+            common = self._enter(situation)
+            for cpl in (0, 3):
+                outcome = self._execute(self._start(situation, common, ((MODE, cpl),)))
+                if not (isinstance(outcome, Trapped) and outcome.trap.vector == Vector.UD):
+                    return False
+        return True
 
     # -------------------------------------------------------------------------------------------- start states
 
@@ -171,7 +203,7 @@ class X86Machine:
         """Pairs of start states to try the form from, the simplest first."""
         for situation in situations(find_form(form.identifier), int(self.variant.bits)):
             common = self._enter(situation)
-            for component, first, second in self._settings:
+            for component, first, second in self._settings[situation.plain]:
                 yield Pair(self._start(situation, common, first), self._start(situation, common, second), component)
 
     def observe(self, form: Form) -> Iterator[Observation]:
@@ -179,7 +211,7 @@ class X86Machine:
         for situation in situations(find_form(form.identifier), int(self.variant.bits)):
             common = self._enter(situation)
             done: dict[_Settings, tuple[StartState, Outcome]] = {}
-            for component, first, second in self._settings:
+            for component, first, second in self._settings[situation.plain]:
                 for settings in (first, second):
                     if settings not in done:
                         start = self._start(situation, common, settings)
@@ -211,8 +243,8 @@ class X86Machine:
             if row.component.name in values and row.component.name != MODE:
                 row.write(cpu, around, values[row.component.name])
         self._by_name[MODE].write(cpu, around, values[MODE])
-        for register in (SegmentRegister.CS, SegmentRegister.SS):  # where it is not its ring's
-            self._by_name[register.name].write(cpu, around, values.get(register.name, OWN))
+        for name in ("CS", "SS", COPROCESSOR_CODE_SEGMENT):  # where it is not its ring's
+            self._by_name[name].write(cpu, around, values.get(name, OWN))
         state.refresh(cpl=cast("int", values[MODE]))
         start = StartState((row.component.name, row.read(cpu, around)) for row in self.variant.accessors)
         start.update((name, value) for name, value in values.items() if name.startswith("["))
@@ -239,7 +271,7 @@ class X86Machine:
 
         :return: the part of the start states that is the same in all of them.
         """
-        cells: dict[int, Value] = {address: situation.code for address in (layout.CODE, layout.CODE_ELSEWHERE)}
+        cells: dict[int, Value] = dict.fromkeys((layout.CODE, layout.CODE_ELSEWHERE), situation.code)
         cells |= {address: value.to_bytes(size, "little") for address, value, size in situation.cells}
         self._fill(cells)
         common: dict[str, Value] = {
@@ -344,7 +376,11 @@ def _cell(address: int) -> str:
 
 def _trap(vector: int, error_code: int | None) -> Trap:
     kind = (
-        TrapKind.MEMORY if vector in _MEMORY_TRAPS else TrapKind.ARITHMETIC if vector in _ARITHMETIC_TRAPS else TrapKind.OTHER
+        TrapKind.MEMORY
+        if vector in _MEMORY_TRAPS
+        else TrapKind.ARITHMETIC
+        if vector in _ARITHMETIC_TRAPS
+        else TrapKind.OTHER
     )
     name = Vector(vector).mnemonic if vector in _VECTORS else f"vector {vector:#x}"
-    return Trap(vector, name, kind, error_code)
+    return Trap(int(vector), name, kind, error_code)

@@ -41,6 +41,8 @@ class Situation:
     """(address, value, bytes), beside the usual contents."""
     flags: int = 0
     """Status flags."""
+    plain: bool = True
+    """Is it the first with this choice of registers and memory? The others differ from it in values."""
 
 
 REGISTERS: Final = {
@@ -249,12 +251,11 @@ def situations(form: EncodingForm, bits: int) -> tuple[Situation, ...]:
     Empty where the form cannot be encoded.
     """
     found: dict[Situation, None] = {}
-    for number, plain in enumerate(form.encode(bits, _OPERANDS)):
-        instruction = decode(plain.code, layout.CODE, bits)
-        for choice in _MAKERS.get(instruction.operation, _any)(instruction):
+    for number, unfilled in enumerate(form.encode(bits, _OPERANDS)):
+        instruction = decode(unfilled.code, layout.CODE, bits)
+        for rank, choice in enumerate(_MAKERS.get(instruction.operation, _any)(instruction)):
             encoded = form.encode(bits, choice.operands)[number]
             title = ", ".join(part for part in (" ".join(encoded.operands), choice.title) if part)
-            found[
-                Situation(encoded.code, title, tuple(choice.registers.items()), choice.cells, choice.flags)
-            ] = None
+            registers = tuple(choice.registers.items())
+            found[Situation(encoded.code, title, registers, choice.cells, choice.flags, rank == 0)] = None
     return tuple(found)

@@ -27,6 +27,7 @@ from simvirt.analyzer.x86.components import (
     Accessor,
     accessors,
 )
+from simvirt.errors import UnknownNameError
 from simvirt.x86.flags import Cr0, Cr4, Efer
 from simvirt.x86.forms import Encoding, EncodingForm, encoding_forms
 from simvirt.x86.instruction import Bits
@@ -57,8 +58,6 @@ class Variant:
     """One of the instruction sets."""
 
     name: str
-    title: str
-    summary: str
     bits: Bits
     pentium: bool = False
     umip: bool = False
@@ -105,7 +104,11 @@ class Variant:
             "TR": layout.OWN_TSS,
             "DR6": 0xFFFF0FF0,
             "DR7": 0x400,
-            "IA32_EFER": int(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE) if long else int(Efer.SCE) if not self.pentium else 0,
+            "IA32_EFER": int(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE)
+            if long
+            else int(Efer.SCE)
+            if not self.pentium
+            else 0,
             "IA32_PAT": 0x0007_0406_0007_0406,
             TIME_STAMP: 0x1234_5678,
             PROCESSOR: self.cpu_model,
@@ -141,7 +144,7 @@ class Variant:
             "IA32_STAR": layout.CS0 << 32 | (layout.CS0 | 3) << 48 | layout.SYSTEM_TARGET + 8,
             "IA32_CSTAR": layout.SYSTEM_TARGET + 8, "IA32_FMASK": 0x600, "IA32_KERNEL_GS_BASE": 0x5000,
             "IA32_TSC_AUX": 1, "IA32_PAT": 0x0007_0406_0007_0401, TIME_STAMP: 0x9ABC_DEF0,
-            PROCESSOR: "core2" if pentium else "pentium-4", PORT: 0xA5,
+            PROCESSOR: "core2" if pentium else "pentium4", PORT: 0xA5,
         }  # fmt: skip
         efer = self.configuration["IA32_EFER"]
         assert isinstance(efer, int)
@@ -171,8 +174,7 @@ class Variant:
             (
                 "There is no relocation-bounds register: segments and paging take its place (the address map A).",
                 "There is input and output, and there are interrupts, which Popek and Goldberg leave out.",
-                "There are four privilege levels: 0 plays s, 3 plays u; ring 1, where a trap-and-emulate VMM runs a kernel, is "
-                "tried as unprivileged too.",
+                "There are four privilege levels: 0 plays s, 3 plays u, and ring 1 is tried as unprivileged too.",
                 "Time is left out: an instruction's duration is no result, the time-stamp counter is configuration.",
             ),
         )
@@ -183,12 +185,21 @@ class Variant:
 
 
 VARIANTS: Final = (
-    Variant(
-        "x86-32", "x86, 32-bit, Pentium", "the encodings that a Pentium has, as in Robin and Irvine (2000)",
-        Bits.CODE_32, pentium=True,
-    ),
-    Variant("x86-32-modern", "x86, 32-bit, of today", "all encodings of 32-bit code", Bits.CODE_32),
-    Variant("x86-32+umip", "x86, 32-bit, of today, with UMIP", "the same, CR4.UMIP being set", Bits.CODE_32, umip=True),
-    Variant("x86-64", "x86, 64-bit", "all encodings of 64-bit code", Bits.CODE_64),
-    Variant("x86-64+umip", "x86, 64-bit, with UMIP", "the same, CR4.UMIP being set", Bits.CODE_64, umip=True),
-)  # fmt: skip
+    Variant("x86-32", Bits.CODE_32, pentium=True),
+    Variant("x86-32-modern", Bits.CODE_32),
+    Variant("x86-32+umip", Bits.CODE_32, umip=True),
+    Variant("x86-64", Bits.CODE_64),
+    Variant("x86-64+umip", Bits.CODE_64, umip=True),
+)
+
+
+def find_variant(name: str) -> Variant:
+    """The variant of this name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    for variant in VARIANTS:
+        if variant.name == name:
+            return variant
+    raise UnknownNameError("instruction set", name, [variant.name for variant in VARIANTS])

@@ -1,0 +1,94 @@
+"""What is written about the x86's instructions, and where: the declared facts beside which the observed ones stand.
+
+Three sources, none of them believed: iced-x86's own tables (the CPL that a form needs, VM exits), the list of sensitive
+instructions in `isa/x86-sensitive.toml` with the paper or manual of each row, and for what the processor here does not
+execute, nothing else.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from simvirt.analyzer.model.form import Declared, Form
+from simvirt.analyzer.model.properties import Property
+from simvirt.analyzer.x86 import layout
+from simvirt.analyzer.x86.groups import group_of
+from simvirt.analyzer.x86.situations import situations
+from simvirt.x86.decode import decode, disassemble
+from simvirt.x86.forms import Encoding, PrivilegeFact
+from simvirt.x86.sensitivity import Sensitivity, classify
+
+if TYPE_CHECKING:
+    from simvirt.analyzer.x86.variants import Variant
+    from simvirt.x86.forms import EncodingForm
+
+DECODER: Final = "iced-x86's tables"
+
+_SYSTEM_ONLY: Final = frozenset({PrivilegeFact.CPL0, PrivilegeFact.IO_PRIVILEGE})
+
+
+@cache
+def declared_forms(variant: Variant) -> tuple[Form, ...]:
+    """The forms of a variant, in the library's order."""
+    return tuple(_form(form, int(variant.bits)) for form in variant.forms)
+
+
+def sensitivity_of(form: EncodingForm, bits: int) -> Sensitivity | None:
+    """The row of the sensitive instructions that one of the form's encodings belongs to."""
+    for encoded in form.encode(bits):
+        if (row := classify(decode(encoded.code, layout.CODE, bits))) is not None:
+            return row
+    return None
+
+
+def _form(form: EncodingForm, bits: int) -> Form:
+    found = situations(form, bits)
+    code = found[0].code if found else b""
+    return Form(
+        form.name,
+        form.syntax,
+        form.mnemonic,
+        code,
+        group_of(form, code, bits),
+        _declared(form, bits),
+        _not_executed(form, bits, code),
+    )
+
+
+def _declared(form: EncodingForm, bits: int) -> Declared:
+    row = None if form.encoding is not Encoding.LEGACY or bits in form.foreign_modes else sensitivity_of(form, bits)
+    facts: dict[str, str | int | bool] = {
+        "CPL": form.privilege.value,
+        "VM exit": form.exits.value,
+        "opcode": form.opcode,
+        "since": ", ".join(form.features),
+        "encoding": form.encoding.value,
+    }
+    privileged: bool | None = form.privilege in _SYSTEM_ONLY
+    properties = None
+    if row is not None:
+        privileged = row.privileged
+        facts |= {"listed as": row.title, "failure": row.failure.value, "paper": row.paper.value}
+    elif not privileged and form.privilege is PrivilegeFact.MAY_REQUIRE_CPL0:
+        privileged = None
+    if privileged:
+        properties = frozenset({Property.MODE_SENSITIVE})
+    return Declared(row.source if row else DECODER, privileged, properties, facts=facts)
+
+
+def _not_executed(form: EncodingForm, bits: int, code: bytes) -> str:
+    if form.encoding not in (Encoding.LEGACY, Encoding.THREE_D_NOW):
+        return f"{form.encoding}: the engine knows only encodings without such a prefix"
+    if bits in form.foreign_modes:
+        return "Intel's processors of today decode these bytes otherwise"
+    if form.behind_wait:
+        return "two instructions, WAIT and one that has a form of its own"
+    if not code:
+        return "has no encoding with a plain operand"
+    return ""
+
+
+def example(form: Form, bits: int) -> str:
+    """One encoding of the form as an assembler writes it."""
+    return disassemble(form.encoding, layout.CODE, bits) if form.encoding else form.text
