@@ -42,6 +42,7 @@ class StateOffsets:
     fpcs: int = 754
     fpds: int = 756
     ft0: int = 784
+    xmm: int = 824
     sysenter_cs: int = 4800
     sysenter_esp: int = 4808
     sysenter_eip: int = 4816

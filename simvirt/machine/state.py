@@ -36,6 +36,9 @@ _LMA_ACTIVE: Final = int(Efer.LMA)
 
 _SIX_ZEROS: Final = bytes(6)
 _SIXTEEN_ZEROS: Final = bytes(16)
+_VECTOR_SLOT: Final = 64
+"""Bytes that the engine keeps for each SSE register, of which there are 16."""
+_BEYOND_128_BITS: Final = bytes(_VECTOR_SLOT - 16)
 
 # Where a segment register lies in the array of them, in doublewords.
 _CS_WORDS, _SS_WORDS, _DS_WORDS = (
@@ -407,9 +410,14 @@ class ProcessorState:
     def settle_floating_point(self) -> None:
         """Clear what lies among the x87 registers without being state.
 
-        The six bytes behind each register's ten, and the engine's scratch register, hold what the host left there.
+        The six bytes behind each x87 register's ten, the part of each SSE register beyond its 128 bits, and the
+        engine's scratch registers hold what the host left there (PSHUFB does it).
         """
         image, o = self.image, self._o
+        for at in range(o.xmm + 16, o.xmm + 16 * _VECTOR_SLOT, _VECTOR_SLOT):
+            image[at : at + _VECTOR_SLOT - 16] = _BEYOND_128_BITS
+        scratch = o.xmm + 16 * _VECTOR_SLOT
+        image[scratch : o.sysenter_cs] = bytes(o.sysenter_cs - scratch)
         for at in range(o.fpregs, o.fpregs + 128, 16):
             image[at + 10 : at + 16] = _SIX_ZEROS
         image[o.ft0 : o.ft0 + 16] = _SIXTEEN_ZEROS

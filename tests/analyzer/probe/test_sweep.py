@@ -13,7 +13,7 @@ from simvirt.analyzer.probe.executors import open_executor
 from simvirt.analyzer.probe.sweep import machine_of, sweep
 from simvirt.errors import UnknownNameError, UsageError
 
-SAMPLE = 90
+SAMPLE = 48
 
 
 def _sample(seed: int = 1) -> list[str]:

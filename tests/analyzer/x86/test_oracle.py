@@ -33,14 +33,14 @@ def _rows(variant: Variant) -> dict[str, Sensitivity]:
 
 
 def _of_interest(name: str) -> list[Form]:
-    """All forms that touch the machine by any account, and each twentieth of the others."""
+    """All forms that touch the machine by any account, and a fortieth of the others."""
     machine = machine_of(name)
     bits = int(find_variant(name).bits)
     forms = [form for form in machine.forms() if not form.not_executed]
     return [
         form
         for number, form in enumerate(forms)
-        if number % 20 == 0 or sensitivity_of(find_form(form.identifier), bits) or form.identifier in FOUND_HERE
+        if number % 40 == 0 or sensitivity_of(find_form(form.identifier), bits) or form.identifier in FOUND_HERE
     ]
 
 
