@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from simvirt.machine.processor_bus import Bus
 
 _O: Final = StateOffsets()
+_FAST_STRINGS: Final = 1
+"""Fast-Strings Enable: the one bit of IA32_MISC_ENABLE behind which something could stand (SDM Vol. 4 Table 2-2)."""
 _RESERVED_MEMORY_TYPES: Final = (2, 3)
 
 
@@ -54,6 +56,7 @@ STORED: Final[dict[int, Storage]] = {
     Msr.IA32_FMASK: Storage(_O.fmask, writable=0xFFFFFFFF),
     Msr.IA32_KERNEL_GS_BASE: Storage(_O.kernel_gs_base, canonical=True),
     Msr.IA32_TSC_AUX: Storage(_O.tsc_aux, writable=0xFFFFFFFF),
+    Msr.IA32_MISC_ENABLE: Storage(_O.misc_enable, writable=_FAST_STRINGS),
     Msr.IA32_PAT: Storage(_O.pat, writable=0x0707_0707_0707_0707, memory_types=True),
 }
 _BASES: Final = {Msr.IA32_FS_BASE: SegmentRegister.FS, Msr.IA32_GS_BASE: SegmentRegister.GS}

@@ -52,6 +52,7 @@ class StateOffsets:
     fmask: int = 4856
     kernel_gs_base: int = 4864
     tsc_aux: int = 4896
+    misc_enable: int = 4920
     pat: int = 5280
     error_code: int = 5384
     exception_is_int: int = 5388

@@ -9,7 +9,7 @@ from simvirt.x86.registers import SegmentRegister
 from tests.support.pc import CODE, EAX, ECX, EDX, PAGE_TABLES, Pc, flat_pc, long_pc
 
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
-TSC, PAT, EFER = 0x10, 0x277, 0xC000_0080
+TSC, MISC_ENABLE, PAT, EFER = 0x10, 0x1A0, 0x277, 0xC000_0080
 STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = (
     0xC000_0081 + i for i in (0, 1, 2, 3, 0x7F, 0x80, 0x81, 0x82)
 )
@@ -60,6 +60,7 @@ def _ran(pc: Pc) -> bool:
         (GS_BASE, [0xFFFF_8000_0000_1000]),
         (KERNEL_GS_BASE, [0xFFFF_8000_0000_2000]),
         (TSC_AUX, [0, 0xFFFF_FFFF]),
+        (MISC_ENABLE, [0, 1]),
         (PAT, [0x0007_0406_0007_0406, 0x0105_0406_0007_0100]),
     ],
 )
@@ -78,7 +79,7 @@ def test_what_is_written_is_read(number: int, values: list[int]) -> None:
         (FMASK, 1 << 32), (TSC_AUX, 1 << 32),
         # memory types 2 and 3 are reserved (Vol. 3A Table 12-10)
         (PAT, 0x0007_0406_0007_0402), (PAT, 0x0307_0406_0007_0406), (PAT, 8),
-        (EFER, 1 << 1), (EFER, 1 << 12), (EFER, 1 << 63),
+        (MISC_ENABLE, 1 << 22), (EFER, 1 << 1), (EFER, 1 << 12), (EFER, 1 << 63),
     ],
 )  # fmt: skip
 def test_values_that_are_refused(number: int, value: int) -> None:
