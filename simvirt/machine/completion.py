@@ -21,6 +21,8 @@ from simvirt.machine.events import (
     DescriptorTableAccess,
     DescriptorTableRegister,
     EngineFault,
+    EptMisconfigured,
+    EptViolated,
     Event,
     ExceptionRaised,
     FlagsAccess,
@@ -156,6 +158,10 @@ def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
     else:
         cpu.retire()
         state.interrupt_shadow = shadow
+
+
+def _no_ept(_cpu: Cpu, _bus: Bus, event: EptViolated | EptMisconfigured) -> None:
+    raise EngineError(f"an EPT outside of VMX non-root operation: {event}; this is a bug in simvirt, please report it")
 
 
 def _physical(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
@@ -434,6 +440,8 @@ _COMPLETIONS: Final[dict[type, Callable[..., Event | None]]] = {
     SoftwareInterrupt: _software_interrupt,
     PortAccess: _port,
     PhysicalAccess: _physical,
+    EptViolated: _no_ept,
+    EptMisconfigured: _no_ept,
     WatchedWrite: _watched_write,
     Halt: _halt,
     Cpuid: _cpuid,

@@ -44,9 +44,10 @@ from simvirt.machine.events import (
     SoftwareInterruptKind,
     SystemCall,
     WatchedWrite,
+    ept_event,
 )
-from simvirt.machine.faults import FaultRecord, ProcessorFault
-from simvirt.machine.fills import Access, Refusal, Verdict
+from simvirt.machine.faults import EptRefused, FaultRecord, ProcessorFault
+from simvirt.machine.fills import EPT_REFUSALS, Access, Refusal, Verdict
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
@@ -112,6 +113,8 @@ class Cpu:
         self.engine = engine
         self.state = state
         self.memory = memory
+        self.undelivered: Interruption | None = None
+        """What was being delivered when the EPT refused an access."""
         self.fault_chain: deque[FaultRecord] = deque(maxlen=FAULT_CHAIN_LENGTH)
         self.breakpoints = Breakpoints(engine, state)
         self._noted = NO_HITS
@@ -282,6 +285,8 @@ class Cpu:
             uses_stack = verdict.access is not Access.FETCH and SegmentRegister.SS in self._segments_used(verdict.gva)
             return ExceptionRaised(Vector.SS if uses_stack else Vector.GP, 0)
         length = self.engine.instruction_length
+        if refusal in EPT_REFUSALS:
+            return ept_event(verdict, length)
         if refusal is Refusal.WATCHED_WRITE:
             return WatchedWrite(verdict.gpa, verdict.gva, length)
         target = _TARGETS[refusal]
@@ -536,7 +541,12 @@ class Cpu:
                 return (what.vector, what.source) == wanted
 
     def _enter_handler(self, what: Interruption) -> None:
-        interrupts.deliver(self.state, self.memory, what)
+        """Through the IDT or IVT, with no escalation: a fault on the way, or what the EPT refuses, is raised."""
+        try:
+            interrupts.deliver(self.state, self.memory, what)
+        except EptRefused:
+            self.undelivered = what
+            raise
         if self.on_delivery is not None:
             self.on_delivery(what)
 

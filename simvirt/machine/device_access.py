@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
-from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget
+from simvirt.machine.events import EptViolated, Event, ExceptionRaised, PhysicalAccess, PhysicalTarget
 from simvirt.machine.fills import Access
+from simvirt.machine.memory import RegionKind
 from simvirt.machine.native.layout import MAX_OVERRIDES
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE, Gpa
 from simvirt.x86.decode import used_memory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.memory import Region
     from simvirt.machine.processor_bus import Bus
 
 _HOLE: Final = b"\xff" * PAGE_SIZE
@@ -64,7 +66,7 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
     met: Event | None = event
     start = cpu.count
     while (
-        isinstance(met, PhysicalAccess)
+        isinstance(met := _as_access(bus, met), PhysicalAccess)
         and met.gva >> PAGE_SHIFT not in [w.page for w in windows]
         and len(windows) < MAX_OVERRIDES
     ):
@@ -80,6 +82,21 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
         for i, window in enumerate(windows):
             _pass_on(bus, window, cpu.engine.scratch(i))
     return met
+
+
+def _as_access(bus: Bus, event: Event | None) -> Event | None:
+    """For the devices of a VM, what its EPT does not map is an access to what the VM has there."""
+    if not isinstance(event, EptViolated) or not event.to_page:
+        return event
+    return PhysicalAccess(target_of(bus.region(event.gpa)), event.gpa, event.gva, event.access, event.length)
+
+
+def target_of(region: Region | None) -> PhysicalTarget:
+    """What answers at a region that is not plain memory."""
+    return _TARGETS.get(region.kind, PhysicalTarget.HOLE) if region is not None else PhysicalTarget.HOLE
+
+
+_TARGETS: Final = {RegionKind.MMIO: PhysicalTarget.MMIO, RegionKind.ROM: PhysicalTarget.ROM}
 
 
 def _uses(cpu: Cpu, event: PhysicalAccess) -> list[_Use]:
@@ -103,9 +120,10 @@ def _open(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> _Window:
     if event.target is PhysicalTarget.HOLE:
         return _Window(page, _HOLE)
     if event.target is PhysicalTarget.ROM:
-        host = cpu.engine.address_space.host(Gpa(gpa_page))
-        if host is None:
+        region = bus.region(event.gpa)
+        if region is None or region.kind is not RegionKind.ROM:
             raise EngineError(f"ROM at {gpa_page:#x} has no memory behind it")
+        host = region.host + gpa_page - region.start
         return _Window(page, bytes(cpu.engine.memory.view[host : host + PAGE_SIZE]))
     content = bytearray(PAGE_SIZE)
     writes: list[tuple[Gpa, int]] = []

@@ -333,6 +333,7 @@ class Engine:
         record.page_flags = self.memory.page_flags.ctypes.data
         record.a20_mask = (1 << 64) - 1
         record.max_physical_bits, record.gigabyte_pages = _WIDEST_ADDRESS, 1
+        record.host_physical_bits = _WIDEST_ADDRESS
 
     def _add_hooks(self, handle: int) -> None:
         from unicorn import unicorn_const as const
@@ -390,6 +391,15 @@ class Engine:
         self._record.region_count = len(space.regions)
         self.address_space = space
         self.flush_tlb()
+
+    def set_ept(self, pointer: int) -> None:
+        """Let guest-physical addresses go through the EPT that this EPT pointer names (SDM Vol. 3C Table 25-9).
+
+        With 0 they are addresses of the physical address space again.
+        """
+        if self._record.ept_pointer != pointer:
+            self._record.ept_pointer = pointer
+            self.flush_tlb()
 
     def intercept(self, intercepts: Intercepts) -> None:
         """Choose what the engine hands over from now on."""
@@ -543,6 +553,7 @@ class Engine:
             Gpa(w[_FAULT_GPA]),
             w[_FAULT_ERROR],
             w[_FAULT_LEVEL],
+            bool(w[_FAULT_TO_PAGE]),
         )
 
     @property
@@ -752,5 +763,6 @@ _EVENTS: Final = tuple(NativeEvent)
 _CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine_status")
 _REFUSAL, _FAULT_ADDRESS, _FAULT_GPA = word("refusal"), word("fault_address"), word("fault_gpa")
 _FAULT_ACCESS, _FAULT_ERROR, _FAULT_LEVEL = word("fault_access"), word("fault_error"), word("fault_level")
+_FAULT_TO_PAGE = word("fault_to_page")
 _IO_PORT, _IO_SIZE, _IO_IS_OUT, _IO_VALUE = word("io_port"), word("io_size"), word("io_is_out"), word("io_value")
 _SYSTEM_CALL, _BYTE_COUNT = word("system_call"), word("byte_count")

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
+from simvirt.machine.fills import Refusal
+
 if TYPE_CHECKING:
     from simvirt.machine.breakpoints import DebuggerPoint
-    from simvirt.machine.fills import Access
+    from simvirt.machine.fills import Access, Verdict
     from simvirt.x86.addresses import Gpa, Gva, Port
     from simvirt.x86.exceptions import Vector
     from simvirt.x86.registers import GeneralRegister
@@ -113,6 +115,36 @@ class PhysicalAccess:
     gva: Gva
     access: Access
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class EptViolated:
+    """The EPT has no translation for a guest-physical address, or none that allows the access."""
+
+    gpa: Gpa
+    gva: Gva
+    """The linear address whose translation was under way."""
+    access: Access
+    rights: int
+    """What all entries of the walk allow: bit 0 reads, bit 1 writes, bit 2 fetches."""
+    to_page: bool
+    """Was the access to the page itself, rather than to one of the guest's paging structures?"""
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EptMisconfigured:
+    """An entry of the EPT has a value that none may have."""
+
+    gpa: Gpa
+    length: int = 0
+
+
+def ept_event(verdict: Verdict, length: int = 0) -> EptViolated | EptMisconfigured:
+    """What an access that the EPT refused is as an event; `length` is its instruction's."""
+    if verdict.refusal is Refusal.EPT_MISCONFIGURATION:
+        return EptMisconfigured(verdict.gpa, length)
+    return EptViolated(verdict.gpa, verdict.gva, verdict.access, verdict.error_code, verdict.to_page, length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +292,8 @@ Event: TypeAlias = (
     | SoftwareInterrupt
     | PortAccess
     | PhysicalAccess
+    | EptViolated
+    | EptMisconfigured
     | WatchedWrite
     | Halt
     | Cpuid

@@ -8,8 +8,12 @@ into a delivery, a double fault or a shutdown.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from simvirt.x86.exceptions import SelectorErrorCode, Vector
+
+if TYPE_CHECKING:
+    from simvirt.machine.events import EptMisconfigured, EptViolated
 
 
 class ProcessorFault(Exception):  # noqa: N818 - it is the processor's fault, not an error of this program
@@ -26,6 +30,17 @@ class ProcessorFault(Exception):  # noqa: N818 - it is the processor's fault, no
         self.cr2 = cr2
         self.condition = condition
         super().__init__(f"{vector.mnemonic}({error_code})")
+
+
+class EptRefused(Exception):  # noqa: N818 - a VM exit to come, not an error
+    """The EPT refused an access that the processor made for itself: to a descriptor, to the stack of a delivery.
+
+    :ivar event: the violation or misconfiguration.
+    """
+
+    def __init__(self, event: EptViolated | EptMisconfigured) -> None:
+        self.event = event
+        super().__init__(f"{type(event).__name__} at guest-physical {event.gpa:#x}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ class Refusal(IntEnum):
     READ_AHEAD = 9
     WATCHED_DATA = 10
     """The page holds bytes of a watchpoint (`Engine.set_watches`)."""
+    EPT_VIOLATION = 11
+    """The EPT has no translation, or none that allows the access (SDM Vol. 3C §29.3.3.2)."""
+    EPT_MISCONFIGURATION = 12
+    """An entry of the EPT has an impossible value (SDM Vol. 3C §29.3.3.1)."""
 
 
 class PageFlag(IntEnum):
@@ -54,6 +58,9 @@ class PageFlag(IntEnum):
     """Guest writes to it are refused (`Engine.watch_page`)."""
 
 
+EPT_REFUSALS = frozenset({Refusal.EPT_VIOLATION, Refusal.EPT_MISCONFIGURATION})
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The record of a refused fill: what was accessed how, and why it was not allowed."""
@@ -64,6 +71,8 @@ class Verdict:
     gpa: Gpa
     """The guest-physical address of the access; of the table entry for a page fault."""
     error_code: int
-    """Of the page fault (SDM Vol. 3A §4.7)."""
+    """Of the page fault (SDM Vol. 3A §4.7); for an EPT violation the rights that all entries of the walk give."""
     level: int
-    """Level of the paging structure where the walk ended."""
+    """Level of the paging structure, the guest's or the EPT's, where the walk ended."""
+    to_page: bool = True
+    """Was the access to the page itself, rather than to one of the guest's paging structures?"""

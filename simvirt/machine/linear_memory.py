@@ -1,15 +1,16 @@
 """Memory by linear address as the processor's own accesses see it: through the page tables, with their faults.
 
-An access that paging refuses raises `ProcessorFault` (#PF). Where the address leads outside memory, reads give ones and
-writes are dropped, as on a bus that nobody answers.
+An access that paging refuses raises `ProcessorFault` (#PF), one that an EPT refuses `EptRefused`. Where the address
+leads outside memory, reads give ones and writes are dropped, as on a bus that nobody answers.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simvirt.machine.faults import ProcessorFault, general_protection
-from simvirt.machine.fills import Access, Refusal
+from simvirt.machine.events import ept_event
+from simvirt.machine.faults import EptRefused, ProcessorFault, general_protection
+from simvirt.machine.fills import EPT_REFUSALS, Access, Refusal
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Hpa
 from simvirt.x86.exceptions import Vector
 
@@ -46,6 +47,7 @@ class LinearMemory:
         """Where an address lies in host memory; None where there is no memory.
 
         :raises ProcessorFault: #PF, #GP(0).
+        :raises EptRefused: the VMM has to look at it first.
         """
         host = self._engine.translate(gva, access, user=user, commit=True, explicit=explicit)
         if host is None:
@@ -60,6 +62,8 @@ class LinearMemory:
             raise ProcessorFault(Vector.PF, verdict.error_code, address & mask)
         if verdict.refusal is Refusal.NON_CANONICAL:
             raise general_protection()
+        if verdict.refusal in EPT_REFUSALS:
+            raise EptRefused(ept_event(verdict))
 
     def read(self, gva: int, size: int, *, user: bool = False, explicit: bool = False) -> bytes:
         """`size` bytes at `gva`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from simvirt.machine.memory import Region
     from simvirt.x86.addresses import Gpa, Port
     from simvirt.x86.cpuid import CpuModel
 
@@ -28,6 +29,10 @@ class Bus(Protocol):
 
     def write_memory(self, gpa: Gpa, size: int, value: int) -> None:
         """Write of device memory."""
+        ...
+
+    def region(self, gpa: Gpa) -> Region | None:
+        """The region that holds a guest-physical address, or None in a hole."""
         ...
 
     def time_stamp(self) -> int:

@@ -47,9 +47,7 @@ BY_PRIMARY: Final = {
     PrimaryControls.INTERRUPT_WINDOW_EXITING: {R.INTERRUPT_WINDOW},
 }
 BY_SECONDARY: Final = {
-    SecondaryControls.ENABLE_EPT: {
-        R.EPT_VIOLATION
-    },  # misconfigurations: there are no paging structures to misconfigure
+    SecondaryControls.ENABLE_EPT: {R.EPT_VIOLATION, R.EPT_MISCONFIGURATION},
     SecondaryControls.UNRESTRICTED_GUEST: set[ExitReason](),
 }
 

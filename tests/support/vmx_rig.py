@@ -12,6 +12,7 @@ from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.machine.vmx.non_root import HostStop, NonRootProcessor
 from simvirt.machine.vmx.vmcs import Vmcs
+from simvirt.vmm.ept import ExtendedPageTables
 from simvirt.x86.addresses import Gpa, Hpa, Port
 from simvirt.x86.cpuid import find_cpu_model
 from simvirt.x86.registers import GeneralRegister
@@ -22,6 +23,7 @@ RAM: Final = Hpa(0x20_0000)
 """Where the VM's memory lies: guest-physical 0 is here."""
 RAM_SIZE: Final = 0x10_0000
 IO_BITMAP_A, IO_BITMAP_B, MSR_BITMAPS = 0x1000, 0x2000, 0x3000
+EPT_PAGES: Final = 0x10_0000
 ROM_PAGE: Final = 0xF_0000
 HOLE: Final = 0x20_0000
 
@@ -91,7 +93,9 @@ class Rig:
     def __init__(self) -> None:
         self.memory = HostMemory(RAM + RAM_SIZE)
         self.cpu = Cpu(self.memory)
-        self.cpu.engine.set_address_space(
+        pages = iter(range(EPT_PAGES, RAM, 0x1000))
+        self.ept = ExtendedPageTables(self.memory.view, lambda: Hpa(next(pages)), on_change=self.cpu.engine.flush_tlb)
+        self.ept.map_space(
             AddressSpace(
                 [
                     Region(Gpa(0), ROM_PAGE, RegionKind.RAM, RAM),
@@ -119,7 +123,7 @@ class Rig:
             (F.SECONDARY_CONTROLS, EPT | UNRESTRICTED),
             (F.EXIT_CONTROLS, EXIT_DEFAULT),
             (F.ENTRY_CONTROLS, ENTRY_DEFAULT),
-            (F.EPT_POINTER, 3 << 3 | 6),
+            (F.EPT_POINTER, self.ept.pointer.encode()),
             (F.HOST_CR0, 0x8000_0001),
             (F.HOST_CR4, 0x2000),
             (F.HOST_CS_SELECTOR, 8),

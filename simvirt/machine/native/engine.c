@@ -46,38 +46,8 @@ static u64 linear_pc(const struct simvirt *s) {
     return (eip + ENV64(s, s->off_env_segs + 24 + 8)) & 0xffffffffULL;
 }
 
-/* ------------------------------------------------------------------------------------------------ physical memory */
-
-static const struct region *region_of(const struct simvirt *s, u64 page) {
-    for (u64 i = 0; i < s->region_count; i++)
-        if (page >= s->regions[i].first_page && page <= s->regions[i].last_page) return &s->regions[i];
-    return NULL;
-}
-
-/* Host pointer to guest-physical memory, NULL where there is none. */
-static u8 *physical(const struct simvirt *s, u64 gpa, int for_write) {
-    gpa &= s->a20_mask;
-    const struct region *r = region_of(s, gpa >> PAGE_SHIFT);
-    if (!r || r->kind > (for_write ? REGION_RAM : REGION_ROM)) return NULL;
-    return (u8 *)s->ram + ((r->host_page + (gpa >> PAGE_SHIFT) - r->first_page) << PAGE_SHIFT) + (gpa & ~PAGE_MASK);
-}
-
-static u64 read_entry(const struct simvirt *s, u64 gpa, int size) {
-    const u8 *p = physical(s, gpa, 0);
-    u64 v = ~0ULL;                                                        /* a hole reads as ones */
-    if (p) { v = 0; memcpy(&v, p, (size_t)size); }
-    return size == 4 ? (u32)v : v;
-}
-
-static void set_entry_flags(struct simvirt *s, u64 gpa, u8 flags) {
-    u8 *p = physical(s, gpa, 1);
-    if (!p || (*p & flags) == flags) return;
-    *p |= flags;
-    ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] |= PAGE_DIRTY;
-}
-
 /* ------------------------------------------------------------------------------------------------ page walk
- * SDM Vol. 3A 4.3 to 4.7. Returns 1 with the translation, or 0 with the error code of the page fault. `commit` sets accessed and
+ * SDM Vol. 3A 4.3 to 4.7. Returns 1 with the translation, or 0 with the error code of the page fault, or with what the EPT refused. `commit` sets accessed and
  * dirty flags. Entries wider than the mode's are handled by one table of formats. */
 
 #define PTE_P 1ULL
@@ -106,6 +76,7 @@ static int page_walk(struct simvirt *s, u64 va, int access, enum privilege privi
     w->user_page = 1;
     w->error = w->gpa_of_fault = 0;
     w->level = 0;
+    w->refusal = REFUSED_PAGE_FAULT;
     if (!(cr0 & CR0_PG)) {
         w->gpa = va & 0xffffffffULL;
         return 1;
@@ -122,9 +93,10 @@ static int page_walk(struct simvirt *s, u64 va, int access, enum privilege privi
         shift = PAGE_SHIFT + (level - 1) * index_bits;
         at = table + ((va >> shift) & ((1ULL << index_bits) - 1)) * (u64)size;
         address[level - 1] = at;
-        entry = read_entry(s, at, size);
+        entry = read_entry(s, at, size, commit, w);
         w->gpa_of_fault = at;
         w->level = level;
+        if (w->refusal != REFUSED_PAGE_FAULT) return 0;
         if (!(entry & PTE_P)) goto fault;
         int large = (entry & PTE_PS) && (level == 2 ? (pae || (cr4 & CR4_PSE)) : level == 3 && lma);
         u64 reserved = 0;
@@ -163,9 +135,9 @@ static int page_walk(struct simvirt *s, u64 va, int access, enum privilege privi
         (privilege == SUPERVISOR_IMPLICIT || !(ENV64(s, s->off_env_eflags) & EFLAGS_AC))) goto fault;
     if (commit) {
         for (int l = levels; l > level; l--)
-            if (!(levels == 3 && l == 3)) set_entry_flags(s, address[l - 1], PTE_A);
-        set_entry_flags(s, at, (u8)(write ? PTE_A | PTE_D : PTE_A));
-        entry = read_entry(s, at, size);
+            if (!(levels == 3 && l == 3) && !set_entry_flags(s, address[l - 1], PTE_A, w)) return 0;
+        if (!set_entry_flags(s, at, (u8)(write ? PTE_A | PTE_D : PTE_A), w)) return 0;
+        entry = read_entry(s, at, size, 0, w);
     }
     w->dirty = (entry & PTE_D) != 0;
     w->error = error;
@@ -196,6 +168,13 @@ static bool refuse(struct simvirt *s, enum refusal why, u64 va, int access, cons
     s->fault_gpa = why == REFUSED_PAGE_FAULT ? w->gpa_of_fault : w->gpa;
     s->fault_error = w->error;
     s->fault_level = (u64)w->level;
+    if (why == REFUSED_EPT_VIOLATION || why == REFUSED_EPT_MISCONFIGURATION) {
+        s->fault_gpa = w->target.gpa;
+        s->fault_level = (u64)w->target.level;
+        s->fault_error = w->target.rights;
+        s->fault_to_page = w->structure_access == 0;
+        if (w->structure_access) s->fault_access = (u64)w->structure_access;
+    }
     return false;
 }
 
@@ -233,22 +212,25 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
         page_walk(s, va, access, privilege, 0, &w) && !w.accessed)
         return refuse(s, REFUSED_READ_AHEAD, va, access, &w);
     if (!page_walk(s, va, access, privilege, 1, &w)) {
+        if (w.refusal != REFUSED_PAGE_FAULT) return refuse(s, w.refusal, va, access, &w);
         /* At CPL 3 descriptor tables and the TSS are read with supervisor privilege; the engine does not say so. */
         const int supervisor_page = access != ACCESS_FETCH && (w.error & 1) && !(w.error & 8) && !w.user_page;
         return refuse(s, privilege == USER && supervisor_page ? REFUSED_SUPERVISOR_AT_CPL3 : REFUSED_PAGE_FAULT, va, access, &w);
     }
     w.gpa &= s->a20_mask;
-    const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
-    if (!r || r->kind == REGION_HOLE) {
+    struct target *t = &w.target;
+    const enum refusal why = reach(s, w.gpa, access, 1, t);
+    if (why == REFUSED_HOLE) {
         if (!s->absent_page || access == ACCESS_FETCH || (s->watch_count && watched_accesses(s, va)))
             return refuse(s, REFUSED_HOLE, va, access, &w);
         entry->paddr = s->absent_page << PAGE_SHIFT;
         entry->perms = w.writable && w.dirty ? GRANT_READ | GRANT_WRITE : GRANT_READ;
         return true;
     }
-    if (r->kind == REGION_MMIO) return refuse(s, REFUSED_MMIO, va, access, &w);
-    if (r->kind == REGION_ROM && access == ACCESS_WRITE) return refuse(s, REFUSED_ROM_WRITE, va, access, &w);
-    const u64 host_page = r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page;
+    if (why) return refuse(s, why, va, access, &w);
+    w.executable &= t->executable;
+    w.dirty &= t->dirty;
+    const u64 host_page = t->host_page;
     u8 *flags = (u8 *)s->page_flags + host_page;
     if (access == ACCESS_WRITE && (*flags & PAGE_WATCHED)) return refuse(s, REFUSED_WATCHED_WRITE, va, access, &w);
     u64 watched = s->watch_count && !s->watches_open ? watched_accesses(s, va) : 0;
@@ -266,7 +248,7 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     if (access == ACCESS_WRITE) *flags |= PAGE_DIRTY;
     u32 grant = GRANT_READ;
     if ((*flags & PAGE_EXECUTED) && w.executable) grant |= GRANT_EXECUTE;
-    if (w.writable && w.dirty && r->kind == REGION_RAM && (*flags & PAGE_DIRTY) && !(*flags & PAGE_WATCHED) &&
+    if (w.writable && w.dirty && t->writable && (*flags & PAGE_DIRTY) && !(*flags & PAGE_WATCHED) &&
         (!(*flags & PAGE_EXECUTED) || w.executable || writing))
         grant |= GRANT_WRITE;
     entry->paddr = host_page << PAGE_SHIFT;
@@ -775,7 +757,7 @@ int simvirt_run(struct simvirt *s) {
         const u64 before = s->count;
         if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
         if (s->count >= s->slice) { s->event = EVENT_SLICE; break; }
-        s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->stopping = 0, s->current = 0, s->io_pending = 0;
+        s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->fault_to_page = 1, s->stopping = 0, s->current = 0, s->io_pending = 0;
         s->met_in = NULL, s->aborted = 0, s->plain_before = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
@@ -826,7 +808,7 @@ int simvirt_run(struct simvirt *s) {
             } else {
                 uncount_from(s, pc);
             }
-            if (s->refusal != REFUSED_PAGE_FAULT && s->refusal != REFUSED_SUPERVISOR_AT_CPL3)
+            if (s->refusal != REFUSED_PAGE_FAULT && s->refusal != REFUSED_SUPERVISOR_AT_CPL3 && s->fault_to_page)
                 s->fault_gpa = (s->fault_gpa & PAGE_MASK) | (s->fault_address & ~PAGE_MASK);
             if (s->refusal == REFUSED_EXECUTED_ALIAS) {
                 /* Nothing in that page has been executed any more, until the next fetch from it. When the very instruction that writes
@@ -874,14 +856,14 @@ int simvirt_run(struct simvirt *s) {
 int64_t simvirt_translate(struct simvirt *s, u64 va, int access, int privilege, int commit) {
     struct walk w = {0};
     if (!canonical(s, va)) { refuse(s, REFUSED_NON_CANONICAL, va, access, &w); return -REFUSED_NON_CANONICAL; }
-    if (!page_walk(s, va, access, (enum privilege)privilege, commit, &w)) { refuse(s, REFUSED_PAGE_FAULT, va, access, &w); return -REFUSED_PAGE_FAULT; }
-    w.gpa &= s->a20_mask;
-    s->fault_gpa = w.gpa;
-    const struct region *r = region_of(s, w.gpa >> PAGE_SHIFT);
-    if (!r || r->kind == REGION_HOLE) { refuse(s, REFUSED_HOLE, va, access, &w); return -REFUSED_HOLE; }
-    if (r->kind == REGION_MMIO) { refuse(s, REFUSED_MMIO, va, access, &w); return -REFUSED_MMIO; }
-    if (r->kind == REGION_ROM && access == ACCESS_WRITE) { refuse(s, REFUSED_ROM_WRITE, va, access, &w); return -REFUSED_ROM_WRITE; }
-    const u64 host = ((r->host_page + (w.gpa >> PAGE_SHIFT) - r->first_page) << PAGE_SHIFT) + (w.gpa & ~PAGE_MASK);
+    enum refusal why = page_walk(s, va, access, (enum privilege)privilege, commit, &w) ? REFUSED_NOTHING : w.refusal;
+    if (!why) {
+        w.gpa &= s->a20_mask;
+        s->fault_gpa = w.gpa;
+        why = reach(s, w.gpa, access, commit, &w.target);
+    }
+    if (why) { refuse(s, why, va, access, &w); return -(int64_t)why; }
+    const u64 host = (w.target.host_page << PAGE_SHIFT) + (w.gpa & ~PAGE_MASK);
     if (commit && access == ACCESS_WRITE) ((u8 *)s->page_flags)[host >> PAGE_SHIFT] |= PAGE_DIRTY;
     return (int64_t)host;
 }

@@ -28,6 +28,7 @@ enum refusal {
     REFUSED_NOTHING = 0, REFUSED_PAGE_FAULT = 1, REFUSED_HOLE = 2, REFUSED_MMIO = 3, REFUSED_ROM_WRITE = 4,
     REFUSED_WATCHED_WRITE = 5, REFUSED_EXECUTED_ALIAS = 6, REFUSED_SUPERVISOR_AT_CPL3 = 7,
     REFUSED_NON_CANONICAL = 8, REFUSED_READ_AHEAD = 9, REFUSED_WATCHED_DATA = 10,
+    REFUSED_EPT_VIOLATION = 11, REFUSED_EPT_MISCONFIGURATION = 12,
 };
 enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of an access; implicit: of a system data structure */
 enum event {
@@ -61,7 +62,16 @@ struct region { u64 first_page, last_page, host_page, kind; };
 struct override { u64 page, host_page; };
 struct watch { u64 first, last, accesses; };                              /* linear addresses; GRANT_READ, GRANT_WRITE or both */
 struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
-struct walk { u64 gpa, error, gpa_of_fault; int writable, executable, accessed, dirty, user_page, level; };
+/* What lies at a guest-physical address; of an EPT walk also the address itself, the rights of the entries together, the last level. */
+struct target { u64 gpa, host_page, rights; int writable, executable, dirty, level; };
+/* A walk through the guest's page tables. `refusal` says whose word ended it: a page fault's, or the EPT's, over an access of this kind
+ * to a paging structure (`structure_access`), or to the page itself (0). */
+struct walk {
+    u64 gpa, error, gpa_of_fault;
+    int writable, executable, accessed, dirty, user_page, level, structure_access;
+    enum refusal refusal;
+    struct target target;
+};
 
 struct simvirt {
     /* the engine, filled in by Python */
@@ -79,6 +89,7 @@ struct simvirt {
     u64 implicit_count;
     u64 implicit_pages[MAX_IMPLICIT];   /* linear pages that one instruction at CPL 3 may access as supervisor */
     u64 max_physical_bits, gigabyte_pages;
+    u64 ept_pointer, host_physical_bits;  /* the second dimension is this EPT, in host-physical memory; 0: the regions */
     u64 absent_page;                    /* what answers in holes: reads give ones, writes go nowhere; 0 refuses the access instead */
     /* break- and watchpoints, the guest's and a debugger's */
     u64 breakpoint_count;
@@ -95,7 +106,7 @@ struct simvirt {
     struct cpuid_entry cpuid[MAX_CPUID];
     /* the event that simvirt_run returns */
     u64 event, code, instruction_length, engine_status;
-    u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level;
+    u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level, fault_to_page;
     u64 io_port, io_size, io_is_out, io_value, system_call, debug_condition;
     u8 bytes[16];
     u64 byte_count;
@@ -140,6 +151,12 @@ static inline const u8 *translated_from(const struct simvirt *s, const struct bl
     const u64 host = page < 2 ? b->host_page[page] & PAGE_MASK : ~0ULL;
     return host >> PAGE_SHIFT < s->ram_pages ? (const u8 *)s->ram + host + (va & ~PAGE_MASK) : NULL;
 }
+
+/* physical.c */
+enum refusal reach(struct simvirt *s, u64 gpa, int access, int commit, struct target *t);
+u8 *physical(struct simvirt *s, u64 gpa, int for_write);
+u64 read_entry(struct simvirt *s, u64 gpa, int size, int commit, struct walk *w);
+int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *w);
 
 /* special.c */
 enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2 };

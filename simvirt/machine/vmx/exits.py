@@ -19,6 +19,8 @@ from simvirt.machine.events import (
     DescriptorTableAccess,
     DescriptorTableRegister,
     EngineFault,
+    EptMisconfigured,
+    EptViolated,
     Event,
     ExceptionRaised,
     FlagsAccess,
@@ -31,7 +33,6 @@ from simvirt.machine.events import (
     MsrAccess,
     Pause,
     PhysicalAccess,
-    PhysicalTarget,
     PortAccess,
     ReadPerformanceCounter,
     ReadTimeStampCounter,
@@ -195,39 +196,33 @@ def _string_port(non_root: NonRootOperation, event: PortAccess) -> None:
     fields[_F.EXIT_INSTRUCTION_INFORMATION] = instruction_information.string_port(event, segment)
 
 
-def _physical(non_root: NonRootOperation, event: PhysicalAccess) -> ExitReason | None:
-    """No EPT entry for a hole and for device memory; ROM is readable and executable."""
-    if not non_root.secondary & _EPT:
-        return complete(non_root, event)
-    rom = event.target is PhysicalTarget.ROM
-    return _ept_violation(
-        non_root, event.gpa, event.gva, event.access, readable=rom, executable=rom, length=event.length
-    )
-
-
-def _watched_write(non_root: NonRootOperation, event: WatchedWrite) -> ExitReason | None:
-    """A page that the VMM has made read-only."""
-    if not non_root.secondary & _EPT:
-        return complete(non_root, event)
-    return _ept_violation(
-        non_root, event.gpa, event.gva, Access.WRITE, readable=True, executable=True, length=event.length
-    )
-
-
 # `x86.vmx.EptViolation` by its bits, for this is a path that is taken often.
 _EPT_ACCESS: Final = {Access.READ: 1 << 0, Access.WRITE: 1 << 1, Access.FETCH: 1 << 2}
+_EPT_RIGHTS_SHIFT: Final = 3
 _LINEAR_VALID: Final = 1 << 7
 _TO_PAGE: Final = 1 << 8
 
 
-def _ept_violation(
-    non_root: NonRootOperation, gpa: int, gva: int, access: Access, *, readable: bool, executable: bool, length: int
-) -> ExitReason:
+def ept_violation(non_root: NonRootOperation, event: EptViolated) -> ExitReason:
+    """An EPT violation always exits (SDM Vol. 3C §28.2.1, Table 28-7).
+
+    With accessed and dirty flags in the EPT an access to a guest's paging structure counts as a write besides.
+    """
     fields = non_root.vmcs.fields
-    fields[_F.GUEST_PHYSICAL_ADDRESS] = gpa
-    fields[_F.GUEST_LINEAR_ADDRESS] = gva
-    qualification = _EPT_ACCESS[access] | readable << 3 | executable << 5 | _LINEAR_VALID | _TO_PAGE
-    return non_root.exit(ExitReason.EPT_VIOLATION, qualification, length)
+    fields[_F.GUEST_PHYSICAL_ADDRESS] = event.gpa
+    fields[_F.GUEST_LINEAR_ADDRESS] = event.gva
+    qualification = _EPT_ACCESS[event.access] | event.rights << _EPT_RIGHTS_SHIFT | _LINEAR_VALID
+    if event.to_page:
+        qualification |= _TO_PAGE
+    elif event.access is Access.WRITE:
+        qualification |= _EPT_ACCESS[Access.READ]
+    return non_root.exit(ExitReason.EPT_VIOLATION, qualification, event.length)
+
+
+def ept_misconfiguration(non_root: NonRootOperation, event: EptMisconfigured) -> ExitReason:
+    """An EPT misconfiguration always exits; there is no qualification."""
+    non_root.vmcs.fields[_F.GUEST_PHYSICAL_ADDRESS] = event.gpa
+    return non_root.exit(ExitReason.EPT_MISCONFIGURATION, 0, event.length)
 
 
 # -------------------------------------------------------------------------------------------- instructions
@@ -334,8 +329,10 @@ EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {
     ExceptionRaised: _exception,
     SoftwareInterrupt: _software_interrupt,
     PortAccess: _port,
-    PhysicalAccess: _physical,
-    WatchedWrite: _watched_write,
+    PhysicalAccess: complete,
+    EptViolated: ept_violation,
+    EptMisconfigured: ept_misconfiguration,
+    WatchedWrite: complete,
     Halt: _halt,
     Cpuid: _cpuid,
     ReadTimeStampCounter: _time_stamp,

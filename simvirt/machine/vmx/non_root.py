@@ -16,7 +16,7 @@ from simvirt.errors import MonitorError
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.engine import Intercepts, SvmExit
 from simvirt.machine.events import DebuggerHit, Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
-from simvirt.machine.faults import ProcessorFault
+from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.vmx import entry_checks
 from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
@@ -124,6 +124,8 @@ class NonRootProcessor:
             return self._run(limit)
         except _Intercepted:
             return ExitReason.EXCEPTION_OR_NMI
+        except EptRefused as refused:
+            return self._ept_refused(refused)
         except Shutdown:
             return self.operation.exit(ExitReason.TRIPLE_FAULT)
         finally:
@@ -156,6 +158,8 @@ class NonRootProcessor:
                 reason = EXITS[kind](operation, event)
             except ProcessorFault as fault:
                 cpu.raise_fault(fault)
+            except EptRefused as refused:
+                reason = self._ept_refused(refused)
             if reason is not None:
                 return reason
             if sleeps:
@@ -228,6 +232,7 @@ class NonRootProcessor:
         self._window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
         self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)
         cpu = self.cpu
+        cpu.engine.set_ept(vmcs.read(_F.EPT_POINTER) if secondary & SecondaryControls.ENABLE_EPT else 0)
         # With another match than 0 a page fault may exit though the bitmap is 0.
         filtered = exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
         cpu.exception_filter = self._filter_exception if filtered else None
@@ -304,14 +309,26 @@ class NonRootProcessor:
         # In the qualification, conditions of a debug exception have their places of DR6 (SDM Vol. 3C Table 28-1).
         operation.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification or 0)
         if during is not None:
-            fields = self.vmcs.fields
-            kind = self._interruption_type(during)
-            information = InterruptionInformation(during.vector, kind, deliver_error_code=during.error_code is not None)
-            fields[_VECTORING] = information.encode()
-            fields[_F.IDT_VECTORING_ERROR_CODE] = during.error_code or 0
-            if kind.needs_instruction_length and operation.delivering is not None:
-                fields[_LENGTH] = operation.delivering.length
+            self._note_vectoring(during)
         raise _Intercepted
+
+    def _note_vectoring(self, during: Interruption) -> None:
+        """The exit struck while this was being delivered (SDM Vol. 3C §28.2.4)."""
+        fields, delivering = self.vmcs.fields, self.operation.delivering
+        kind = self._interruption_type(during)
+        information = InterruptionInformation(during.vector, kind, deliver_error_code=during.error_code is not None)
+        fields[_VECTORING] = information.encode()
+        fields[_F.IDT_VECTORING_ERROR_CODE] = during.error_code or 0
+        if kind.needs_instruction_length and delivering is not None:
+            fields[_LENGTH] = delivering.length
+
+    def _ept_refused(self, refused: EptRefused) -> ExitReason:
+        """The processor itself met an EPT violation or misconfiguration, perhaps while it delivered an event."""
+        reason: ExitReason = EXITS[type(refused.event)](self.operation, refused.event) or ExitReason.EPT_VIOLATION
+        during, self.cpu.undelivered = self.cpu.undelivered, None
+        if during is not None:
+            self._note_vectoring(during)
+        return reason
 
     def _interruption_type(self, what: Interruption) -> InterruptionType:
         if what.source is Source.SOFTWARE:

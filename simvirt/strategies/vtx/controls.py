@@ -66,14 +66,14 @@ PASSED_MSRS: Final = (
 )
 """State of the guest alone, read and written without an exit."""
 
-# The VMM's own memory: the first MByte of the host's, which no region of the VM reaches.
-VMM_MEMORY: Final = 1 << 20
+# The VMM's own memory: the first 2 MBytes of the host's, which the VM's EPT does not map. The VM's memory lies behind
+# it, at a boundary of large pages.
+VMM_MEMORY: Final = 2 << 20
 IO_BITMAP_A: Final = Hpa(0x1000)
 IO_BITMAP_B: Final = Hpa(0x2000)
 MSR_BITMAPS: Final = Hpa(0x3000)
-_EPT_ROOT: Final = Hpa(0x4000)
-_EPTP: Final = _EPT_ROOT | 3 << 3 | 6
-"""A walk of four levels through write-back memory."""
+EPT_PAGES: Final = range(0x4000, VMM_MEMORY, PAGE_SIZE)
+"""Where the EPT's tables go."""
 
 _HOST_CODE, _HOST_DATA, _HOST_TASK = 0x10, 0x18, 0x40
 _HOST_RIP: Final = 0xFFFF_8000_0000_1000
@@ -96,7 +96,6 @@ def set_up(vmcs: Vmcs, memory: memoryview) -> None:
     vmcs.write(_F.IO_BITMAP_A_ADDRESS, IO_BITMAP_A)
     vmcs.write(_F.IO_BITMAP_B_ADDRESS, IO_BITMAP_B)
     vmcs.write(_F.MSR_BITMAPS_ADDRESS, MSR_BITMAPS)
-    vmcs.write(_F.EPT_POINTER, _EPTP)
     for page in (IO_BITMAP_A, IO_BITMAP_B, MSR_BITMAPS):
         memory[page : page + PAGE_SIZE] = b"\xff" * PAGE_SIZE
     for msr in PASSED_MSRS:

@@ -15,7 +15,8 @@ from simvirt.machine.vmx import entry_checks
 from simvirt.machine.vmx.entry_rule import CheckKind
 from simvirt.strategies.vtx import interpreter
 from simvirt.vmm.exit_log import Intervention
-from simvirt.x86.vmx import ExitReason
+from simvirt.x86.addresses import Gpa
+from simvirt.x86.vmx import ExitReason, VmcsField
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,12 @@ def _entry_failure(vcpu: Vcpu) -> None:
     check = entry_checks.first_failure(vcpu.vmcs, frozenset({CheckKind.GUEST_STATE}))
     why = f"{check.name} ({check.section})" if check else "no check of ours fails"
     raise MonitorError(f"VM entry failed for the guest state (exit reason 33); what does not hold: {why}")
+
+
+def _misconfigured(vcpu: Vcpu) -> None:
+    gpa = vcpu.vmcs.read(VmcsField.GUEST_PHYSICAL_ADDRESS)
+    entries = ", ".join(f"level {step.level}: {step.value:#x}" for step in vcpu.ept.walk(Gpa(gpa)))
+    raise MonitorError(f"the VMM's EPT has an entry that cannot be (exit reason 49), on the way to {gpa:#x}: {entries}")
 
 
 _R: Final = ExitReason
@@ -70,5 +77,6 @@ DISPATCH: Final[dict[ExitReason, tuple[Handler, Intervention]]] = {
     _R.WRMSR: (interpreter.write_msr_, _EMULATED),
     _R.ENTRY_FAILURE_GUEST_STATE: (_entry_failure, Intervention.EVENT),
     _R.EPT_VIOLATION: (interpreter.memory, Intervention.MEMORY),
+    _R.EPT_MISCONFIGURATION: (_misconfigured, Intervention.EVENT),
 }
 """Handler and kind of intervention for each exit reason that this VMM's controls can produce."""

@@ -16,7 +16,6 @@ from simvirt.machine.events import ExceptionRaised, PhysicalAccess, PhysicalTarg
 from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.fills import Access
 from simvirt.machine.machine import Stop
-from simvirt.machine.memory import RegionKind
 from simvirt.machine.msrs import read_msr, write_msr
 from simvirt.machine.vmx.control_registers import write_with_mask
 from simvirt.strategies.vtx import controls
@@ -168,13 +167,12 @@ def undefined(vcpu: Vcpu) -> None:
 
 
 def memory(vcpu: Vcpu) -> None:
-    """An EPT violation: nothing of the VM's lies there. The access is done as on a bus that nobody answers."""
+    """An EPT violation: no memory of the VM's lies there. The access is done on the VM's own bus."""
     cpu, fields = vcpu.cpu, vcpu.vmcs.fields
     qualification = fields[_QUALIFICATION]
     gpa = Gpa(fields[_F.GUEST_PHYSICAL_ADDRESS])
     access = Access.FETCH if qualification & 4 else Access.WRITE if qualification & 2 else Access.READ
-    region = vcpu.bus.region(gpa)
-    target = _TARGETS.get(region.kind, PhysicalTarget.HOLE) if region is not None else PhysicalTarget.HOLE
+    target = device_access.target_of(vcpu.bus.region(gpa))
     if target is PhysicalTarget.HOLE and vcpu.log.keeps_attempts:
         what = f"guest-physical address {gpa:#x} ({access.name.lower()})"
         vcpu.log.attempt(ResourceAttempt(vcpu.count, what, Disposition.ABSORBED))
@@ -186,13 +184,6 @@ def memory(vcpu: Vcpu) -> None:
         vcpu.inject_exception(met.vector, met.error_code, met.cr2, met.condition)
     elif met is not None:
         vcpu.non_root.meet(met)
-
-
-_TARGETS: Final = {
-    RegionKind.MMIO: PhysicalTarget.MMIO,
-    RegionKind.ROM: PhysicalTarget.ROM,
-    RegionKind.HOLE: PhysicalTarget.HOLE,
-}
 
 
 def triple_fault(_vcpu: Vcpu) -> None:

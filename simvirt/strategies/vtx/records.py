@@ -175,10 +175,18 @@ def _ept_violation(vcpu: Vcpu) -> Explanation:
     gpa, gva = fields[_F.GUEST_PHYSICAL_ADDRESS], fields[_F.GUEST_LINEAR_ADDRESS]
     kind = "fetch from" if violation.fetch else "write to" if violation.write else "read of"
     if violation.readable:
-        why = "the EPT entry of the page allows no writes"
+        why = f"the EPT entries of the page allow no {'fetches' if violation.fetch else 'writes'}"
     else:
         why = "no EPT entry maps the page: the VM has nothing there"
-    return f"{kind} guest-physical {gpa:#x} at linear address {gva:#x}", f'"enable EPT" is 1, and {why}', violation
+    what = f"{kind} guest-physical {gpa:#x} at linear address {gva:#x}"
+    if not violation.to_page:
+        what = f"{kind} a paging structure at guest-physical {gpa:#x} on the walk for linear address {gva:#x}"
+    return what, f'"enable EPT" is 1, and {why}', violation
+
+
+def _ept_misconfiguration(vcpu: Vcpu) -> Explanation:
+    gpa = vcpu.vmcs.fields[_F.GUEST_PHYSICAL_ADDRESS]
+    return f"access to guest-physical {gpa:#x}", "an EPT entry on the way has a value that none may have", None
 
 
 def _entry_failure(_vcpu: Vcpu) -> Explanation:
@@ -217,5 +225,6 @@ EXPLANATIONS: Final[dict[ExitReason, Callable[[Vcpu], Explanation]]] = {
     _R.WRMSR: _msr,
     _R.ENTRY_FAILURE_GUEST_STATE: _entry_failure,
     _R.EPT_VIOLATION: _ept_violation,
+    _R.EPT_MISCONFIGURATION: _ept_misconfiguration,
 }
 """The explanation of each exit reason that this VMM's controls can produce."""

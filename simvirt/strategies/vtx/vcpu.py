@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from simvirt.machine.board import Board
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.memory import AddressSpace
+    from simvirt.vmm.ept import ExtendedPageTables
     from simvirt.vmm.exit_log import ExitLog
     from simvirt.x86.cpuid import CpuModel
 
@@ -36,13 +37,25 @@ class Vcpu:
     :ivar non_root: `cpu` in VMX non-root operation under `vmcs`.
     :ivar board: the VM's own devices; `bus` is how the processor reaches them.
     :ivar log: of what the VMM does.
+    :ivar ept: the tables that map the guest's memory.
     """
 
-    def __init__(self, cpu: Cpu, board: Board, space: AddressSpace, cpu_model: CpuModel, log: ExitLog) -> None:
+    def __init__(
+        self,
+        cpu: Cpu,
+        board: Board,
+        space: AddressSpace,
+        cpu_model: CpuModel,
+        *,
+        log: ExitLog,
+        ept: ExtendedPageTables,
+    ) -> None:
         self.cpu = cpu
         self.board = board
         self.log = log
+        self.ept = ept
         self.vmcs = Vmcs()
+        self.vmcs.write(_F.EPT_POINTER, ept.pointer.encode())
         controls.set_up(self.vmcs, cpu.engine.memory.view)
         self.bus = VmBus(cpu, board, space, cpu_model)
         self.non_root = NonRootProcessor(cpu, self.bus, self.vmcs)

@@ -6,7 +6,7 @@ import pytest
 
 from simvirt.machine.vmx.non_root import HostStop
 from simvirt.x86.registers import GeneralRegister
-from tests.support.vmx_rig import DATA, GDT, HOLE, TSS, F, Rig
+from tests.support.vmx_rig import DATA, GDT, TSS, F, Rig
 
 
 @pytest.fixture
@@ -28,21 +28,6 @@ def test_a_task_switch_does_not_exit(rig: Rig) -> None:
     assert rig.rip == DATA + 1
     assert rig.vmcs.read(F.GUEST_TR_SELECTOR) == 0x30
     assert rig.vmcs.read(F.GUEST_TR_BASE) == other != TSS
-
-
-def test_a_page_table_in_a_hole_is_not_present(rig: Rig) -> None:
-    """An EPT violation in the manual; here the entry reads as not present: a page fault, at last a triple fault."""
-    rig.vmcs.write(F.GUEST_CR4, 0x2010)
-    rig.vmcs.write(F.GUEST_CR3, HOLE)
-    rig.vmcs.write(F.GUEST_CR0, 0x8000_0011)
-    assert rig.run(b"\x90") == 2
-
-
-def test_a_stack_in_a_hole_does_not_exit_while_an_event_is_delivered(rig: Rig) -> None:
-    """An EPT violation during delivery in the manual; here the frame is dropped."""
-    rig.vmcs.write(F.GUEST_RSP, HOLE + 0x100)
-    assert rig.run(b"\xcc") is HostStop.HALTED
-    assert rig.handler == 3
 
 
 def test_an_unusable_tr_cannot_be_held(rig: Rig) -> None:

@@ -21,7 +21,6 @@ from tests.support.vmx_rig import (
     IO_BITMAP_A,
     IO_BITMAP_B,
     MSR_BITMAPS,
-    RAM,
     ROM_PAGE,
     F,
     Rig,
@@ -263,24 +262,17 @@ def test_ept_violations(rig: Rig, code: bytes, address: int, qualification: int)
     assert rig.vmcs.read(F.GUEST_LINEAR_ADDRESS) == address
 
 
-def test_a_write_to_a_page_that_the_vmm_watches(rig: Rig) -> None:
-    """Readable and executable, not writable: bits 3 and 5."""
-    rig.cpu.engine.watch_page(RAM + DATA, True)
-    assert rig.run(b"\xa3" + DATA.to_bytes(4, "little")) == 48
-    assert rig.qualification == 0x182 | 1 << 3 | 1 << 5
-    assert rig.vmcs.read(F.GUEST_PHYSICAL_ADDRESS) == DATA
-    rig.cpu.engine.watch_page(RAM + DATA, False)
-    assert rig.non_root.enter(10) is HostStop.HALTED
-
-
-def test_without_ept_a_hole_is_a_bus_that_nobody_answers(rig: Rig) -> None:
+def test_without_ept_guest_physical_addresses_are_host_physical(rig: Rig) -> None:
     rig.vmcs.write(F.SECONDARY_CONTROLS, 0)
     rig.vmcs.write(F.GUEST_CR0, 0x8000_0011)  # without "unrestricted guest" paging must be on
     rig.vmcs.write(F.GUEST_CR4, 0x2010)
-    directory = 0x2_0000
-    rig.write(directory, (0x83).to_bytes(4, "little"))  # one page of 4 MBytes, 1:1
+    directory, beyond = 0x2_0000, rig.memory.size
+    view = rig.memory.view
+    view[directory : directory + 4] = (0x83).to_bytes(4, "little")  # one page of 4 MBytes, 1:1
     rig.vmcs.write(F.GUEST_CR3, directory)
-    assert rig.run(b"\xa1" + HOLE.to_bytes(4, "little")) is HostStop.HALTED
+    code = b"\xa1" + beyond.to_bytes(4, "little") + b"\xf4"
+    view[CODE : CODE + len(code)] = code
+    assert rig.non_root.enter(100) is HostStop.HALTED
     assert rig.register(RAX) == 0xFFFFFFFF
 
 
