@@ -91,6 +91,10 @@ def _rtc(wiring: Wiring) -> Mc146818:
     return Mc146818(wiring.clock, wiring.events, wiring.line, cmos)
 
 
+def _uart(wiring: Wiring) -> Uart16550:
+    return Uart16550(wiring.clock, wiring.events, wiring.line, wiring.console)
+
+
 def _keyboard_controller(wiring: Wiring) -> KeyboardController:
     return KeyboardController(
         wiring.clock,
@@ -109,7 +113,7 @@ DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("keyboard", _keyboard_controller, (range(0x60, 0x61), range(0x64, 0x65)), Irq.KEYBOARD),
     DeviceRow("reset-control", lambda wiring: ResetControl(wiring.reset), (range(0xCF9, 0xCFA),)),
     DeviceRow("rtc", _rtc, (range(0x70, 0x72),), Irq.RTC),
-    DeviceRow("com1", lambda wiring: Uart16550(wiring.line, wiring.console), (range(0x3F8, 0x400),), Irq.COM1),
+    DeviceRow("com1", _uart, (range(0x3F8, 0x400),), Irq.COM1),
     DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),
 )
 """The devices of the PC."""

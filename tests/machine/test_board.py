@@ -128,7 +128,7 @@ def test_console_input_interrupts_and_is_awaited_before() -> None:
     assert not guest.board.sleep()
     guest.board.input(b"ok")
     received = bytearray()
-    while guest.board.interrupt_pending():
+    while guest.board.sleep():
         assert guest.board.acknowledge() == 0x24
         received.append(guest.inp(COM1))
         guest.out(0x20, 0x20)

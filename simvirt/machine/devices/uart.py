@@ -8,13 +8,14 @@ mode, which holds that pin inactive.
 Deviations, and why. A guest must behave the same at any speed of the host, and nothing is learned from waiting for a
 line, so:
 
-* Characters take no time, whatever the divisor: a byte written is on the console at once. THRE and TEMT always read
-  1; the THRE interrupt comes as the data sheet has it, after each write and when ETBEI is turned on. The time-out
-  indication, due when the receiver FIFO holds something below the trigger level for four character times, is due at
-  once.
-* The other end is never too quick: input waits there until the receiver is empty and no loopback in the way. So no
-  input is lost to an overrun (in loopback the guest can produce one), and handlers that take one character per
-  interrupt work.
+* What is sent takes no time, whatever the divisor: a byte written is on the console at once, and in loopback in the
+  receiver. THRE and TEMT always read 1; the THRE interrupt comes as the data sheet has it, after each write and when
+  ETBEI is turned on.
+* What is received comes at the pace of divisor and LCR, one character time after the other, and the time-out
+  indication four of them later, all in virtual time. But the other end is patient: it sends only while there is room
+  in the receiver and somebody listens, which is while ERBFI is set, or when a program that polls has looked
+  `LOOKS_OF_A_READER` times for a character in vain; then one is there at once. So no input is lost to an overrun (in
+  loopback the guest can produce one) or to a guest that clears its receiver when it starts.
 * The console takes and gives eight bits whatever the word length in LCR, as guests that rely on firmware never set
   it. There are no parity, framing and break errors; the modem's CTS, DSR and DCD are on, RI is off.
 """
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.bus import AccessSize
+    from simvirt.machine.clock import Clock
     from simvirt.machine.devices import InterruptLine
+    from simvirt.machine.event_queue import EventQueue
 
 # The registers by offset ("Summary of Registers"). 0 and 1 are the divisor latch while LCR.DLAB is set.
 RBR = THR = DLL = 0
@@ -42,6 +45,11 @@ SCR: Final = 7
 
 # IER, section 8.7. Plain integers here and below: flag enumerations are too slow for registers polled millions of
 # times.
+LOOKS_OF_A_READER: Final = 32
+"""Reads of LSR in a row that find no character: a guest that does this waits for input by polling."""
+BAUD_CLOCK: Final = 115_200
+"""Bits per second at divisor 1: the crystal's 1.8432 MHz by 16 ("Programmable Baud Generator")."""
+TIME_OUT_CHARACTERS: Final = 4
 IER_ERBFI: Final = 0x01
 IER_ETBEI: Final = 0x02
 IER_ELSI: Final = 0x04
@@ -61,6 +69,9 @@ FCR_KEPT: Final = 0xC9
 TRIGGER_LEVELS: Final = (1, 4, 8, 14)
 FIFO_DEPTH: Final = 16
 # LCR, section 8.1.
+LCR_WORD_LENGTH: Final = 0x03
+LCR_TWO_STOP_BITS: Final = 0x04
+LCR_PARITY: Final = 0x08
 LCR_DLAB: Final = 0x80
 # MCR, section 8.8.
 MCR_DTR: Final = 0x01
@@ -101,31 +112,52 @@ class UartState:
     last_received: int
     waiting: bytes
     interrupt: bool
+    timed_out: bool
+    looks: int
 
 
 class Uart16550:
     """The UART, with its interrupt line and the console that it sends to."""
 
     __slots__ = (
+        "_clock",
         "_divisor",
+        "_events",
         "_fcr",
         "_ier",
         "_interrupt",
         "_last_received",
         "_lcr",
         "_line",
+        "_looks",
         "_mcr",
         "_modem_changes",
         "_overrun",
+        "_receive_event",
         "_receiver",
         "_scratch",
         "_sink",
         "_thr_interrupt",
+        "_time_out_event",
+        "_timed_out",
         "_waiting",
     )
     state_type: ClassVar[type] = UartState
 
-    def __init__(self, line: InterruptLine, sink: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        events: EventQueue,
+        line: InterruptLine,
+        sink: Callable[[int], None],
+        name: str = "com1",
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._receive_event = f"{name}.receive"
+        self._time_out_event = f"{name}.time-out"
+        events.register(self._receive_event, self._character_arrives)
+        events.register(self._time_out_event, self._time_out)
         self._line = line
         self._sink = sink
         self._waiting = bytearray()
@@ -138,16 +170,15 @@ class Uart16550:
         """The MR pin ("UART Reset Configuration"). Scratch and divisor stay; input at the other end waits on."""
         self._ier = self._fcr = self._lcr = self._mcr = 0
         self._modem_changes = self._last_received = 0
-        self._overrun = self._thr_interrupt = False
+        self._overrun = self._thr_interrupt = self._timed_out = False
+        self._looks = 0
         self._receiver = bytearray()
-        self._fetch()
         self._update()
 
     def receive(self, data: bytes) -> None:
-        """Input from the other end. It reaches the receiver character by character, as the guest takes it."""
+        """Input from the other end. It reaches the receiver character by character, while the guest listens."""
         self._waiting += data
-        self._fetch()
-        self._update()
+        self._expect()
 
     def input_interrupts(self) -> bool:
         """Whether a character that arrived now would interrupt: a sleeping guest may be waiting for one."""
@@ -156,6 +187,8 @@ class Uart16550:
     def read(self, offset: int, _size: AccessSize) -> int:
         """Read a register."""
         if offset == LSR:
+            if not self._receiver:
+                self._look()
             value = LSR_THRE | LSR_TEMT | (LSR_DR if self._receiver else 0)
             if self._overrun:
                 self._overrun = False
@@ -181,6 +214,7 @@ class Uart16550:
 
     def write(self, offset: int, _size: AccessSize, value: int) -> None:
         """Write a register. LSR and MSR are read only (writes to them are for factory tests)."""
+        self._looks = 0
         if offset == THR:
             if self._lcr & LCR_DLAB:
                 self._divisor = self._divisor & 0xFF00 | value
@@ -216,6 +250,8 @@ class Uart16550:
             last_received=self._last_received,
             waiting=bytes(self._waiting),
             interrupt=self._interrupt,
+            timed_out=self._timed_out,
+            looks=self._looks,
         )
 
     def restore(self, state: UartState) -> None:
@@ -233,16 +269,18 @@ class Uart16550:
         self._last_received = state.last_received
         self._waiting = bytearray(state.waiting)
         self._interrupt = state.interrupt
+        self._timed_out = state.timed_out
+        self._looks = state.looks
 
-    def _cause(self, timed_out: bool) -> int:
+    def _cause(self) -> int:
         """IIR bits 3 to 0: the pending interrupt of highest priority (table IV)."""
         ier = self._ier
         if ier & IER_ELSI and self._overrun:
             return IIR_LINE_STATUS
         if ier & IER_ERBFI and self._receiver:
-            if not self._fcr or len(self._receiver) >= TRIGGER_LEVELS[self._fcr >> 6]:
+            if not self._below_trigger():
                 return IIR_DATA_AVAILABLE
-            if timed_out:
+            if self._timed_out:
                 return IIR_TIME_OUT
         if ier & IER_ETBEI and self._thr_interrupt:
             return IIR_THR_EMPTY
@@ -250,10 +288,10 @@ class Uart16550:
             return IIR_MODEM_STATUS
         return IIR_NONE
 
-    def _update(self, timed_out: bool = True) -> None:
+    def _update(self) -> None:
         """Drive the interrupt line from what is pending, through the gate that OUT2 is on a PC."""
         gated = self._mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
-        interrupt = gated and self._cause(timed_out) != IIR_NONE
+        interrupt = gated and self._cause() != IIR_NONE
         if interrupt is not self._interrupt:
             self._interrupt = interrupt
             self._line(interrupt)
@@ -262,15 +300,14 @@ class Uart16550:
         if self._receiver:
             self._last_received = self._receiver[0]
             del self._receiver[0]
-            # Reading ends a time-out indication, and data available too below the trigger level. Telling the line so
-            # before the next character arrives gives an edge triggered PIC its next edge, as on the wire.
-            self._update(timed_out=False)
-            self._fetch()
+            self._looks = 0
+            self._restart_time_out()  # reading ends a time-out indication, and data available below the trigger level
+            self._expect()
             self._update()
         return self._last_received
 
     def _read_iir(self) -> int:
-        cause = self._cause(timed_out=True)
+        cause = self._cause()
         if cause == IIR_THR_EMPTY:
             self._thr_interrupt = False  # reading resets it, but only when it is what IIR shows
             self._update()
@@ -294,6 +331,8 @@ class Uart16550:
         if value & ~self._ier & IER_ETBEI:
             self._thr_interrupt = True
         self._ier = value
+        self._restart_time_out()
+        self._expect()
         self._update()
 
     def _write_fcr(self, value: int) -> None:
@@ -301,8 +340,8 @@ class Uart16550:
             self._receiver.clear()
         # "This bit must be a 1 when other FCR bits are written to or they will not be programmed."
         self._fcr = value & FCR_KEPT if value & FCR_ENABLE else 0
-        self._update(timed_out=False)
-        self._fetch()
+        self._restart_time_out()
+        self._expect()
         self._update()
 
     def _write_mcr(self, value: int) -> None:
@@ -312,7 +351,7 @@ class Uart16550:
         self._modem_changes |= ((before ^ after) & (MSR_CTS | MSR_DSR | MSR_DCD)) >> 4
         if before & ~after & MSR_RI:
             self._modem_changes |= MSR_TERI
-        self._fetch()
+        self._expect()
         self._update()
 
     def _modem_inputs(self) -> int:
@@ -327,11 +366,55 @@ class Uart16550:
             | (MSR_DCD if mcr & MCR_OUT2 else 0)
         )
 
-    def _fetch(self) -> None:
-        """Let the next waiting character arrive, if the receiver is empty and listens to the line."""
-        if self._waiting and not self._receiver and not self._mcr & MCR_LOOP:
-            self._receiver.append(self._waiting[0])
-            del self._waiting[0]
+    # ---------------------------------------------------------------------------------------- receiving, and its time
+
+    def _character_ns(self) -> int:
+        """How long a character takes: start bit, word, parity bit and stop bits (sections 8.1 and 8.2)."""
+        lcr = self._lcr
+        bits = 7 + (lcr & LCR_WORD_LENGTH) + bool(lcr & LCR_PARITY) + bool(lcr & LCR_TWO_STOP_BITS)
+        return bits * max(self._divisor, 1) * 1_000_000_000 // BAUD_CLOCK
+
+    def _can_receive(self) -> bool:
+        """Does a character wait, is there room for it, and no loopback in the way?"""
+        full = len(self._receiver) >= FIFO_DEPTH if self._fcr else bool(self._receiver)
+        return bool(self._waiting) and not full and not self._mcr & MCR_LOOP
+
+    def _expect(self) -> None:
+        """Let the next character be under way while it can be received and would interrupt."""
+        if not (self._ier & IER_ERBFI and self._can_receive()):
+            self._events.cancel(self._receive_event)
+        elif self._events.pending(self._receive_event) is None:
+            self._events.schedule(self._receive_event, self._clock.now() + self._character_ns())
+
+    def _character_arrives(self) -> None:
+        self._receiver.append(self._waiting[0])
+        del self._waiting[0]
+        self._restart_time_out()
+        self._expect()
+        self._update()
+
+    def _look(self) -> None:
+        """A read of LSR that finds no character; after many of them one that waits is there."""
+        self._looks += 1
+        if self._looks >= LOOKS_OF_A_READER and self._can_receive():
+            self._looks = 0
+            self._character_arrives()
+
+    def _below_trigger(self) -> bool:
+        return bool(self._fcr) and len(self._receiver) < TRIGGER_LEVELS[self._fcr >> 6]
+
+    def _restart_time_out(self) -> None:
+        """Section 8.10: time is out four characters after the last arrival or reading, with the FIFO not empty."""
+        self._timed_out = False
+        if self._receiver and self._ier & IER_ERBFI and self._below_trigger():
+            due = self._clock.now() + TIME_OUT_CHARACTERS * self._character_ns()
+            self._events.schedule(self._time_out_event, due)
+        else:
+            self._events.cancel(self._time_out_event)
+
+    def _time_out(self) -> None:
+        self._timed_out = True
+        self._update()
 
     def _shift_in(self, value: int) -> None:
         """A character has been received by the shift register; section 8.4, bit 1, tells what an overrun loses."""
@@ -343,3 +426,4 @@ class Uart16550:
         else:
             self._overrun = self._overrun or bool(self._receiver)
             self._receiver[:] = (value,)
+        self._restart_time_out()

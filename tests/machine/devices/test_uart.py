@@ -18,15 +18,19 @@ from simvirt.machine.devices.uart import (
     MCR,
     MSR,
     RBR,
+    LOOKS_OF_A_READER,
     SCR,
     THR,
     Uart16550,
     UartState,
 )
+from simvirt.machine.event_queue import EventQueue
 
 OUT2, LOOP, DLAB = 0x08, 0x10, 0x80
 NONE, LINE_STATUS, DATA, TIME_OUT, THR_EMPTY, MODEM = 0x01, 0x06, 0x04, 0x0C, 0x02, 0x00
 FIFOS = 0xC0
+CHARACTER = 7 * 12 * 10**9 // 115200
+"""Nanoseconds of a character at power-on: a start bit, five bits, a stop bit at 9600 baud."""
 
 
 class Bench:
@@ -35,7 +39,19 @@ class Bench:
     def __init__(self) -> None:
         self.line: list[bool] = []
         self.console = bytearray()
-        self.uart = Uart16550(self.line.append, self.console.append)
+        self.time = 0
+        self.events = EventQueue()
+        self.uart = Uart16550(self, self.events, self.line.append, self.console.append)
+
+    def now(self) -> int:
+        return self.time
+
+    def pass_time(self, nanoseconds: int) -> None:
+        end = self.time + nanoseconds
+        while (deadline := self.events.next_deadline()) is not None and deadline <= end:
+            self.time = deadline
+            self.events.run_due(self.time)
+        self.time = end
 
     def write(self, register: int, *values: int) -> None:
         for value in values:
@@ -45,9 +61,14 @@ class Bench:
         return self.uart.read(register, 1)
 
     def drain(self) -> bytes:
+        """What a program that polls receives, until it has looked in vain for long enough."""
         taken = bytearray()
-        while self.read(LSR) & 1:
-            taken.append(self.read(RBR))
+        looks = 0
+        while looks < 2 * LOOKS_OF_A_READER:
+            looks += 1
+            if self.read(LSR) & 1:
+                taken.append(self.read(RBR))
+                looks = 0
         return bytes(taken)
 
 
@@ -108,11 +129,52 @@ def test_a_handler_that_takes_one_character_gets_an_edge_for_each(fcr: int) -> N
     bench.write(MCR, OUT2)
     bench.write(IER, 0x01)
     bench.uart.receive(b"abc")
-    for character in b"abc":
-        assert bench.line[-1] is True
-        bench.line.append(False)  # what was seen so far; the next entry must be an edge of its own
+    for number, character in enumerate(b"abc", 1):
+        for _ in range(8):
+            if len(bench.line) < 2 * number - 1:
+                bench.pass_time(CHARACTER)
+        assert bench.line == [True, False] * (number - 1) + [True]
         assert bench.read(RBR) == character
-    assert [level for level in bench.line if level] == [True] * 3
+    assert bench.line == [True, False] * 3
+
+
+def test_characters_come_at_the_pace_of_the_line() -> None:
+    bench = Bench()
+    bench.write(LCR, DLAB)
+    bench.write(DLL, 1)
+    bench.write(LCR, 0x1F)  # eight bits, parity, two stop bits: twelve in all, at 115200 baud
+    bench.write(FCR, 0x41)
+    bench.write(IER, 0x01)
+    bench.uart.receive(b"abcdefgh")
+    bit = 10**9 // 115200
+    for count in range(1, 5):
+        bench.pass_time(12 * bit + 8)
+        assert bench.uart.save().receiver == b"abcdefgh"[:count]
+    assert bench.read(IIR) == FIFOS | DATA
+
+
+def test_a_full_receiver_holds_the_other_end() -> None:
+    bench = Bench()
+    bench.write(IER, 0x01)
+    bench.uart.receive(bytes(range(40)))
+    bench.pass_time(100 * CHARACTER)
+    assert bench.uart.save().receiver == b"\0"
+    assert bench.events.next_deadline() is None
+    bench.write(FCR, 1)
+    bench.pass_time(100 * CHARACTER)
+    assert bench.uart.save().receiver == bytes(range(1, 17))
+    assert not bench.read(LSR) & 2
+
+
+def test_nothing_is_sent_to_a_guest_that_does_not_listen() -> None:
+    bench = Bench()
+    bench.uart.receive(b"x")
+    bench.pass_time(100 * CHARACTER)
+    assert not bench.read(LSR) & 1
+    bench.write(IER, 0x01)
+    bench.read(RBR)  # as drivers do when they start
+    bench.pass_time(CHARACTER)
+    assert bench.read(RBR) == ord("x")
 
 
 def test_data_available_is_reset_by_reading_the_receiver() -> None:
@@ -120,6 +182,7 @@ def test_data_available_is_reset_by_reading_the_receiver() -> None:
     bench.write(MCR, OUT2)
     bench.write(IER, 0x01)
     bench.uart.receive(b"x")
+    bench.pass_time(CHARACTER)
     assert (bench.read(IIR), bench.line) == (DATA, [True])
     bench.read(RBR)
     assert (bench.read(IIR), bench.line) == (NONE, [True, False])
@@ -134,7 +197,11 @@ def test_section_8_5_trigger_levels_and_the_time_out_below_them() -> None:
         causes = []
         for character in range(16):
             bench.write(THR, character)
+            bench.pass_time(4 * CHARACTER - 1)
+            early = bench.read(IIR)
+            bench.pass_time(1)
             causes.append(bench.read(IIR))
+            assert early == (FIFOS | NONE if causes[-1] == FIFOS | TIME_OUT else causes[-1])
         assert causes == [FIFOS | TIME_OUT] * (level - 1) + [FIFOS | DATA] * (16 - level + 1)
 
 
@@ -195,6 +262,7 @@ def test_reading_iir_resets_the_thr_interrupt_only_when_it_shows_it() -> None:
     bench = Bench()
     bench.write(IER, 0x03)
     bench.uart.receive(b"x")
+    bench.pass_time(CHARACTER)
     assert (bench.read(IIR), bench.read(IIR)) == (DATA, DATA)
     bench.read(RBR)
     assert (bench.read(IIR), bench.read(IIR)) == (THR_EMPTY, NONE)
@@ -250,6 +318,7 @@ def test_out2_gates_the_interrupt_and_loopback_closes_the_gate() -> None:
     bench = Bench()
     bench.write(IER, 0x01)
     bench.uart.receive(b"x")
+    bench.pass_time(CHARACTER)
     assert (bench.read(IIR), bench.line, bench.uart.input_interrupts()) == (DATA, [], False)
     bench.write(MCR, OUT2)
     assert (bench.line, bench.uart.input_interrupts()) == ([True], True)
@@ -263,6 +332,7 @@ STEPS = st.lists(
         st.tuples(st.just("write"), st.sampled_from((THR, IER, FCR, MCR)), st.integers(0, 31)),
         st.tuples(st.just("read"), st.integers(0, 7), st.just(0)),
         st.tuples(st.just("receive"), st.integers(0, 20), st.integers(0, 255)),
+        st.tuples(st.just("wait"), st.just(0), st.integers(0, 6 * CHARACTER)),
     ),
     max_size=40,
 )
@@ -275,6 +345,8 @@ def run(bench: Bench, steps: list[tuple[str, int, int]]) -> list[int]:
             bench.write(register, value)
         elif step == "read":
             seen.append(bench.read(register))
+        elif step == "wait":
+            bench.pass_time(value)
         else:
             bench.uart.receive(bytes([value]) * register)
     return seen
@@ -285,6 +357,8 @@ def test_a_restored_uart_goes_on_alike(before: list[tuple[str, int, int]], after
     first, second = Bench(), Bench()
     run(first, before)
     second.uart.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(first.uart.save()), type=UartState))
+    second.events.restore(first.events.save())
+    second.time = first.time
     first.line.clear()
     first.console.clear()
     assert run(first, after) == run(second, after)
