@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from simvirt.cli.values import positive_count, whole_number
+from simvirt.cli.values import escaped_bytes, file_content, positive_count, whole_number
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -69,6 +69,26 @@ def add_shared_options(parser: ArgumentParser) -> None:
     machine.add_argument(
         "--costs", metavar="PRESET", help="what models cycles, see `simvirt list costs` (default: core2-2006)"
     )
+    console = parser.add_argument_group("input")
+    given = console.add_mutually_exclusive_group()
+    given.add_argument(
+        "--input",
+        metavar="TEXT",
+        type=escaped_bytes,
+        help=r"console input, for the serial port; \n, \r, \t, \e, \\ and \xNN are understood",
+    )
+    given.add_argument(
+        "--input-file",
+        dest="input",
+        metavar="FILE",
+        type=file_content,
+        help="console input from a file, - for standard input",
+    )
+    console.add_argument(
+        "--keys",
+        metavar="TEXT",
+        help="what is typed on the keyboard; other keys by name: <Enter>, <F1>, <Ctrl-C>, <Wait> for a second's pause",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     output.add_argument("--quiet", action="store_true", help="no tables and no progress")
@@ -76,7 +96,7 @@ def add_shared_options(parser: ArgumentParser) -> None:
 
 def shared_arguments(arguments: Namespace) -> dict[str, Any]:
     """What was given of the options above; for the rest the library has its defaults."""
-    names = ("memory", "cpu", "seed", "start_time", "max_instructions", "costs")
+    names = ("memory", "cpu", "seed", "start_time", "input", "keys", "max_instructions", "costs")
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
@@ -96,4 +116,6 @@ def run_config(arguments: Namespace) -> RunConfig:
         seed=arguments.seed or 0,
         max_instructions=arguments.max_instructions or DEFAULT_MAX_INSTRUCTIONS,
         start_time=clock_time(arguments.start_time),
+        input=arguments.input or b"",
+        keys=arguments.keys or "",
     )

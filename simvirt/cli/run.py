@@ -11,10 +11,12 @@ from simvirt.cli.output import print_figures, print_json, print_result
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.status import ExitStatus
 from simvirt.cli.tracing import add_trace_options, open_trace
+from simvirt.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from simvirt.guests.image import GuestImage
     from simvirt.observe.results import Run
 
 
@@ -32,6 +34,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="stop before every instruction and read what to do from standard input",
     )
+    parser.add_argument(
+        "--interactive",
+        action="store_true",
+        help="this terminal is the guest's console; Ctrl-A X ends the run",
+    )
     add_shared_options(parser)
     add_trace_options(parser)
 
@@ -39,7 +46,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(arguments: Namespace) -> ExitStatus:
     """Run the guest, and print what its run was."""
     image = boot_image(arguments)
-    if arguments.step:
+    if arguments.interactive:
+        result, console_shown = _run_interactively(image, arguments), True
+    elif arguments.step:
         from simvirt.cli.step import step_through
 
         result, console_shown = step_through(image, arguments), False
@@ -62,6 +71,31 @@ def execute(arguments: Namespace) -> ExitStatus:
         console_shown = console.put is not None
     print_run(result, arguments, console_shown=console_shown)
     return report_faults(result, traceback=arguments.debug)
+
+
+def _run_interactively(image: GuestImage, arguments: Namespace) -> Run:
+    """With the terminal as the guest's console.
+
+    Raises:
+        UsageError: there is no terminal, or an option that makes no sense with one.
+    """
+    from simvirt.cli.interactive import Terminal
+    from simvirt.observe.session import run
+
+    for name in ("json", "step"):
+        if getattr(arguments, name):
+            raise UsageError(f"--interactive talks to a person, --{name} does not go with it: leave one out")
+    terminal = Terminal()
+    with open_trace(arguments, image) as listener, terminal:
+        console = LiveConsole(ProgressLine("", quiet=True), wanted=True)
+        return run(
+            image,
+            arguments.strategy,
+            trace=listener,
+            console=console.put,
+            live=terminal,
+            **shared_arguments(arguments),
+        )
 
 
 def print_run(result: Run, arguments: Namespace, *, console_shown: bool) -> None:

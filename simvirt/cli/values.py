@@ -6,8 +6,10 @@ Each function is a `type` of argparse: it raises `ArgumentTypeError` with a mess
 from __future__ import annotations
 
 import re
+import sys
 from argparse import ArgumentTypeError
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 _DECIMAL: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -33,6 +35,45 @@ def instruction_count(text: str) -> int:
     if value > _LARGEST_COUNT:
         raise ArgumentTypeError(f"'{text}' is more than any run could reach; the most is 2^60")
     return int(value)
+
+
+_ESCAPE: Final = re.compile(r"\\(x[0-9a-fA-F]{2}|.?)", re.DOTALL)
+_ESCAPED: Final = {"n": b"\n", "r": b"\r", "t": b"\t", "e": b"\x1b", "0": b"\0", "\\": b"\\"}
+
+
+def escaped_bytes(text: str) -> bytes:
+    r"""Console input: UTF-8, with \n, \r, \t, \e, \0, \\ and \xNN.
+
+    >>> escaped_bytes(r"ls -l\n\x03")
+    b'ls -l\n\x03'
+
+    Raises:
+        ArgumentTypeError: another escape.
+    """
+    found, at = bytearray(), 0
+    for match in _ESCAPE.finditer(text):
+        found += text[at : match.start()].encode("utf-8", "surrogateescape")
+        name = match[1]
+        if len(name) == 3:
+            found.append(int(name[1:], 16))
+        elif name in _ESCAPED:
+            found += _ESCAPED[name]
+        else:
+            raise ArgumentTypeError(f"'\\{name}' means nothing; there are \\n, \\r, \\t, \\e, \\0, \\xNN and \\\\")
+        at = match.end()
+    return bytes(found + text[at:].encode("utf-8", "surrogateescape"))
+
+
+def file_content(name: str) -> bytes:
+    """The bytes of a file, or of standard input for a hyphen.
+
+    Raises:
+        ArgumentTypeError: it cannot be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise ArgumentTypeError(f"'{name}' cannot be read: {error.strerror}") from None
 
 
 def positive_count(text: str) -> int:

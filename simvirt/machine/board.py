@@ -81,6 +81,7 @@ class Board:
         "hardware",
         "on_a20",
         "on_console",
+        "pace",
         "pic",
         "reset_requested",
     )
@@ -111,6 +112,8 @@ class Board:
         self.on_a20: Callable[[bool], None] = lambda _level: None
         """Is told when that changes; whoever drives the board sets it."""
         self.on_console = on_console
+        self.pace: Callable[[int], bool] | None = None
+        """Asked before sleep skips time up to a deadline; False: something else has come up meanwhile."""
         self._event_irq: dict[str, Irq | None] = {}
         self.hardware = Hardware() if hardware is None else hardware
         """The description that it was built from."""
@@ -158,7 +161,7 @@ class Board:
         )
 
     def sleep(self) -> bool:
-        """HLT with interrupts enabled: skip time from event to event until INTR is high.
+        """HLT with interrupts enabled: skip time from event to event until INTR is high, or as long as `pace` allows.
 
         False when that can never be: the guest has halted for good, unless `awaits_input()`. Time then stands where
         it stood.
@@ -167,6 +170,8 @@ class Board:
             deadline = self.events.next_deadline()
             if deadline is None or not self.can_wake():
                 return False
+            if self.pace is not None and not self.pace(deadline):
+                return True
             self.clock.skip_to(deadline)
             self.run_due()
         return True

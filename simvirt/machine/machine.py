@@ -160,6 +160,7 @@ class Machine:
         self._written = written
         board.on_a20 = processor.set_a20
         self.halted = False
+        self._stop_requested = False
         self.outcome: Outcome | None = None
         self._pausing = False
 
@@ -186,6 +187,7 @@ class Machine:
         while self.outcome is None and processor.count < instruction:
             if self._pausing:
                 self._pausing = False
+                self._stop_requested = False
                 self.outcome = Outcome.INTERRUPTED
                 break
             board.run_due()
@@ -220,6 +222,10 @@ class Machine:
 
     def _sleep(self) -> None:
         """HLT: skip to the next event that can wake the processor, or find that there is none."""
+        if self._stop_requested:
+            self._stop_requested = False
+            self.outcome = Outcome.INTERRUPTED
+            return
         if self.processor.interrupts_enabled and self.board.sleep():
             return
         waiting = self.processor.interrupts_enabled and self.board.awaits_input()
@@ -227,6 +233,7 @@ class Machine:
 
     def request_stop(self) -> None:
         """End the run soon, as Ctrl-C does; after `resume` it can go on."""
+        self._stop_requested = True
         self.processor.request_stop()
 
     def pause(self) -> None:

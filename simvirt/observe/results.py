@@ -36,7 +36,9 @@ class RunConfig:
         memory: bytes of RAM.
         seed: where the PC takes randomness from.
         max_instructions: guest instructions after which the run is stopped.
-        start_time: what the real-time clock shows at power-on; not in JSON.
+        start_time: what the real-time clock shows at power-on; like what follows, not in JSON.
+        input: bytes that wait at the other end of the serial line.
+        keys: what is typed on the keyboard (`machine.devices.keys.strokes`).
     """
 
     cpu: str
@@ -44,6 +46,8 @@ class RunConfig:
     seed: int
     max_instructions: int
     start_time: datetime = DEFAULT_START_TIME
+    input: bytes = b""
+    keys: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""

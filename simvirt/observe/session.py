@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import UsageError
 from simvirt.guests.image import GuestImage
 from simvirt.guests.resolve import resolve
+from simvirt.machine.devices.keys import strokes
 from simvirt.machine.hardware import DEFAULT_START_TIME
 from simvirt.observe.contest import Contest
 from simvirt.observe.costs import DEFAULT_COSTS, find_costs
 from simvirt.observe.equivalence import Checkpoints
 from simvirt.observe.examination import examine
 from simvirt.observe.interruption import StopOnInterrupt
+from simvirt.observe.live import drive_live
 from simvirt.observe.results import RunConfig
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from simvirt.observe.comparison import Comparison
+    from simvirt.observe.live import LiveInput
     from simvirt.observe.results import Run
     from simvirt.strategies.strategy import Strategy
     from simvirt.vmm.exit_log import ExitRecord
@@ -59,11 +62,14 @@ def run(
     cpu: str | None = None,
     seed: int = 0,
     start_time: datetime | str | None = None,
+    input: bytes | str = b"",  # noqa: A002 - the command line's word for it
+    keys: str = "",
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     trace: bool | Listener | None = None,
     costs: str = DEFAULT_COSTS,
     progress: Progress | None = None,
     console: Callable[[int], None] | None = None,
+    live: LiveInput | None = None,
 ) -> Run:
     """Run a guest under one strategy.
 
@@ -74,11 +80,14 @@ def run(
         cpu: name of a CPU model; the default model when None.
         seed: where the PC takes randomness from.
         start_time: what the real-time clock shows at power-on, as 2026-01-01T00:00:00; that one when None.
+        input: console input, which the serial port receives while the guest listens; text is encoded as UTF-8.
+        keys: what is typed on the keyboard while the guest reads it; other keys by names like <F1> and <Ctrl-C>.
         max_instructions: guest instructions after which the run ends with the outcome `limit`.
         trace: True keeps every exit with its cause in `Run.exits`; a function is called with each of them instead.
         costs: name of the cost preset that models cycles.
         progress: called now and then with the instructions so far and the host seconds so far.
         console: called with every byte that the guest prints, as it comes.
+        live: a person at the console, whose input comes while the guest runs; the run then depends on when it comes.
 
     Raises:
         UsageError: no such guest, strategy, CPU model or preset, or the guest does not fit.
@@ -86,7 +95,7 @@ def run(
     """
     image = _image(guest)
     preset = find_costs(costs)
-    config = _config(memory, cpu, seed, max_instructions, start_time)
+    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys)
     chosen = _strategy(strategy)
     exits: list[ExitRecord] = []
     listener = exits.append if trace is True else trace if callable(trace) else None
@@ -94,7 +103,10 @@ def run(
         trial = Trial(image, chosen, config, listener)
         trial.machine.board.on_console = console
         stop.watch(trial.machine)
-        _drive(trial, progress)
+        if live is None:
+            _drive(trial, progress)
+        else:
+            drive_live(trial, live)
         post_mortem = examine(trial, lambda: _watched(stop, Trial(image, chosen, config)))
     return replace(trial.finish(preset, tuple(exits)), post_mortem=post_mortem)
 
@@ -108,6 +120,8 @@ def compare(
     cpu: str | None = None,
     seed: int = 0,
     start_time: datetime | str | None = None,
+    input: bytes | str = b"",  # noqa: A002 - the command line's word for it
+    keys: str = "",
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     costs: str = DEFAULT_COSTS,
     progress: Progress | None = None,
@@ -122,6 +136,8 @@ def compare(
         cpu: name of a CPU model; the default model when None.
         seed: where the PC takes randomness from.
         start_time: what the real-time clock shows at power-on, as 2026-01-01T00:00:00; that one when None.
+        input: console input, which the serial port receives while the guest listens; text is encoded as UTF-8.
+        keys: what is typed on the keyboard while the guest reads it; other keys by names like <F1> and <Ctrl-C>.
         max_instructions: guest instructions after which a run ends with the outcome `limit`.
         costs: name of the cost preset that models cycles.
         progress: called now and then with the instructions of the reference and the host seconds so far.
@@ -133,7 +149,7 @@ def compare(
     if interval is not None and interval < 1:
         raise UsageError(f"interval is {interval}: checkpoints are at least one instruction apart")
     image = _image(guest)
-    config = _config(memory, cpu, seed, max_instructions, start_time)
+    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys)
     contest = Contest(
         image,
         config,
@@ -196,12 +212,21 @@ def _strategy(strategy: str | Strategy) -> Strategy:
 
 
 def _config(
-    memory: int | str, cpu: str | None, seed: int, max_instructions: int, start_time: datetime | str | None
+    memory: int | str,
+    cpu: str | None,
+    seed: int,
+    max_instructions: int,
+    *,
+    start_time: datetime | str | None,
+    received: bytes | str,
+    keys: str,
 ) -> RunConfig:
     if max_instructions < 1:
         raise UsageError(f"max_instructions is {max_instructions}: a run needs at least one instruction")
     model = find_cpu_model(DEFAULT_CPU_MODEL if cpu is None else cpu)
-    return RunConfig(model.name, memory_size(memory), seed, max_instructions, clock_time(start_time))
+    data = received.encode() if isinstance(received, str) else bytes(received)
+    strokes(keys)  # what cannot be typed is refused before anything is built
+    return RunConfig(model.name, memory_size(memory), seed, max_instructions, clock_time(start_time), data, keys)
 
 
 def clock_time(text: datetime | str | None) -> datetime:

@@ -70,6 +70,10 @@ class Trial:
         self.machine, self.cpu, self.log = virtualized.machine, virtualized.cpu, virtualized.log
         _ENGINES.add(self.cpu.engine)
         self.log.listener = listener
+        if config.input:
+            self.machine.board.input(config.input)
+        if config.keys:
+            self.machine.board.type_keys(config.keys)
         self.error: RunError | None = None
         self.host_seconds = 0.0
         self.pages_outside: set[int] = set()

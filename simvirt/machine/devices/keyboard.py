@@ -186,7 +186,7 @@ class Keyboard:
 
     def next_stroke(self) -> int:
         """Do the next stroke, or wait if the last one's codes are not taken; when to come again, in nanoseconds."""
-        if self._codes:
+        if self._codes or not self._to_type:
             return STROKE_NS
         stroke = self._to_type.popleft()
         if not stroke.key:

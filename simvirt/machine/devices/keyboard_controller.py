@@ -8,6 +8,9 @@ The controller needs no time: what it answers stands in the output buffer when t
 input buffer is always empty. Only scan codes of keys come at the pace of the keyboard's line. Each byte that arrives
 in the output buffer raises IRQ 1 while the command byte's bit 0 is set; reading it lowers the line.
 
+Keys are pressed only while the guest reads its keyboard: while IRQ 1 would interrupt, or when a program that polls has
+looked `LOOKS_OF_A_READER` times for a byte in vain; then one is there at once.
+
 There is no auxiliary device: the command byte's bit 5 stays set, A9 answers that the clock line is stuck, and D3 gives
 its byte back without the mark of an auxiliary device.
 """
@@ -78,8 +81,8 @@ CLOCK_STUCK: Final = 0x01
 SELF_TEST_PASSED: Final = 0x55
 INTERFACE_TEST_PASSED: Final = 0x00
 
-POLLS_OF_A_READER: Final = 100
-"""A guest that has found the output buffer empty so often reads its keyboard by polling."""
+LOOKS_OF_A_READER: Final = 32
+"""A guest that has found the output buffer empty so often in a row reads its keyboard by polling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class KeyboardControllerState:
     last_was_command: bool
     command: int
     break_prefix: bool
-    polls: int
+    looks: int
     keyboard: KeyboardState
 
 
@@ -111,11 +114,11 @@ class KeyboardController:
         "_last_was_command",
         "_line",
         "_listens",
+        "_looks",
         "_memory",
         "_output",
         "_output_full",
         "_pending",
-        "_polls",
         "_port_a",
         "keyboard",
     )
@@ -146,7 +149,7 @@ class KeyboardController:
         self._output = 0
         self._output_full = self._last_was_command = self._break_prefix = False
         self._pending = bytearray()
-        self._command = self._polls = 0
+        self._command = self._looks = 0
         self.keyboard.power_on()
         self._line(False)
         self._go_on_typing()
@@ -164,7 +167,7 @@ class KeyboardController:
         """Port 0x60: the output buffer, which keeps its last byte; port 0x64: the status."""
         if offset:
             if not self._output_full:
-                self._polls += 1
+                self._look()
             return (
                 (STATUS_OUTPUT_FULL if self._output_full else 0)
                 | self._memory[0] & SYSTEM_FLAG
@@ -174,6 +177,7 @@ class KeyboardController:
         value = self._output
         if self._output_full:
             self._output_full = False
+            self._looks = 0
             self._line(False)
             self._fill_output()
         return value
@@ -181,6 +185,7 @@ class KeyboardController:
     def write(self, offset: int, _size: AccessSize, value: int) -> None:
         """Port 0x60: data of a command, else a byte for the keyboard; port 0x64: a command."""
         self._last_was_command = bool(offset)
+        self._looks = 0
         if offset:
             self._command = value if value in _WITH_DATA else 0
             self._execute(value)
@@ -202,7 +207,7 @@ class KeyboardController:
             last_was_command=self._last_was_command,
             command=self._command,
             break_prefix=self._break_prefix,
-            polls=self._polls,
+            looks=self._looks,
             keyboard=self.keyboard.save(),
         )
 
@@ -215,7 +220,7 @@ class KeyboardController:
         self._last_was_command = state.last_was_command
         self._command = state.command
         self._break_prefix = state.break_prefix
-        self._polls = state.polls
+        self._looks = state.looks
         self.keyboard.restore(state.keyboard)
 
     def _execute(self, command: int) -> None:
@@ -314,9 +319,27 @@ class KeyboardController:
     def _stroke(self) -> None:
         """A key goes down or comes up, if the guest reads its keyboard by now and has taken the last one."""
         wait = STROKE_NS
-        reads = self._polls >= POLLS_OF_A_READER or (self.input_interrupts() and self._listens())
-        if reads and not self._output_full and not self._memory[0] & DISABLE_KEYBOARD:
+        if self.input_interrupts() and self._listens() and not self._output_full:
             wait = self.keyboard.next_stroke()
             self._fill_output()
         if self.keyboard.is_typed_on:
             self._events.schedule("keyboard.stroke", self._clock.now() + wait)
+
+    def _look(self) -> None:
+        """A read of the status that finds no byte; after many of them one that a key would send is there."""
+        self._looks += 1
+        keyboard = self.keyboard
+        if self._looks < LOOKS_OF_A_READER or self._memory[0] & DISABLE_KEYBOARD:
+            return
+        self._looks = 0
+        stroke_due = self._events.pending("keyboard.stroke")
+        pausing = stroke_due is not None and stroke_due - self._clock.now() > STROKE_NS
+        if not keyboard.has_code and keyboard.is_typed_on and keyboard.scanning and not pausing:
+            due = self._clock.now() + keyboard.next_stroke()
+            if keyboard.is_typed_on:
+                self._events.schedule("keyboard.stroke", due)
+            else:
+                self._events.cancel("keyboard.stroke")
+        if keyboard.has_code:
+            self._events.cancel("keyboard.byte")
+            self._byte_arrives()
