@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer import toml_file
 from simvirt.analyzer.finite.description import Description, Field, Instruction, Register, Size, Storage
+from simvirt.analyzer.finite.encoding import mask_and_match
+from simvirt.analyzer.finite.processor import Processor
 from simvirt.analyzer.finite.schema import InstructionTable, MachineFile, RegisterTable, SizeTable, VariantTable, Width
 from simvirt.analyzer.model.analysis import InstructionSetInfo, Obstacle
 from simvirt.analyzer.model.form import Declared
@@ -36,7 +38,7 @@ _MNEMONIC: Final = re.compile(r"[A-Z][A-Z0-9_.]*")
 _FIELD: Final = re.compile(r"(?P<value>0x[0-9a-fA-F]+|\d+|[A-Za-z]\w*):(?P<width>\d+|[A-Za-z]\w*)")
 _PARTS: Final = {part.value: part for part in Part if part is not Part.STORAGE}
 _PROPERTIES: Final = {which.value: which for which in Property}
-_RESERVED: Final = frozenset({"read", "write", "bits", "trap", "call", "is_privileged", "require_privilege", "cpu"})
+_RESERVED: Final = frozenset({name for name in dir(Processor) if not name.startswith("_")} | {"cpu"})
 _WIDEST: Final = 64
 
 
@@ -224,7 +226,7 @@ class _Loader:
     def instructions(self, module: ModuleType | None) -> tuple[Instruction, ...]:
         """``[[instruction]]``, each with its function."""
         found = [self._instruction(index, row, module) for index, row in enumerate(self.told.instruction)]
-        masks = [_mask(one.encoding) for one in found]
+        masks = [mask_and_match(one) for one in found]
         for first, second in combinations(range(len(found)), 2):
             (mask1, match1), (mask2, match2) = masks[first], masks[second]
             if not (match1 ^ match2) & mask1 & mask2:
@@ -319,13 +321,3 @@ class _Loader:
 
 def _nothing(*_: object) -> None:
     """Stands for a function that is not there, until `check` raises."""
-
-
-def _mask(encoding: tuple[Field, ...]) -> tuple[int, int]:
-    """Which bits are constant, and what they are."""
-    mask = match = 0
-    for field in encoding:
-        bits = (1 << field.size.run) - 1
-        mask = mask << field.size.run | (0 if field.name else bits)
-        match = match << field.size.run | (0 if field.name else field.value)
-    return mask, match

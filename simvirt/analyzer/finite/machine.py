@@ -235,7 +235,7 @@ class FiniteMachine:
         cpu = Processor(told, trial, proof=True)
         operands = {field.name: trial.get(self._operand_name(field)) for field in instruction.operands}
         try:
-            instruction.function(cpu, **operands)
+            cpu.run(instruction.function, operands)  # type: ignore[arg-type]  # operands are numbers
         except TrapTaken as trap:
             return {}, trap
         except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError) as error:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from simvirt.analyzer.model.outcome import Trap, TrapKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from simvirt.analyzer.finite.description import Description
     from simvirt.analyzer.model.state import Value
 
@@ -67,8 +69,9 @@ class Processor:
     _backing: Backing
     _is_proof: bool
     _word_mask: int
+    _jumped: bool
 
-    def __init__(self, description: Description, backing: Backing, *, proof: bool) -> None:
+    def __init__(self, description: Description, backing: Backing, *, proof: bool, cells: int | None = None) -> None:
         # Not by plain assignment, which goes to the machine's registers.
         put = object.__setattr__
         put(self, "_description", description)
@@ -79,9 +82,18 @@ class Processor:
         storage = description.storage
         put(self, "_relocation", storage.relocation)
         put(self, "_bounds", storage.bounds)
-        put(self, "_cells", storage.cells.at(proof=proof))
+        put(self, "_cells", storage.cells.at(proof=proof) if cells is None else cells)
         put(self, "_counter", description.counter)
         put(self, "_jumped", False)
+
+    def run(self, function: Callable[..., None], operands: Mapping[str, int]) -> bool:
+        """Execute one instruction. Did it set the program counter?
+
+        :raises TrapTaken: it trapped.
+        """
+        object.__setattr__(self, "_jumped", False)
+        function(self, **operands)
+        return bool(self._jumped)
 
     # ------------------------------------------------------------------------------------------------- registers
     def __getattr__(self, name: str) -> Any:

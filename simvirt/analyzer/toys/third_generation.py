@@ -5,35 +5,18 @@ Storage is read before registers: a memory trap ends the matter, and a proof nee
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from simvirt.analyzer.toys.psw import Psw
 
 if TYPE_CHECKING:
     from simvirt.analyzer.finite.processor import Processor
-
-MODES: Final = ("s", "u")
 
 
 def _address(cpu: Processor, x: int, a: int) -> int:
     """The address of an operand: `a`, plus X if the instruction says so."""
     index: int = cpu.X if x else 0
     return (a + index) % (1 << cpu.bits("X"))
-
-
-def pack_psw(cpu: Processor) -> int:
-    """M, P, L and B in one word."""
-    word: int = MODES.index(cpu.M)
-    for name in ("P", "L", "B"):
-        word = word << cpu.bits(name) | int(getattr(cpu, name))
-    return word
-
-
-def load_psw(cpu: Processor, word: int) -> None:
-    """M, P, L and B from one word."""
-    address, bound = cpu.bits("P"), cpu.bits("B")
-    cpu.B = word
-    cpu.L = word >> bound
-    cpu.P = word >> (bound + address)
-    cpu.M = MODES[word >> (bound + 2 * address) & 1]
 
 
 # ------------------------------------------------------------------------------------------------------ privileged
@@ -45,13 +28,15 @@ def halt(cpu: Processor) -> None:
 def lpsw(cpu: Processor, x: int, a: int) -> None:
     """Load M, P, L and B."""
     cpu.require_privilege()
-    load_psw(cpu, cpu.read(_address(cpu, x, a)))
+    psw = Psw.unpack(cpu.read(_address(cpu, x, a)), cpu.bits("P"), cpu.bits("B"))
+    cpu.M, cpu.P, cpu.L, cpu.B = psw.mode, psw.p, psw.l, psw.b
 
 
 def spsw(cpu: Processor, x: int, a: int) -> None:
     """Store M, P (of the next instruction), L and B."""
     cpu.require_privilege()
-    cpu.write(_address(cpu, x, a), pack_psw(cpu))
+    psw = Psw(cpu.M, cpu.P, cpu.L, cpu.B)
+    cpu.write(_address(cpu, x, a), psw.pack(cpu.bits("P"), cpu.bits("B")))
 
 
 def lrb(cpu: Processor, x: int, a: int) -> None:
@@ -108,14 +93,14 @@ def or_(cpu: Processor, a: int) -> None:
     cpu.A = cpu.read(a) | cpu.A
 
 
-def shl(cpu: Processor, a: int) -> None:
+def shl(cpu: Processor, x: int, a: int) -> None:
     """A := A shifted left; everything is gone after as many places as a word has bits."""
-    cpu.A <<= min(a, cpu.bits("word"))
+    cpu.A <<= min(_address(cpu, x, a), cpu.bits("word"))
 
 
-def shr(cpu: Processor, a: int) -> None:
+def shr(cpu: Processor, x: int, a: int) -> None:
     """A := A shifted right."""
-    cpu.A >>= a
+    cpu.A >>= _address(cpu, x, a)
 
 
 def jump(cpu: Processor, x: int, a: int) -> None:
