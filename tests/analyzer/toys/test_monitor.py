@@ -1,4 +1,4 @@
-"""Monitors in the machine's own code: equivalent in each step, nested, hybrid, and where no theorem promises anything."""
+"""Monitors in the machine's own code: equivalent, nested, hybrid, and where no theorem promises anything."""
 
 from __future__ import annotations
 
