@@ -63,17 +63,22 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
         # The bus gives ones: FF FF is no instruction (SDM Vol. 2D Table A-6, group 5).
         return ExceptionRaised(Vector.UD)
     windows: list[_Window] = []
+    writable: set[int] = set()
     met: Event | None = event
     start = cpu.count
     while (
         isinstance(met := _as_access(bus, met), PhysicalAccess)
-        and met.gva >> PAGE_SHIFT not in [w.page for w in windows]
+        and (page := met.gva >> PAGE_SHIFT) not in writable
         and len(windows) < MAX_OVERRIDES
     ):
-        windows.append(_open(cpu, bus, met))
+        # What reads a page and then writes it comes here twice: its page tables may allow the one and not the other.
+        if page not in [w.page for w in windows]:
+            windows.append(_open(cpu, bus, met))
+        if met.access is Access.WRITE:
+            writable.add(page)
         for i, window in enumerate(windows):
             cpu.engine.scratch(i)[:] = window.before
-        cpu.engine.override([w.page for w in windows])
+        cpu.engine.override([(w.page, w.page in writable) for w in windows])
         try:
             met = cpu.run_natively()
         finally:

@@ -637,16 +637,19 @@ class Engine:
         at = (_SCRATCH_PAGE + index) * PAGE_SIZE
         return self._hidden[at : at + PAGE_SIZE]
 
-    def override(self, pages: Iterable[int]) -> None:
+    def override(self, pages: Iterable[tuple[int, bool]]) -> None:
         """Serve the given linear page numbers from the scratch pages 0, 1 …; an empty list ends it.
+
+        Each comes with whether it may be written, too; where not, a write is treated as if there were no override.
 
         :raises EngineError: more pages than there are scratch pages.
         """
         count = 0
-        for count, page in enumerate(pages, 1):
+        for count, (page, writable) in enumerate(pages, 1):
             if count > MAX_OVERRIDES:
                 raise EngineError(f"one instruction touches more than {MAX_OVERRIDES} device pages")
             self._record.overrides[count - 1].page = page
+            self._record.overrides[count - 1].writable = writable
             self._record.overrides[count - 1].host_page = (_HIDDEN_BASE >> PAGE_SHIFT) + _SCRATCH_PAGE + count - 1
         self._record.override_count = count
         self.flush_tlb()

@@ -4,7 +4,7 @@ The real processor runs with the VMM's paging on while the guest believes that p
 guest-physical memory map to the guest's frames; all others are not present. The topmost 4 MiB hold what the processor
 needs to run the guest: the shadow descriptor tables. They are read-only, but readable in ring 1, since paging does not
 tell rings 0 to 2 apart and a real VMM's protection, a truncated segment limit, is not enforced by this PC's engine
-(docs/deviations.md).
+(docs/deviations.md). Once the guest turns its own paging on, `vmm.shadow_paging` takes over.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ VMM_LINEAR_BASE: Final = 0xFFC0_0000
 _DIRECTORY: Final = Hpa(0x10_0000)
 _TABLES: Final = Hpa(0x10_1000)
 _VMM_FRAMES: Final = Hpa(0x60_0000)
+_SHADOW_FRAMES: Final = range(0x70_0000 >> PAGE_SHIFT, VMM_RESERVE >> PAGE_SHIFT)
 _P, _W, _U, _A, _D = 1, 2, 4, 0x20, 0x40
 _LEAF: Final = _P | _A | _D
 _ENTRIES: Final = 1024
@@ -34,8 +35,15 @@ _ENTRIES: Final = 1024
 class Allocator:
     """Builds and changes the page tables under which the guest runs.
 
-    :ivar directory: host address of the page directory, the real CR3.
+    :ivar directory: host address of the page directory, the real CR3 while the guest's paging is off.
+    :ivar linear_base: linear address of the VMM's own pages then.
+    :ivar shadow_frames: host pages for shadow page tables.
+    :ivar vmm_pages: how many pages the VMM needs to run the guest.
     """
+
+    linear_base = VMM_LINEAR_BASE
+    shadow_frames = _SHADOW_FRAMES
+    vmm_pages = 34
 
     def __init__(self, engine: Engine, memory: HostMemory, space: GatedAddressSpace) -> None:
         import numpy as np

@@ -13,7 +13,8 @@ it for the virtual processor unchanged.
 | selectors of the x87 unit's last instruction and operand | RPL 0 | RPL 1 |
 | EFLAGS.IF, IOPL | virtual | 1, 0 |
 | CR0 | virtual | PE, PG, WP, ET and MP set, as a host has them; TS, EM and NE the guest's |
-| CR3, CR4 | virtual | the VMM's tables; the guest's SSE, time-stamp and UMIP controls |
+| CR3, CR4 | virtual | the VMM's tables; the guest's SSE, time-stamp, UMIP controls; with its paging SMEP, SMAP |
+| IA32_EFER | virtual | without LME and LMA; with the guest's paging NXE is set, for the VMM's tables |
 | GDTR, IDTR, LDTR, TR | virtual | the VMM's |
 """
 
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UnsupportedGuestError
 from simvirt.machine.state import DescriptorTable, ProcessorState, Segment
-from simvirt.x86.flags import Cr0, Cr4, Eflags
+from simvirt.x86.flags import Cr0, Cr4, Efer, Eflags
 from simvirt.x86.registers import Ring, SegmentRegister
 
 if TYPE_CHECKING:
@@ -47,8 +48,15 @@ _DPL_MASK: Final = 3 << _DPL_SHIFT
 _REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.WP | Cr0.PG | Cr0.MP)
 _GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.NE)
 _GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.UMIP)
+_GUEST_CR4_WITH_PAGING: Final = int(Cr4.SMEP | Cr4.SMAP)
+_SHADOWS_CR4: Final = int(Cr4.PAE)
+_PG: Final = int(Cr0.PG)
+_LMA: Final = int(Efer.LMA)
+_NXE: Final = int(Efer.NXE)
+_NOT_IN_REAL_EFER: Final = int(Efer.LME | Efer.LMA | Efer.NXE)
 _SHOWN_BY_REAL_ONES: Final = (0, 4)
 """Control registers of the guest of which the real ones hold a part; its CR2 and CR3 are its own alone."""
+_FAULT_ADDRESS_REGISTER: Final = 2
 _PRESENT: Final = 0x8000
 _NO_TABLE: Final = DescriptorTable(0, 0)
 _NO_SEGMENT: Final = Segment(0, 0, 0, 0)
@@ -65,6 +73,7 @@ class PrivilegedState:
     cr2: int = 0
     cr3: int = 0
     cr4: int = 0
+    efer: int = 0
     gdtr: DescriptorTable = _NO_TABLE
     idtr: DescriptorTable = _NO_TABLE
     ldtr: Segment = _NO_SEGMENT
@@ -77,15 +86,17 @@ class DeprivilegedState(ProcessorState):
     :ivar real: the same image without the map, the VMM's own view.
     :ivar privileged: what only the VMM holds of the guest's state.
     :ivar on_descriptor_table: called when GDTR or LDTR has changed.
+    :ivar on_paging: called when CR0, CR3, CR4 or IA32_EFER has been written.
     """
 
-    __slots__ = ("on_descriptor_table", "privileged", "real")
+    __slots__ = ("on_descriptor_table", "on_paging", "privileged", "real")
 
     def __init__(self, address: int, offsets: StateOffsets) -> None:
         super().__init__(address, offsets)
         self.real = ProcessorState(address, offsets)
         self.privileged = PrivilegedState()
         self.on_descriptor_table: Callable[[], None] = lambda: None
+        self.on_paging: Callable[[], None] = lambda: None
 
     # ---------------------------------------------------------------------------------------- flags and privilege
 
@@ -207,15 +218,14 @@ class DeprivilegedState(ProcessorState):
     def set_control_register(self, number: int, value: int) -> None:
         """Write the guest's CR0, CR2, CR3 or CR4, unchecked, and what the real ones show of it.
 
-        :raises UnsupportedGuestError: paging goes on or protected mode off, which this VMM does not virtualize.
+        :raises UnsupportedGuestError: protected mode goes off or long mode on, which this VMM does not virtualize.
         """
         p = self.privileged
         if number == 0:
-            if value & int(Cr0.PG) or not value & int(Cr0.PE):
-                wanted = "paging on" if value & int(Cr0.PG) else "protected mode off"
+            if not value & _PE:
                 raise UnsupportedGuestError(
-                    f"the guest turns {wanted} (CR0 = {value:#x}); a de-privileged guest runs in protected mode "
-                    "without paging so far: use bare-metal or vtx"
+                    f"the guest turns protected mode off (CR0 = {value:#x}); a de-privileged guest runs in protected "
+                    "mode: use bare-metal or vtx"
                 )
             p.cr0 = value
         elif number == 4:
@@ -226,13 +236,43 @@ class DeprivilegedState(ProcessorState):
             p.cr2 = value
         if number in _SHOWN_BY_REAL_ONES:
             self.derive_real_control_registers()
+        if number != _FAULT_ADDRESS_REGISTER:
+            self.on_paging()
 
     def derive_real_control_registers(self) -> None:
-        """Renew the real CR0 and CR4 from the guest's."""
+        """Renew the real CR0, CR4 and IA32_EFER from the guest's.
+
+        :raises UnsupportedGuestError: the guest is in long mode, which this VMM does not virtualize.
+        """
         p = self.privileged
+        if p.efer & _LMA:
+            raise UnsupportedGuestError(
+                f"the guest turns long mode on (CR0 = {p.cr0:#x}, IA32_EFER = {p.efer:#x}); a de-privileged guest is a "
+                "32-bit one: use bare-metal or vtx"
+            )
+        paging = p.cr0 & _PG
         self.real.set_control_register(0, _REAL_CR0 | p.cr0 & _GUEST_CR0)
-        self.real.set_control_register(4, p.cr4 & _GUEST_CR4)
+        shown = p.cr4 & (_GUEST_CR4 | _GUEST_CR4_WITH_PAGING) | _SHADOWS_CR4 if paging else p.cr4 & _GUEST_CR4
+        self.real.set_control_register(4, shown)
+        self.real.efer = p.efer & ~_NOT_IN_REAL_EFER | (_NXE if paging else 0)
         self.real.refresh()
+
+    @property
+    def paging(self) -> bool:
+        """The guest's CR0.PG."""
+        return bool(self.privileged.cr0 & _PG)
+
+    @property
+    def efer(self) -> int:
+        """The guest's IA32_EFER."""
+        return self.privileged.efer
+
+    @efer.setter
+    def efer(self, value: int) -> None:
+        self.privileged.efer = value
+        if not value & _LMA:  # that comes with CR0.PG, where it is refused
+            self.derive_real_control_registers()
+        self.on_paging()
 
     # ---------------------------------------------------------------------------------------- floating point
 

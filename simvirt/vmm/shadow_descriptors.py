@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.state import DescriptorTable, Segment
-from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.deprivileged_state import GUEST_KERNEL_RING
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.segments import DESCRIPTOR_SIZE, Descriptor, Selector
@@ -30,10 +29,11 @@ if TYPE_CHECKING:
     from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.deprivileged_state import DeprivilegedState
     from simvirt.vmm.guest_memory import GuestMemory
+    from simvirt.vmm.shadow_paging.shadow_mmu import ShadowMmu
 
 _TABLE_PAGES: Final = 16
 _GDT_PAGE, _LDT_PAGE, _IDT_PAGE, _TSS_PAGE = 0, 16, 32, 33
-_TABLES_END: Final = VMM_LINEAR_BASE + _IDT_PAGE * PAGE_SIZE
+_TABLES_SIZE: Final = _IDT_PAGE * PAGE_SIZE
 _LIMIT: Final = 0xFFFF
 TASK_SELECTOR: Final = Selector(0xFFF8)
 """The VMM's own task, in the last entry of the shadow GDT: what STR shows."""
@@ -98,12 +98,19 @@ class ShadowDescriptors:
     """Both shadow tables, kept in step with the guest's."""
 
     def __init__(
-        self, state: DeprivilegedState, memory: GuestMemory, allocator: Allocator, space: GatedAddressSpace
+        self,
+        state: DeprivilegedState,
+        memory: GuestMemory,
+        allocator: Allocator,
+        space: GatedAddressSpace,
+        mmu: ShadowMmu,
     ) -> None:
         self._state = state
         self._memory = memory
         self._allocator = allocator
         self._space = space
+        self._mmu = mmu
+        self._base = mmu.window_base
         self._gdt = ShadowTable([allocator.vmm_page(_GDT_PAGE + i) for i in range(_TABLE_PAGES)], _ENTRIES - _RESERVED)
         self._ldt = ShadowTable([allocator.vmm_page(_LDT_PAGE + i) for i in range(_TABLE_PAGES)], _ENTRIES)
         self._gdt_last = allocator.vmm_page(_GDT_PAGE + _TABLE_PAGES - 1)
@@ -114,11 +121,12 @@ class ShadowDescriptors:
         self._local = Segment(0, 0, 0, 0)
         self._make_own_descriptors()
         state.on_descriptor_table = self.rebuild
-        memory.on_write = self.written
+        mmu.on_write = self.written
+        mmu.on_root = self.follow_paging
 
     def _make_own_descriptors(self) -> None:
-        task = _system_descriptor(_TSS_PAGE, 0x67, 0xB)
-        local = _system_descriptor(_LDT_PAGE, _LIMIT, 0x2)
+        task = _system_descriptor(self._base + _TSS_PAGE * PAGE_SIZE, 0x67, 0xB)
+        local = _system_descriptor(self._base + _LDT_PAGE * PAGE_SIZE, _LIMIT, 0x2)
         self._gdt_last[PAGE_SIZE - 16 :] = local.encode() + task.encode()
         self._task = Segment.from_descriptor(TASK_SELECTOR, task)
         self._local = Segment.from_descriptor(LDT_SELECTOR, local)
@@ -133,12 +141,12 @@ class ShadowDescriptors:
     def _guest_gdt(self) -> bytes:
         """The guest's GDT as far as its limit holds whole entries."""
         gdtr = self._state.gdtr
-        return self._memory.read(gdtr.base, gdtr.limit + 1 & ~(DESCRIPTOR_SIZE - 1))
+        return self._memory.peek(gdtr.base, gdtr.limit + 1 & ~(DESCRIPTOR_SIZE - 1))
 
     def _guest_ldt(self) -> bytes:
         ldtr = self._state.ldtr
         return (
-            self._memory.read(ldtr.base, min(ldtr.limit, _LIMIT) + 1 & ~(DESCRIPTOR_SIZE - 1)) if self._has_ldt else b""
+            self._memory.peek(ldtr.base, min(ldtr.limit, _LIMIT) + 1 & ~(DESCRIPTOR_SIZE - 1)) if self._has_ldt else b""
         )
 
     def rebuild(self) -> None:
@@ -148,13 +156,26 @@ class ShadowDescriptors:
         self._ldt.fill(self._guest_ldt())
         for segment in (state.segment(register) for register in range(6)):
             self._install_loaded(segment)
-        state.set_real_tables(
-            gdtr=DescriptorTable(VMM_LINEAR_BASE + _GDT_PAGE * PAGE_SIZE, _LIMIT),
-            idtr=DescriptorTable(VMM_LINEAR_BASE + _IDT_PAGE * PAGE_SIZE, 0x7FF),
+        self._load_real_registers()
+        self._trace()
+
+    def _load_real_registers(self) -> None:
+        self._state.set_real_tables(
+            gdtr=DescriptorTable(self._base + _GDT_PAGE * PAGE_SIZE, _LIMIT),
+            idtr=DescriptorTable(self._base + _IDT_PAGE * PAGE_SIZE, 0x7FF),
             # No longer than the guest's, so that a selector of ones, which reading nothing gives, names no entry of it.
             ldtr=replace(self._local, limit=len(local) - 1) if (local := self._ldt.original) else Segment(0, 0, 0, 0),
             tr=self._task,
         )
+
+    def follow_paging(self) -> None:
+        """The guest's linear addresses lead elsewhere: so may its tables, and so may the VMM's pages."""
+        if self._base != self._mmu.window_base:
+            self._base = self._mmu.window_base
+            self._make_own_descriptors()
+            self._load_real_registers()
+        self._mmu.dependencies.clear()
+        self._follow()
         self._trace()
 
     def _install_loaded(self, segment: Segment) -> None:
@@ -186,14 +207,17 @@ class ShadowDescriptors:
 
     def holds(self, linear: Gva) -> bool:
         """Does the address lie in a shadow table?"""
-        return VMM_LINEAR_BASE <= linear < _TABLES_END
+        return self._base <= linear < self._base + _TABLES_SIZE
 
     # ---------------------------------------------------------------------------------------- tracing
 
     def take_up(self) -> None:
         """The machine was restored: shadows, and the page tables that trace, lie in its memory as they were."""
+        self._base = self._mmu.window_base
+        self._make_own_descriptors()
         self._gdt.original, self._ldt.original = self._guest_gdt(), self._guest_ldt()
         self._traced = self._pages_of_tables()
+        self._mmu.trace(self._traced)
 
     def _pages_of_tables(self) -> frozenset[Gpa]:
         """The pages that hold the guest's tables."""
@@ -201,11 +225,10 @@ class ShadowDescriptors:
         state = self._state
         tables = [(state.gdtr.base, len(self._gdt.original)), (state.ldtr.base, len(self._ldt.original))]
         for base, size in tables:
-            pages.update(
-                self._space.through_gate(Gpa(page & 0xFFFFFFFF))
-                for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE)
-                if size and self._space.host(Gpa(page & 0xFFFFFFFF)) is not None
-            )
+            for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE):
+                gpa = self._mmu.peek(page) if size else None
+                if gpa is not None and self._space.host(gpa) is not None:
+                    pages.add(self._space.through_gate(gpa))
         return frozenset(pages)
 
     def _trace(self) -> None:
@@ -216,6 +239,7 @@ class ShadowDescriptors:
         for page in pages - self._traced:
             self._allocator.protect(page, writable=False)
         self._traced = pages
+        self._mmu.trace(pages)
 
     def trace_anew(self) -> None:
         """The guest's memory has been mapped anew: write-protect the pages of its tables, and see what is in them."""
@@ -230,6 +254,9 @@ class ShadowDescriptors:
     @contextmanager
     def untraced(self) -> Iterator[None]:
         """Let one instruction write wherever it wants, and follow what it has changed."""
+        if self._mmu.paging:  # which opens and follows by itself
+            yield
+            return
         for page in self._traced:
             self._allocator.protect(page, writable=True)
         try:
@@ -240,7 +267,7 @@ class ShadowDescriptors:
             self._follow()
 
     def written(self, gpa: Gpa, size: int) -> None:
-        """The VMM has written memory for the guest: the shadows follow where descriptors lie there."""
+        """Guest memory has been written: the shadows follow where descriptors lie there."""
         if any(self.traces(Gpa(at & 0xFFFFFFFF)) for at in (gpa, gpa + size - 1)):
             self._follow()
 
@@ -249,8 +276,6 @@ class ShadowDescriptors:
         self._ldt.follow(self._guest_ldt())
 
 
-def _system_descriptor(page: int, limit: int, kind: int) -> Descriptor:
-    """A descriptor of the VMM's own, for what lies in its page `page`."""
-    return Descriptor(
-        VMM_LINEAR_BASE + page * PAGE_SIZE, limit, kind, is_code_or_data=False, default_size=False, granularity=False
-    )
+def _system_descriptor(base: int, limit: int, kind: int) -> Descriptor:
+    """A descriptor of the VMM's own, for what lies at `base`."""
+    return Descriptor(base, limit, kind, is_code_or_data=False, default_size=False, granularity=False)

@@ -4,26 +4,33 @@ It is a `Cpu` whose state is the guest's (`DeprivilegedState`) and whose memory 
 real one. Delivery of exceptions, control registers, I/O permission and the rest of `machine.completion` work on it
 unchanged: they are the interpreter routines that Popek and Goldberg ask for, one for each privileged instruction.
 
-Page faults of the VMM's own tables are no business of a guest whose paging is off. Running this CPU turns them into
-what they mean to its machine: an access to a hole, or a write to a page that is traced.
+Page faults of the VMM's own tables are no business of the guest. Running this CPU turns them into what they mean to
+its machine: a page fault of its own, an access to a hole, a write to a page that is traced; or nothing, where the
+shadows of its page tables merely had to be filled.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from simvirt.errors import EngineError
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, WatchedWrite
 from simvirt.machine.fills import Access, Verdict
 from simvirt.vmm.deprivileged_state import DeprivilegedState
 from simvirt.vmm.shadow_descriptors import ShadowDescriptors
+from simvirt.vmm.shadow_paging.guest_physical import GuestPhysical
+from simvirt.vmm.shadow_paging.shadow_mmu import FaultKind, ShadowMmu
 from simvirt.x86.addresses import Gpa, Gva
 from simvirt.x86.decode import reads_descriptors
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.instruction import GeneralOperand
 
 if TYPE_CHECKING:
-    from simvirt.machine.memory import GatedAddressSpace
+    from collections.abc import Callable
+
+    from simvirt.machine.memory import GatedAddressSpace, HostMemory
     from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.guest_memory import GuestMemory
     from simvirt.x86.instruction import Instruction
@@ -34,17 +41,43 @@ class VirtualCpu(Cpu):
 
     :ivar guest_state: `state` under its own type, with the parts that the real processor cannot hold.
     :ivar shadow: the descriptor tables that the real processor uses for the guest.
+    :ivar mmu: the page tables that it uses once the guest's paging is on.
+    :ivar on_hidden_fault: called at each page fault that filled a shadow page table.
     """
 
-    def __init__(self, real: Cpu, memory: GuestMemory, allocator: Allocator, space: GatedAddressSpace) -> None:
+    def __init__(
+        self, real: Cpu, host: HostMemory, memory: GuestMemory, allocator: Allocator, space: GatedAddressSpace
+    ) -> None:
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
         self._assemble(real.engine, self.guest_state, memory)
-        self.shadow = ShadowDescriptors(self.guest_state, memory, allocator, space)
+        self._physical = GuestPhysical(host, space, real.engine.written)
+        self.mmu = ShadowMmu(real.engine, self.guest_state, host, self._physical, allocator)
+        memory.mmu, memory.on_write = self.mmu, self.written
+        self.shadow = ShadowDescriptors(self.guest_state, memory, allocator, space, self.mmu)
+        self.on_hidden_fault: Callable[[], None] = lambda: None
+
+    def run(self, limit: int, *, window: bool = False) -> Event:
+        """As for any CPU, on the page tables that the guest's control registers ask for."""
+        self.mmu.ensure()
+        return super().run(limit, window=window)
 
     def run_natively(self) -> Event | None:
         """As for any CPU; what the instruction writes to traced pages is let through and followed."""
-        with self.shadow.untraced():
+        self.mmu.ensure()
+        with self.shadow.untraced(), self.mmu.untraced() if self.mmu.paging else nullcontext():
             return super().run_natively()
+
+    def written(self, gpa: Gpa, size: int) -> None:
+        """Guest memory was written by the VMM or a device: all shadows follow."""
+        self.mmu.written(gpa, size)
+        self.shadow.written(gpa, size)
+
+    def host_was_written(self, host: int, size: int) -> None:
+        """The same by the address in the PC's memory."""
+        self.engine.written(host, size)
+        gpa = self._physical.gpa(host)
+        if gpa is not None:
+            self.written(Gpa(gpa), size)
 
     def _page_fault(self, verdict: Verdict) -> Event | None:
         event = super()._page_fault(verdict)
@@ -52,12 +85,32 @@ class VirtualCpu(Cpu):
             return event
         engine, linear = self.engine, event.cr2
         access = engine.verdict.access
+        if self.mmu.paging:
+            return self._fault_with_paging(event, Gva(linear), access)
         if access is Access.WRITE:
             if self._marks_accessed(linear):
                 return event
             if self.shadow.traces(Gpa(linear)):
                 return WatchedWrite(Gpa(linear), linear, engine.instruction_length)
         return PhysicalAccess(PhysicalTarget.HOLE, Gpa(linear), linear, access, engine.instruction_length)
+
+    def _fault_with_paging(self, event: ExceptionRaised, linear: Gva, access: Access) -> Event | None:
+        if access is Access.WRITE and self._marks_accessed(linear):
+            return event
+        fault = self.mmu.meet(linear, access, user=self.state.cpl == 3)
+        length = self.engine.instruction_length
+        match fault.kind:
+            case FaultKind.TRUE:
+                return ExceptionRaised(Vector.PF, fault.error_code, linear)
+            case FaultKind.NO_MEMORY:
+                return PhysicalAccess(PhysicalTarget.HOLE, fault.gpa, linear, access, length)
+            case FaultKind.TRACED:
+                return WatchedWrite(fault.gpa, linear, length)
+            case FaultKind.HIDDEN if self.mmu.in_window(linear):
+                raise EngineError(f"the guest has mapped {linear:#x}, where the VMM is, and nothing else is free")
+            case FaultKind.HIDDEN:
+                self.on_hidden_fault()
+                return None
 
     def _marks_accessed(self, linear: Gva) -> bool:
         """Is it the processor, that loads a segment and sets the accessed flag of its shadow?"""

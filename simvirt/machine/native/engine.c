@@ -196,9 +196,9 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     for (int i = 0; i < 3; i++)                                           /* the engine resizes its TLB by the host's clock: never */
         if (s->tlb_window[i]) *(int64_t *)(s->env - s->tlb_window[i]) = 1LL << 62;
     for (u64 i = 0; i < s->override_count; i++)
-        if (s->overrides[i].page == va >> PAGE_SHIFT && access != ACCESS_FETCH) {
+        if (s->overrides[i].page == va >> PAGE_SHIFT && (access == ACCESS_READ || (access == ACCESS_WRITE && s->overrides[i].writable))) {
             entry->paddr = s->overrides[i].host_page << PAGE_SHIFT;
-            entry->perms = GRANT_READ | GRANT_WRITE;
+            entry->perms = s->overrides[i].writable ? GRANT_READ | GRANT_WRITE : GRANT_READ;
             return true;
         }
     enum privilege privilege = CPL(s) == 3 ? USER : SUPERVISOR;

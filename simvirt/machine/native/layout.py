@@ -43,7 +43,7 @@ class RegionWords(ctypes.Structure):
 class OverrideWords(ctypes.Structure):
     """One linear page that is served from a given host page for a moment."""
 
-    _fields_ = [(name, ctypes.c_uint64) for name in ("page", "host_page")]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("page", "host_page", "writable")]
 
 
 class WatchWords(ctypes.Structure):

@@ -59,7 +59,7 @@ enum { SVM_EXCEPTION = 0x40 };
 #define HF_CS64 (1U << 15)
 
 struct region { u64 first_page, last_page, host_page, kind; };
-struct override { u64 page, host_page; };
+struct override { u64 page, host_page, writable; };
 struct watch { u64 first, last, accesses; };                              /* linear addresses; GRANT_READ, GRANT_WRITE or both */
 struct cpuid_entry { u64 leaf, subleaf, any_subleaf, eax, ebx, ecx, edx; };
 /* What lies at a guest-physical address; of an EPT walk also the address itself, the rights of the entries together, the last level. */

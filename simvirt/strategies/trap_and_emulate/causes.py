@@ -26,6 +26,16 @@ _HIDDEN: Final = {
         "the page is write-protected (traced), CR0.WP is 1: #PF",
         "SDM Vol. 3A §4.6.1",
     ),
+    TrapReason.SHADOW_FILL: Cause(
+        "an access that the guest's page tables grant",
+        "the shadow page tables did not hold it yet: #PF, which the guest does not see",
+        "SDM Vol. 3A §4.7",
+    ),
+    TrapReason.PAGE_TABLE_WRITE: Cause(
+        "a write to a page table of the guest's",
+        "the page is write-protected (traced) while the table has a shadow: #PF",
+        "SDM Vol. 3A §4.6.1",
+    ),
     TrapReason.WAIT: Cause(
         "WAIT while CR0.TS is 1 and the guest's CR0.MP is 0",
         "the real CR0.MP is 1, as a host that has an x87 unit keeps it: #NM",

@@ -60,6 +60,7 @@ from simvirt.strategies.trap_and_emulate.reasons import (
 )
 from simvirt.vmm.allocator import VMM_LINEAR_BASE
 from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention, ResourceAttempt
+from simvirt.x86.addresses import Gva
 from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0, iopl
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 _NOT_HERE: Final = (Operation.INVALID, Operation.XSETBV)
 """What is #UD in ring 0: a MOV to CR1, say, or XSETBV while CR4.OSXSAVE is 0, as it always is on this PC."""
 _MP: Final = int(Cr0.MP)
+_HIDDEN_FAULT: Final = ExceptionRaised(Vector.PF)
 _FIRST_LOAD: Final = (Vector.NP, Vector.PF)
 """The shadow is not present, or its accessed flag is not set yet and its page is read-only."""
 
@@ -95,6 +97,7 @@ class Dispatcher:
         self._interpreter = interpreter
         self._bus = bus
         self._log = log
+        guest.on_hidden_fault = self._shadow_fill
 
     def dispatch(self, event: Event) -> Stop:
         """Handle one event.
@@ -136,12 +139,13 @@ class Dispatcher:
         self._log.emulated_instructions += self._guest.count - before
 
     def _reflect(self, event: ExceptionRaised) -> None:
-        self._guest.raise_exception(event.vector, event.error_code, condition=event.condition)
+        self._guest.raise_exception(event.vector, event.error_code, event.cr2, condition=event.condition)
 
     # ---------------------------------------------------------------------------------------- exceptions
 
     def _exception(self, event: ExceptionRaised) -> Stop:
-        if event.vector in DESCRIPTOR_FAULTS:
+        true_page_fault = event.cr2 is not None and not self._guest.shadow.holds(Gva(event.cr2))
+        if event.vector in DESCRIPTOR_FAULTS and not true_page_fault:
             instruction = self._guest.instruction()
             operation = instruction.operation
             if operation in SEGMENT_LOADS and event.vector is not Vector.UD:
@@ -215,17 +219,24 @@ class Dispatcher:
         """The VMM's page tables refused an access outside the guest's memory: the bus gives ones and drops writes."""
         self._note(TrapReason.NO_MEMORY, Intervention.MEMORY, event)
         if self._log.keeps_attempts:
-            what = "the VMM's linear address" if event.gva >= VMM_LINEAR_BASE else "guest-physical address"
-            resource = f"{what} {event.gva:#x} ({event.access.name.lower()})"
+            is_vmm_s = not self._guest.mmu.paging and event.gva >= VMM_LINEAR_BASE
+            what = "the VMM's linear address" if is_vmm_s else "guest-physical address"
+            resource = f"{what} {event.gpa:#x} ({event.access.name.lower()})"
             self._log.attempt(ResourceAttempt(self._guest.count, resource, Disposition.ABSORBED))
         before = self._guest.count
         met = complete_once(self._guest, self._bus, event)
         self._log.emulated_instructions += self._guest.count - before
         return Stop.HANDLED if met is None else self.dispatch(met)
 
+    def _shadow_fill(self) -> None:
+        """A hidden page fault: the shadows have been filled, and the instruction starts again."""
+        self._note(TrapReason.SHADOW_FILL, Intervention.HIDDEN, _HIDDEN_FAULT)
+
     def _traced_write(self, event: WatchedWrite) -> Stop:
         """Let the one instruction write; the shadows follow."""
-        self._note(TrapReason.DESCRIPTOR_TABLE_WRITE, Intervention.HIDDEN, event)
+        is_page_table = self._guest.mmu.holds_tables(event.gpa)
+        reason = TrapReason.PAGE_TABLE_WRITE if is_page_table else TrapReason.DESCRIPTOR_TABLE_WRITE
+        self._note(reason, Intervention.HIDDEN, event)
         met = self._guest.run_natively()
         return Stop.HANDLED if met is None else self.dispatch(met)
 

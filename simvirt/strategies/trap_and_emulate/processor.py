@@ -28,8 +28,8 @@ class DeprivilegedSnapshot:
     """As `Engine.save_image` makes it."""
     flags: int
     """The guest's EFLAGS.IF and IOPL."""
-    control: tuple[int, int, int, int]
-    """The guest's CR0, CR2, CR3, CR4."""
+    control: tuple[int, int, int, int, int]
+    """The guest's CR0, CR2, CR3, CR4 and IA32_EFER."""
     gdtr: DescriptorTable
     idtr: DescriptorTable
     ldtr: Segment
@@ -83,6 +83,7 @@ class DeprivilegedProcessor:
     def set_a20(self, is_open: bool) -> None:
         """Let the guest's address line 20 through, or not: its memory is mapped anew."""
         if self._allocator.set_a20(is_open):
+            self.guest.mmu.memory_was_mapped_anew()
             self.guest.shadow.trace_anew()
 
     def request_stop(self) -> None:
@@ -97,6 +98,7 @@ class DeprivilegedProcessor:
         """Put the real processor into the state that f maps `state` to, and derive the shadows anew."""
         state.put(self.guest.state)
         self.guest.guest_state.derive_real_control_registers()
+        self.guest.mmu.ensure()
         self.guest.engine.follow_umip()
         self.guest.shadow.rebuild()
         self.guest.engine.flush_tlb()
@@ -108,7 +110,7 @@ class DeprivilegedProcessor:
             self.count,
             self.guest.engine.save_image(),
             p.flags,
-            (p.cr0, p.cr2, p.cr3, p.cr4),
+            (p.cr0, p.cr2, p.cr3, p.cr4, p.efer),
             p.gdtr,
             p.idtr,
             p.ldtr,
@@ -122,5 +124,6 @@ class DeprivilegedProcessor:
         self.guest.guest_state.privileged = PrivilegedState(
             state.flags, *state.control, gdtr=state.gdtr, idtr=state.idtr, ldtr=state.ldtr, tr=state.tr
         )
+        self.guest.mmu.take_up()
         self.guest.shadow.take_up()
         self.guest.engine.flush_tlb()

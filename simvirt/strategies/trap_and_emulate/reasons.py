@@ -59,6 +59,8 @@ class TrapReason(Enum):
     DESCRIPTOR_LOAD = "first load of a descriptor"
     DESCRIPTOR_TABLE_WRITE = "write to a traced descriptor table"
     WAIT = "WAIT that the guest's CR0.MP lets pass"
+    SHADOW_FILL = "fill of a shadow page table"
+    PAGE_TABLE_WRITE = "write to a traced page table"
     NO_MEMORY = "access where the guest has no memory"
 
 

@@ -53,7 +53,7 @@ class TrapAndEmulate:
             MapRule("CPL, RPL of CS and SS", "0 -> 1"),
             MapRule("DPL of loaded segments", "0 -> 1"),
             MapRule("EFLAGS.IF, EFLAGS.IOPL", "virtual; really 1 and 0"),
-            MapRule("CR0, CR3, CR4", "virtual; really the VMM's, with paging on"),
+            MapRule("CR0, CR3, CR4, IA32_EFER", "virtual; really the VMM's, with paging on"),
             MapRule("GDTR, IDTR, LDTR, TR", "virtual; really the VMM's"),
         ),
         vmm_linear=range(VMM_LINEAR_BASE, 1 << 32),
@@ -75,13 +75,13 @@ class TrapAndEmulate:
         gated = GatedAddressSpace(space.regions)
         guest_memory = GuestMemory(real.engine, gated)
         allocator = Allocator(real.engine, memory, gated)
-        guest = VirtualCpu(real, guest_memory, allocator, gated)
-        guest.guest_state.real.set_control_register(3, allocator.directory)
+        guest = VirtualCpu(real, memory, guest_memory, allocator, gated)
         log = ExitLog()
         processor = DeprivilegedProcessor(guest, allocator, Dispatcher(guest, Interpreter(guest), bus, log), bus)
         real.engine.set_cpuid(config.cpu_model.native_leaves())
+        real.engine.follow_paging_features(config.cpu_model)
         real.engine.set_native_tsc(0)
-        machine = Machine(processor, board, memory, space, real.engine.written)
+        machine = Machine(processor, board, memory, space, guest.host_was_written)
         boot = load(image, config.memory_size, machine.write_physical)
         processor.set_guest_state(initial_state(boot))
         return Virtualized(machine, guest, log)

@@ -32,7 +32,10 @@ def test_ring_1_cannot_write_the_vmms_pages() -> None:
 
 @pytest.mark.parametrize(
     ("code", "what"),
-    [("0f20c0 0d00000080 0f22c0", "paging on"), ("0f20c0 83e0fe 0f22c0", "protected mode off")],
+    [
+        ("0f20c0 83e0fe 0f22c0", "protected mode off"),
+        ("b820000000 0f22e0 b9800000c0 31d2 b800010000 0f30 0f20c0 0d00000080 0f22c0", "long mode on"),
+    ],
 )
 def test_a_guest_that_changes_its_mode_is_not_virtualized(code: str, what: str) -> None:
     with pytest.raises(UnsupportedGuestError, match=what):

@@ -31,6 +31,10 @@ def _cr4(value: int, code: str) -> bytes:
     return b"\xb8" + d32(value) + b"\x0f\x22\xe0" + bytes.fromhex(code)
 
 
+PAGES = 0x5_0000
+_PAGING = _cr4(0x10, "") + b"\xb8" + d32(PAGES) + b"\x0f\x22\xd8" + b"\xb8" + d32(0x8001_0011) + b"\x0f\x22\xc0"
+"""CR4.PSE, CR3, CR0.PG: the first 4 MiB are one page, which maps itself."""
+
 EXAMPLES: dict[TrapReason, bytes] = {
     TrapReason.CLI: b"\xfa",
     TrapReason.STI: b"\xfb",
@@ -76,6 +80,8 @@ EXAMPLES: dict[TrapReason, bytes] = {
     TrapReason.EXCEPTION: b"\x0f\x0b",
     TrapReason.DESCRIPTOR_LOAD: b"\xb8" + d32(DS3) + b"\x8e\xc0",
     TrapReason.DESCRIPTOR_TABLE_WRITE: b"\xa3" + d32(GDT + 0x800),
+    TrapReason.SHADOW_FILL: _PAGING,
+    TrapReason.PAGE_TABLE_WRITE: _PAGING + b"\xa3" + d32(PAGES + 0x800),
     TrapReason.WAIT: b"\xb8\x19\0\0\0\x0f\x22\xc0\x9b",
     TrapReason.NO_MEMORY: b"\xa1" + d32(HOLE),
 }
@@ -93,6 +99,7 @@ def test_every_reason_has_an_example() -> None:
 def test_every_reason_happens_and_says_why(twins: Twins, reason: TrapReason) -> None:
     records: list[ExitRecord] = []
     twins.write(DATA, d32(CODE) + d16(DS0))
+    twins.write(PAGES, d32(0x83))
     twins.virtual.log.listener = records.append
     found = twins.compare(EXAMPLES[reason], start(eax=0x11, ebx=DATA, edx=0x80, esi=DATA, edi=DATA + 64), steps=8)
     assert found is None, str(found)

@@ -1,0 +1,424 @@
+"""The guest's memory-management unit, made of shadow tables: which root is in force, and what a page fault means."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import EngineError
+from simvirt.machine.faults import ProcessorFault
+from simvirt.machine.fills import Access
+from simvirt.vmm.shadow_paging.cache import OutOfFramesError, ShadowCache
+from simvirt.vmm.shadow_paging.guest_walk import GuestWalk, PagingControls, walk
+from simvirt.vmm.shadow_paging.shadow_table import XD, A, D, P, Role, ShadowTable, W
+from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import Cr0, Eflags
+from simvirt.x86.paging import PAGING_32_BIT, PAGING_PAE, PageFaultErrorCode, PagingFormat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from simvirt.machine.engine import Engine
+    from simvirt.machine.memory import HostMemory
+    from simvirt.vmm.allocator import Allocator
+    from simvirt.vmm.deprivileged_state import DeprivilegedState
+    from simvirt.vmm.shadow_paging.guest_physical import GuestPhysical
+
+_WP: Final = int(Cr0.WP)
+_AC: Final = int(Eflags.AC)
+_WINDOW_SIZE: Final = 2 << 20
+_WRITES_WITHOUT_USE: Final = 8
+"""A table that is written so often and not walked in between is no table any more, or will be used much later."""
+_OFF: Final = PagingControls(None)
+_RSVD: Final = int(PageFaultErrorCode.RSVD)
+
+
+class FaultKind(Enum):
+    """What a page fault of the real processor means to the guest's machine."""
+
+    HIDDEN = "the guest's tables grant the access, and the shadows did not know yet"
+    TRUE = "the guest's tables refuse the access"
+    NO_MEMORY = "no memory answers at the guest-physical address"
+    TRACED = "a write to a page whose contents the VMM follows"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A page fault, told apart."""
+
+    kind: FaultKind
+    gpa: Gpa
+    error_code: int = 0
+    """Of the guest's own fault."""
+
+
+@dataclass(slots=True)
+class ShadowStatistics:
+    """What shadow paging has cost so far.
+
+    :ivar fills: hidden faults, and translations that the VMM itself needed.
+    :ivar true_faults: page faults that the guest got.
+    :ivar traced_writes: writes to page tables that have shadows.
+    :ivar entries_dropped: words of those tables that said something else afterwards.
+    :ivar root_switches: loads of the real CR3.
+    :ivar flushes: times that all shadows had to go.
+    """
+
+    fills: int = 0
+    true_faults: int = 0
+    traced_writes: int = 0
+    entries_dropped: int = 0
+    root_switches: int = 0
+    flushes: int = 0
+
+
+class ShadowMmu:
+    """Keeps the real CR3 on shadows of the guest's tables while the guest's paging is on.
+
+    :ivar on_root: called when another root is in force: what hangs on the guest's translations has to be looked at.
+    :ivar on_window: called when the VMM's own pages have moved.
+    :ivar on_write: called with the guest-physical address and size of whatever was written behind a trace's back.
+    :ivar dependencies: guest-physical addresses of page-table words that somebody's translations went through.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        state: DeprivilegedState,
+        memory: HostMemory,
+        physical: GuestPhysical,
+        allocator: Allocator,
+    ) -> None:
+        self._engine = engine
+        self._state = state
+        self._allocator = allocator
+        self.physical = physical
+        self.cache = ShadowCache(memory, physical, allocator.shadow_frames, allocator.linear_base)
+        for index in range(allocator.vmm_pages):
+            self.cache.window.table.entries[index] = allocator.vmm_host(index) | P | A | D | XD
+        self.statistics = ShadowStatistics()
+        self.on_root: Callable[[], None] = lambda: None
+        self.on_window: Callable[[], None] = lambda: None
+        self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
+        self.dependencies: set[int] = set()
+        self._controls = _OFF
+        self._guest_root = Gpa(0)
+        self._role: Role | None = None
+        self._root: ShadowTable | None = None
+        self._valid = False
+        self._watched: Gva | None = None
+        self._stepping = False
+        self._opened: dict[int, None] = {}
+        self._unused_writes: dict[int, int] = {}
+        physical.on_flag = self._flag_was_set
+        state.on_paging = self.invalidate
+
+    # ---------------------------------------------------------------------------------------- roots
+
+    @property
+    def paging(self) -> bool:
+        """Is the guest's paging on?"""
+        return self._state.paging
+
+    @property
+    def window_base(self) -> int:
+        """Linear address of the VMM's own pages."""
+        return self.cache.window.base if self.paging else self._allocator.linear_base
+
+    def invalidate(self) -> None:
+        """CR0, CR3, CR4 or IA32_EFER of the guest's has been written."""
+        self._valid = False
+
+    def ensure(self) -> None:
+        """Bring the real CR3 in step with the guest's control registers and ring; before anything runs or is read."""
+        if self._valid and (
+            self._role is None or self._controls.write_protect or self._role.ignores_write_protection == self._in_kernel
+        ):
+            return
+        self._activate()
+        self.on_root()
+        self._settle()
+
+    def _activate(self) -> None:
+        self._valid = True
+        state, engine = self._state, self._engine
+        self._controls = controls = PagingControls.of(
+            state.cr0, state.cr4, state.efer, engine.physical_bits, gigabyte_pages=False
+        )
+        if controls.form is None:
+            if self._role is not None:
+                self._forget()
+            self._role = self._root = None
+            state.real.set_control_register(3, self._allocator.directory)
+        else:
+            self._guest_root = Gpa(self.physical.through_gate(controls.root(state.cr3)))
+            self._role = Role(
+                controls.form,
+                controls.page_size_extensions,
+                controls.execute_disable,
+                ignores_write_protection=not controls.write_protect and self._in_kernel,
+            )
+            self._find_root()
+            self._settle_window()
+        engine.flush_tlb()
+        self.cache.stale = False
+
+    @property
+    def _in_kernel(self) -> bool:
+        return self._state.cpl == 0
+
+    def _find_root(self) -> ShadowTable:
+        role = self._need_role()
+        try:
+            root = self.cache.root(role, self._guest_root)
+        except OutOfFramesError:
+            self._forget()
+            root = self.cache.root(role, self._guest_root)
+        if self._state.real.cr3 != root.address:
+            self.statistics.root_switches += 1
+            self._state.real.set_control_register(3, root.address)
+            self.cache.stale = True
+        self._root = root
+        return root
+
+    def _forget(self) -> None:
+        """All shadows go."""
+        self.cache.clear_all()
+        self._unused_writes.clear()
+        self._root = None
+        self.statistics.flushes += 1
+
+    def _need_role(self) -> Role:
+        if self._role is None:
+            raise EngineError("no paging, no shadows: this is a bug in simvirt, please report it")
+        return self._role
+
+    def _settle(self) -> None:
+        """The processor forgets what the shadows do not say any more."""
+        if self.cache.stale:
+            self._engine.flush_tlb()
+            self.cache.stale = False
+
+    def memory_was_mapped_anew(self) -> None:
+        """Guest-physical addresses lead elsewhere: nothing of what is shadowed is true any more."""
+        self._forget()
+        self._role = None
+        self.invalidate()
+
+    def take_up(self) -> None:
+        """The machine was restored: nothing is known of what was shadowed."""
+        self._forget()
+        self._role = None
+        if self.paging:
+            self.cache.window.base = self._state.real.gdtr.base & -_WINDOW_SIZE
+        self._activate()
+
+    # ---------------------------------------------------------------------------------------- the VMM's own pages
+
+    def _settle_window(self) -> None:
+        """Where the guest has mapped something at the VMM's own pages, they move (Uhlig et al. 2005, §2.2.3)."""
+        if not self._guest_uses(self.cache.window.base):
+            return
+        free = next(
+            (base for base in range(0x1_0000_0000 - _WINDOW_SIZE, 0, -_WINDOW_SIZE) if not self._guest_uses(base)), None
+        )
+        if free is None:
+            return
+        self._forget()
+        self.cache.window.base = free
+        self._find_root()
+        self.on_window()
+
+    def _guest_uses(self, linear: int) -> bool:
+        """Is the guest's page directory entry for this address present?"""
+        controls, physical = self._controls, self.physical
+        if controls.form is PAGING_32_BIT:
+            return bool(physical.read_entry(self._guest_root + (linear >> 22) * 4, 4) & P)
+        if controls.form is PAGING_PAE:
+            pointer = physical.read_entry(self._guest_root + (linear >> 30) * 8, 8)
+            directory = pointer & (1 << controls.physical_bits) - 1 & ~(PAGE_SIZE - 1)
+            return bool(pointer & P and physical.read_entry(directory + (linear >> 21 & 511) * 8, 8) & P)
+        return False
+
+    def in_window(self, linear: int) -> bool:
+        """Does an address belong to the VMM's own pages?"""
+        return self.window_base <= linear < self.window_base + _WINDOW_SIZE
+
+    # ---------------------------------------------------------------------------------------- faults
+
+    def _walk(self, linear: int, access: Access, *, user: bool, explicit: bool) -> GuestWalk:
+        suspended = explicit and bool(self._state.eflags & _AC)
+        found = walk(
+            self._controls,
+            self._guest_root,
+            self.physical.read_entry,
+            linear,
+            access,
+            user=user,
+            smap_suspended=suspended,
+        )
+        gate = self.physical.through_gate
+        found.entries = [(gate(at), entry) for at, entry in found.entries]
+        found.gpa = Gpa(gate(found.gpa))
+        return found
+
+    def meet(self, linear: Gva, access: Access, *, user: bool, explicit: bool = True) -> Fault:
+        """The shadows have refused an access: tell why, set the guest's flags, and fill where that is all."""
+        found = self._walk(linear, access, user=user, explicit=explicit)
+        if found.error_code is not None:
+            self.statistics.true_faults += 1
+            return Fault(FaultKind.TRUE, found.gpa, found.error_code)
+        self._set_flags(found, write=access is Access.WRITE)
+        if self.physical.host(found.gpa) is None:
+            return Fault(FaultKind.NO_MEMORY, found.gpa)
+        if not self.in_window(linear):
+            self._fill(linear, found)
+        if access is Access.WRITE and self.cache.is_traced(found.gpa >> PAGE_SHIFT):
+            if self._stepping:
+                self._open(linear, found.gpa)
+                return Fault(FaultKind.HIDDEN, found.gpa)
+            self._watched = linear
+            return Fault(FaultKind.TRACED, found.gpa)
+        return Fault(FaultKind.HIDDEN, found.gpa)
+
+    def _set_flags(self, found: GuestWalk, *, write: bool) -> None:
+        """Accessed on the way, dirty at its end, as the processor does (SDM Vol. 3A §4.8)."""
+        form = self._controls.form
+        size = form.entry_size if form is not None else 0
+        last = len(found.entries) - 1
+        for i, (at, entry) in enumerate(found.entries):
+            if i == 0 and form is PAGING_PAE:
+                continue
+            flags = A | D if write and i == last else A
+            if entry & flags != flags:
+                self.physical.set_flags(at, size, flags)
+                found.entries[i] = (at, entry | flags)
+
+    def _fill(self, linear: int, found: GuestWalk) -> None:
+        self.statistics.fills += 1
+        role = self._need_role()
+        for at, _ in found.entries:
+            self._unused_writes.pop(at >> PAGE_SHIFT, None)
+        try:
+            self.cache.fill(self._root or self._find_root(), role, linear, found)
+        except OutOfFramesError:
+            self._forget()
+            self.cache.fill(self._find_root(), role, linear, found)
+        self._settle()
+
+    # ---------------------------------------------------------------------------------------- the VMM's accesses
+
+    def translate(self, linear: Gva, access: Access, *, user: bool, explicit: bool) -> Gpa:
+        """Where an access that the VMM makes for the guest goes, with the flags that it sets.
+
+        :raises ProcessorFault: #PF.
+        """
+        self.ensure()
+        if self._controls.form is None:
+            return Gpa(linear & 0xFFFFFFFF)
+        linear = Gva(linear & self._linear_mask(self._controls.form))
+        if not self.in_window(linear) and not (user and self._need_role().ignores_write_protection):
+            host = self._engine.translate(linear, access, user=user, commit=True, explicit=explicit)
+            gpa = None if host is None else self.physical.gpa(host)
+            if gpa is not None:
+                return Gpa(gpa)
+        fault = self.meet(linear, access, user=user, explicit=explicit)
+        if fault.kind is FaultKind.TRUE:
+            self.statistics.true_faults -= 1  # the guest may get it or not: whoever asked decides
+            raise ProcessorFault(Vector.PF, fault.error_code, linear)
+        self._watched = None
+        return fault.gpa
+
+    def peek(self, linear: int) -> Gpa | None:
+        """Where an address leads, as if nobody had asked; None where it leads nowhere.
+
+        The words that say so are added to `dependencies`.
+        """
+        if self._controls.form is None:
+            return Gpa(linear & 0xFFFFFFFF)
+        found = self._walk(linear, Access.READ, user=False, explicit=True)
+        self.dependencies.update(at & ~3 for at, _ in found.entries)
+        nowhere = found.error_code is not None and (not found.error_code & P or found.error_code & _RSVD)
+        return None if nowhere else found.gpa
+
+    @staticmethod
+    def _linear_mask(form: PagingFormat) -> int:
+        return 0xFFFFFFFF if form.linear_bits == 32 else 0xFFFF_FFFF_FFFF_FFFF
+
+    # ---------------------------------------------------------------------------------------- tracing
+
+    def trace(self, pages: frozenset[Gpa]) -> None:
+        """Trace these pages on somebody else's behalf, and no others of theirs any more."""
+        self.cache.trace_others(frozenset(page >> PAGE_SHIFT for page in pages))
+        self._settle()
+
+    def holds_tables(self, gpa: Gpa) -> bool:
+        """Does the page of this address hold a page table that has a shadow?"""
+        return self.cache.holds_tables(gpa >> PAGE_SHIFT)
+
+    def _open(self, linear: int, gpa: Gpa) -> None:
+        if self._root is not None and not self.in_window(linear):
+            table, index = self.cache.leaf(self._root, linear)
+            table.entries[index] |= W
+            self._opened[gpa >> PAGE_SHIFT] = None
+
+    @contextmanager
+    def untraced(self) -> Iterator[None]:
+        """Let one instruction write wherever it may, and follow what it has changed."""
+        self._opened = {}
+        if self._watched is not None:
+            watched, self._watched = self._watched, None
+            found = self._walk(watched, Access.WRITE, user=False, explicit=True)
+            if self._root is not None and not self.in_window(watched):
+                self._fill(watched, found)
+                self._open(watched, found.gpa)
+        self._stepping = True
+        try:
+            yield
+        finally:
+            self._stepping = False
+            pages, self._opened = list(self._opened), {}
+            for page in pages:
+                self.cache.close(page)
+            self._settle()
+            for page in pages:
+                self._page_was_written(page)
+
+    def _page_was_written(self, page: int) -> None:
+        gpa = Gpa(page << PAGE_SHIFT)
+        if self.cache.holds_tables(page):
+            self.statistics.traced_writes += 1
+            self._tables_were_written(page)
+        self.on_write(gpa, PAGE_SIZE)
+
+    def _tables_were_written(self, page: int) -> None:
+        changed = self.cache.sync(page)
+        unused = self._unused_writes[page] = self._unused_writes.get(page, 0) + 1
+        if unused >= _WRITES_WITHOUT_USE:
+            del self._unused_writes[page]
+            while page in self.cache.by_frame:
+                self.cache.release(next(iter(self.cache.by_frame[page])))
+            if self._role is not None:
+                self._find_root()
+        if changed:
+            self.statistics.entries_dropped += len(changed)
+            self._settle_window()
+            self._settle()
+            if not self.dependencies.isdisjoint(changed):
+                self.on_root()
+        self._settle()
+
+    def written(self, gpa: Gpa, size: int) -> None:
+        """Guest memory was written by the VMM or by a device: the shadows follow where page tables lie there."""
+        first, last = gpa >> PAGE_SHIFT, (gpa + max(size, 1) - 1) >> PAGE_SHIFT
+        pages = range(first, last + 1)
+        for page in [p for p in self.cache.by_frame if p in pages] if len(pages) > 1 else pages:
+            if self.cache.holds_tables(page):
+                self._tables_were_written(page)
+
+    def _flag_was_set(self, gpa: int, size: int) -> None:
+        self.cache.flag_was_set(gpa, size)
+        self.on_write(Gpa(gpa), size)
