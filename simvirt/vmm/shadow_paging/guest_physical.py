@@ -31,6 +31,11 @@ class GuestPhysical:
         )
         self.on_flag: Callable[[int, int], None] = lambda _gpa, _size: None
 
+    @property
+    def is_gated(self) -> bool:
+        """Is the guest's A20 gate closed?"""
+        return not self._space.a20
+
     def through_gate(self, gpa: int) -> int:
         """The address that comes out of the A20 gate."""
         return gpa if self._space.a20 else gpa & ~A20_BIT

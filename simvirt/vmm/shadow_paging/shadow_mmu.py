@@ -260,9 +260,10 @@ class ShadowMmu:
             user=user,
             smap_suspended=suspended,
         )
-        gate = self.physical.through_gate
-        found.entries = [(gate(at), entry) for at, entry in found.entries]
-        found.gpa = Gpa(gate(found.gpa))
+        if self.physical.is_gated:
+            gate = self.physical.through_gate
+            found.entries = [(gate(at), entry) for at, entry in found.entries]
+            found.gpa = Gpa(gate(found.gpa))
         return found
 
     def meet(self, linear: Gva, access: Access, *, user: bool, explicit: bool = True) -> Fault:

@@ -30,7 +30,6 @@ def _iret(*frame: int) -> bytes:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (b"\xb8\x11\0\0\x80\x0f\x22\xc0", "paging on"),
         (b"\xb8\x10\0\0\0\x0f\x22\xc0", "protected mode off"),
         (b"\xea" + bytes(4) + d16(TSS_FREE), "switches tasks by hardware"),
         (_iret(0x4002, 8, CODE + 16) + b"\xcf", "nested task"),
