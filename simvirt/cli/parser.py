@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, Command]] = {
         Command("list", "simvirt.cli.listing", "show the guests, strategies, CPU models or cost presets there are"),
         Command("run", "simvirt.cli.run", "run a guest by one strategy, and tell what it did and what it took"),
         Command("compare", "simvirt.cli.compare", "run a guest by several strategies, and judge each"),
+        Command("gdb", "simvirt.cli.gdb", "run a guest by one strategy under the debugger gdb, forward and back"),
         Command("new", "simvirt.cli.new", "write the source of a guest of your own to start from"),
         Command("build", "simvirt.cli.build", "build a guest's image from C or assembly"),
         Command("doctor", "simvirt.cli.doctor", "check what works on this machine, and what is missing"),

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from simvirt.machine.board import BoardState  # noqa: TC001 - decoding a MachineState needs it at run time
 from simvirt.machine.cpu import Livelock, Shutdown
 from simvirt.machine.engine import NEVER
-from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa
+from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE, Gpa
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.board import Board
@@ -279,15 +279,19 @@ class Machine:
         """The whole machine as a value, memory included."""
         import numpy as np
 
-        pages = self.memory.array.reshape(-1, 4096)
-        used = np.flatnonzero(pages.any(axis=1))
+        used = np.flatnonzero(self.memory.array.reshape(-1, PAGE_SIZE).any(axis=1))
+        return self.save_with_pages(int(page) for page in used)
+
+    def save_with_pages(self, pages: Iterable[int]) -> MachineState:
+        """As `save`, but of memory these host pages, by number."""
+        view = self.memory.view
         return MachineState(
             count=self.processor.count,
             halted=self.halted,
             outcome=self.outcome,
             processor=self.processor.save(),
             board=self.board.save(),
-            pages={int(page): pages[page].tobytes() for page in used},
+            pages={page: bytes(view[page << PAGE_SHIFT : (page + 1) << PAGE_SHIFT]) for page in pages},
         )
 
     def restore(self, state: MachineState) -> None:
@@ -295,10 +299,21 @@ class Machine:
 
         :raises SnapshotError: it is the state of another kind of machine.
         """
+        self._restore(state, state.pages, everything=True)
+
+    def restore_with_pages(self, state: MachineState, pages: Mapping[int, bytes]) -> None:
+        """As `restore`, but of memory write these host pages, and leave the others as they are.
+
+        :raises SnapshotError: it is the state of another kind of machine.
+        """
+        self._restore(state, pages, everything=False)
+
+    def _restore(self, state: MachineState, pages: Mapping[int, bytes], *, everything: bool) -> None:
         self.board.restore(state.board)
-        self.memory.array[:] = 0
-        for page, data in state.pages.items():
-            self.memory.view[page << 12 : (page + 1) << 12] = data
+        if everything:
+            self.memory.array[:] = 0
+        for page, data in pages.items():
+            self.memory.view[page << PAGE_SHIFT : (page + 1) << PAGE_SHIFT] = data
         self.processor.restore(state.processor)
         self.processor.set_a20(self.board.a20)
         self.halted = state.halted

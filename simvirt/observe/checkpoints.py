@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from simvirt.machine.board import BoardState
     from simvirt.machine.faults import FaultRecord
-    from simvirt.machine.machine import Outcome
+    from simvirt.machine.machine import MachineState
     from simvirt.observe.trial import Trial
     from simvirt.vmm.exit_log import ExitLogState, ExitRecord
 
@@ -27,26 +26,33 @@ DEFAULT_BUDGET: Final = 256 << 20
 _NO_PAGE: Final = bytes(PAGE_SIZE)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A machine at one instruction.
 
     Attributes:
-        count: instructions retired.
+        machine: the machine, and the host pages that have changed since the checkpoint before.
         pinned: something came from outside here, so that nothing before it leads to what is after it.
-        pages: host pages, by number, that have changed since the checkpoint before.
+        log: what the VMM had done by then.
+        last_exit: the last exit to the VMM before it, if somebody kept it.
+        fault_chain: the exceptions delivered last.
     """
 
-    count: int
+    machine: MachineState
     pinned: bool
-    halted: bool
-    outcome: Outcome | None
-    processor: Any
-    board: BoardState
     log: ExitLogState
     last_exit: ExitRecord | None
     fault_chain: tuple[FaultRecord, ...]
-    pages: dict[int, bytes]
+
+    @property
+    def count(self) -> int:
+        """Instructions retired."""
+        return self.machine.count
+
+    @property
+    def pages(self) -> dict[int, bytes]:
+        """Host pages, by number, that have changed since the checkpoint before."""
+        return self.machine.pages
 
 
 class Checkpoints:
@@ -64,7 +70,7 @@ class Checkpoints:
         import numpy as np
 
         used = np.flatnonzero(self._view.any(axis=1))
-        self._kept = [self._checkpoint({int(page): self._view[page].tobytes() for page in used}, None, pinned=True)]
+        self._kept = [self._checkpoint({int(page) for page in used}, None, pinned=True)]
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -90,8 +96,7 @@ class Checkpoints:
         elif self._at + 1 < len(self._kept) or self._trial.count <= self._kept[self._at].count:
             return
         self._note_changes()
-        pages = {page: self._view[page].tobytes() for page in self._since}
-        self._kept.append(self._checkpoint(pages, last_exit, pinned=pinned))
+        self._kept.append(self._checkpoint(self._since, last_exit, pinned=pinned))
         self._since.clear()
         self._at = len(self._kept) - 1
         self._thin()
@@ -102,14 +107,8 @@ class Checkpoints:
         changed = set(self._since)
         for checkpoint in self._kept[min(index, self._at) + 1 : max(index, self._at) + 1]:
             changed.update(checkpoint.pages)
-        memory = self._trial.machine.memory.view
-        for page in changed:
-            memory[page << PAGE_SHIFT : (page + 1) << PAGE_SHIFT] = self._page(page, index)
-        checkpoint = self._kept[index]
-        machine, cpu = self._trial.machine, self._trial.cpu
-        machine.board.restore(checkpoint.board)
-        machine.processor.restore(checkpoint.processor)
-        machine.halted, machine.outcome = checkpoint.halted, checkpoint.outcome
+        checkpoint, cpu = self._kept[index], self._trial.cpu
+        self._trial.machine.restore_with_pages(checkpoint.machine, {page: self._page(page, index) for page in changed})
         self._trial.error = None
         self._trial.log.restore(checkpoint.log)
         cpu.fault_chain.clear()
@@ -156,19 +155,14 @@ class Checkpoints:
                 return checkpoint.pages[page]
         return _NO_PAGE
 
-    def _checkpoint(self, pages: dict[int, bytes], last_exit: ExitRecord | None, *, pinned: bool) -> Checkpoint:
+    def _checkpoint(self, pages: set[int], last_exit: ExitRecord | None, *, pinned: bool) -> Checkpoint:
         trial = self._trial
         return Checkpoint(
-            count=trial.count,
+            machine=trial.machine.save_with_pages(pages),
             pinned=pinned,
-            halted=trial.machine.halted,
-            outcome=trial.outcome,
-            processor=trial.machine.processor.save(),
-            board=trial.machine.board.save(),
             log=trial.log.save(),
             last_exit=last_exit,
             fault_chain=tuple(trial.cpu.fault_chain),
-            pages=pages,
         )
 
     # --------------------------------------------------------------------------------------------------------- thinning
@@ -188,8 +182,8 @@ class Checkpoints:
     def _drop(self, index: int) -> None:
         """The pages of a checkpoint that is given up belong to the next one, unless that has its own."""
         given_up = self._kept.pop(index)
-        after = self._kept[index]
-        after.pages = given_up.pages | after.pages
+        for page, data in given_up.pages.items():
+            self._kept[index].pages.setdefault(page, data)
         if self._at > index:
             self._at -= 1
 

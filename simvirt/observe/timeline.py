@@ -103,6 +103,17 @@ class Timeline:
         """Instructions retired where the past begins."""
         return self.checkpoints.count_of(0)
 
+    def check(self, stops: Stops) -> None:
+        """Could the machine wait for all of these at once?
+
+        Raises:
+            UsageError: they are too many.
+        """
+        try:
+            self._wait_for(stops)
+        finally:
+            self._wait_for(_NOTHING)
+
     def change(self) -> None:
         """Memory or registers have been changed from outside: what was known of the future is no longer true."""
         self._changed = True

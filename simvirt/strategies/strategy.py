@@ -63,6 +63,8 @@ class StrategyInfo:
     vmm_linear: range = range(0)
     """Linear addresses that are the VMM's own while the guest runs: it finds the VMM there, or nothing, but never what
     its own machine has (address-space compression, Uhlig et al. 2005)."""
+    exit_reasons: type[Enum] | None = None
+    """Whose members its exits are counted by; None without a VMM."""
 
 
 @dataclass(frozen=True, slots=True)

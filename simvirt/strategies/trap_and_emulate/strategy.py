@@ -24,6 +24,7 @@ from simvirt.machine.pc import BoardBus, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, StrategyInfo, Virtualized
 from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
 from simvirt.strategies.trap_and_emulate.processor import DeprivilegedProcessor
+from simvirt.strategies.trap_and_emulate.reasons import TrapReason
 from simvirt.vmm.allocator import VMM_LINEAR_BASE, VMM_RESERVE, Allocator
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.vmm.guest_memory import GuestMemory
@@ -57,6 +58,7 @@ class TrapAndEmulate:
             MapRule("GDTR, IDTR, LDTR, TR", "virtual; really the VMM's"),
         ),
         vmm_linear=range(VMM_LINEAR_BASE, 1 << 32),
+        exit_reasons=TrapReason,
     )
 
     def obstacle(self, image: GuestImage) -> str | None:

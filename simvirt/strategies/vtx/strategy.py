@@ -18,6 +18,7 @@ from simvirt.strategies.vtx.vcpu import Vcpu
 from simvirt.vmm.ept import ExtendedPageTables
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.x86.addresses import Hpa
+from simvirt.x86.vmx import ExitReason
 
 if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
@@ -37,6 +38,7 @@ class Vtx:
         ),
         aliases=("vt-x", "vmx"),
         vm_map=(),  # nothing differs: what the VMM keeps of CR0 and CR4, the guest sees by the read shadows
+        exit_reasons=ExitReason,
     )
 
     def obstacle(self, image: GuestImage) -> str | None:

@@ -1,0 +1,210 @@
+"""A walk through the guest's page tables, step by step, without a trace in them; and guest memory by linear address.
+
+It goes by the guest's own CR3 and the guest's own memory, so it is the same under every strategy, and the second
+dimension, from guest-physical to host-physical, is shown beside it. Nothing is cached: where the processor's TLB still
+holds another translation, this one is what the tables say. (SDM Vol. 3A §4.3 to §4.7.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
+from simvirt.x86.cpuid import Feature, find_cpu_model
+from simvirt.x86.flags import Cr0, Cr4, Efer
+from simvirt.x86.paging import (
+    PAGING_4_LEVEL,
+    PAGING_32_BIT,
+    PAGING_PAE,
+    PageEntry,
+    PagingFormat,
+    PagingLevel,
+    is_canonical,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.machine.machine import Machine
+    from simvirt.machine.memory import Region
+    from simvirt.observe.trial import Trial
+
+_FRAME_4_BYTES: Final = 0xFFFFF000
+_PSE36_SHIFT: Final = 19
+_PSE36_FIELD: Final = 0x1FE000
+_LARGE_32: Final = 0xFFC00000
+_GIGABYTE_SHIFT: Final = 30
+_A20: Final = 1 << 20
+_LINEAR_32: Final = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class WalkStep:
+    """One paging-structure entry that was read."""
+
+    level: PagingLevel
+    index: int
+    """Number of the entry in its table."""
+    gpa: Gpa
+    """Where the entry is."""
+    entry: int
+    host: Hpa | None
+    """Where that is in the PC's memory; None where there is no memory, and ones are read."""
+
+    @property
+    def flags(self) -> str:
+        """The entry's flags by the manual's letters."""
+        names = {
+            PageEntry.PRESENT: "P", PageEntry.WRITABLE: "R/W", PageEntry.USER: "U/S", PageEntry.WRITE_THROUGH: "PWT",
+            PageEntry.CACHE_DISABLE: "PCD", PageEntry.ACCESSED: "A", PageEntry.DIRTY: "D", PageEntry.GLOBAL: "G",
+            PageEntry.EXECUTE_DISABLE: "XD",
+        }  # fmt: skip
+        if self.level.large_page:
+            names[PageEntry.PAGE_SIZE] = "PS"
+        return " ".join(name for flag, name in names.items() if self.entry & flag)
+
+
+@dataclass(frozen=True, slots=True)
+class PageWalk:
+    """Where a linear address leads.
+
+    Attributes:
+        paging: the paging mode, None while paging is off.
+        steps: the entries, from the root on.
+        gpa: the guest-physical address; None where the walk ends in a fault.
+        page_size: bytes of the page.
+        fault: why there is no translation.
+        region: what lies at the guest-physical address; None is a hole.
+        host: where that is in the PC's memory.
+    """
+
+    linear: Gva
+    paging: PagingFormat | None
+    steps: tuple[WalkStep, ...]
+    gpa: Gpa | None
+    page_size: int
+    writable: bool
+    user: bool
+    executable: bool
+    fault: str
+    region: Region | None
+    host: Hpa | None
+
+    @property
+    def references(self) -> int:
+        """Memory references that the walk takes."""
+        return len(self.steps)
+
+
+def walk(trial: Trial, linear: int, state: ArchitecturalState | None = None) -> PageWalk:
+    """Translate a linear address as the guest's page tables say now."""
+    machine = trial.machine
+    state = machine.processor.guest_state() if state is None else state
+    cr0, _, cr3, cr4 = state.control
+    if not cr0 & Cr0.PG:
+        return _end(machine, linear & _LINEAR_32, None, (), Gpa(linear & _LINEAR_32), PAGE_SIZE)
+    wide = bool(state.efer & Efer.LMA)
+    paging = PAGING_4_LEVEL if wide else PAGING_PAE if cr4 & Cr4.PAE else PAGING_32_BIT
+    nxe = paging.has_execute_disable and bool(state.efer & Efer.NXE)
+    bits = trial.cpu.engine.physical_bits
+    if not wide:
+        linear &= _LINEAR_32
+    elif not is_canonical(linear):
+        return _fault(linear, paging, (), "the address is not canonical: #GP, or #SS through the stack")
+    table = cr3 & _table_mask(paging, bits) if paging is not PAGING_PAE else cr3 & 0xFFFFFFE0
+    steps: list[WalkStep] = []
+    writable = user = executable = True
+    for level in paging.levels:
+        index = level.index(linear)
+        gpa = Gpa(table + index * paging.entry_size)
+        entry = int.from_bytes(machine.read_physical(gpa, paging.entry_size), "little")
+        steps.append(WalkStep(level, index, gpa, entry, machine.space.host(gpa)))
+        if not entry & PageEntry.PRESENT:
+            return _fault(linear, paging, steps, f"the {level.name} is not present")
+        may_be_large = level.large_page and (paging.entry_size == 8 or bool(cr4 & Cr4.PSE))
+        large = may_be_large and bool(entry & PageEntry.PAGE_SIZE)
+        maps_page = large or level is paging.levels[-1]
+        reserved = entry & paging.reserved_mask(level, maps_page=maps_page, physical_bits=bits, nxe=nxe)
+        if large and level.shift == _GIGABYTE_SHIFT and not find_cpu_model(trial.config.cpu).has(Feature.PDPE1GB):
+            reserved |= int(PageEntry.PAGE_SIZE)
+        if reserved:
+            return _fault(linear, paging, steps, f"the {level.name} has reserved bits set: {reserved:#x}")
+        if level.has_permissions:
+            writable &= bool(entry & PageEntry.WRITABLE)
+            user &= bool(entry & PageEntry.USER)
+            executable &= not (nxe and entry & PageEntry.EXECUTE_DISABLE)
+        if maps_page:
+            size = 1 << level.shift
+            gpa = Gpa(_frame(entry, paging, level, bits) | linear & size - 1)
+            found = _end(machine, linear, paging, steps, gpa, size)
+            return replace(found, writable=writable, user=user, executable=executable)
+        table = entry & _table_mask(paging, bits)
+    raise AssertionError("the last level maps a page")
+
+
+def _table_mask(paging: PagingFormat, bits: int) -> int:
+    return _FRAME_4_BYTES if paging.entry_size == 4 else (1 << bits) - PAGE_SIZE
+
+
+def _frame(entry: int, paging: PagingFormat, level: PagingLevel, bits: int) -> int:
+    if paging.entry_size == 4:
+        if level.shift > PAGE_SHIFT:
+            return entry & _LARGE_32 | (entry & _PSE36_FIELD) << _PSE36_SHIFT
+        return entry & _FRAME_4_BYTES
+    return entry & (1 << bits) - (1 << level.shift)
+
+
+def _end(  # noqa: PLR0917 - the parts of a walk in the order in which they are found
+    machine: Machine,
+    linear: int,
+    paging: PagingFormat | None,
+    steps: Sequence[WalkStep],
+    gpa: Gpa,
+    size: int,
+) -> PageWalk:
+    if not machine.board.a20:
+        gpa = Gpa(gpa & ~_A20)
+    region, host = machine.space.region(gpa), machine.space.host(gpa)
+    return PageWalk(Gva(linear), paging, tuple(steps), gpa, size, True, True, True, "", region, host)
+
+
+def _fault(linear: int, paging: PagingFormat, steps: Sequence[WalkStep], why: str) -> PageWalk:
+    return PageWalk(Gva(linear), paging, tuple(steps), None, 0, False, False, False, why, None, None)
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+def read_linear(trial: Trial, linear: int, size: int) -> bytes:
+    """Guest memory by linear address; shorter, or empty, where it comes to a page that is not mapped."""
+    machine = trial.machine
+    state = machine.processor.guest_state()
+    data = bytearray()
+    while len(data) < size:
+        at = linear + len(data)
+        found = walk(trial, at, state)
+        if found.gpa is None or found.host is None:
+            break
+        data += machine.read_physical(found.gpa, min(size - len(data), PAGE_SIZE - (at & PAGE_OFFSET_MASK)))
+    return bytes(data)
+
+
+def write_linear(trial: Trial, linear: int, data: bytes) -> bool:
+    """Write guest memory by linear address, whatever its pages permit; nothing is written if a page is not mapped."""
+    machine = trial.machine
+    state = machine.processor.guest_state()
+    pieces: list[tuple[Gpa, bytes]] = []
+    done = 0
+    while done < len(data):
+        at = linear + done
+        size = min(len(data) - done, PAGE_SIZE - (at & PAGE_OFFSET_MASK))
+        found = walk(trial, at, state)
+        if found.gpa is None or found.host is None:
+            return False
+        pieces.append((found.gpa, data[done : done + size]))
+        done += size
+    for gpa, piece in pieces:
+        machine.write_physical(gpa, piece)
+    return True
