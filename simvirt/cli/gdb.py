@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from simvirt.cli.options import add_shared_options, run_config
+from simvirt.cli.options import add_boot_options, add_shared_options, boot_image, run_config
 from simvirt.cli.run import print_run, report_faults
 from simvirt.cli.status import ExitStatus
 
@@ -24,7 +24,7 @@ _ELF_CLASS_AT, _ELF_64 = 4, 2
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `simvirt gdb`."""
-    parser.add_argument("guest", metavar="GUEST", help="a guest's name, see `simvirt list guests`, or an image's path")
+    add_boot_options(parser)
     parser.add_argument(
         "--strategy", metavar="STRATEGY", default="bare-metal", help="how to run it (default: bare-metal)"
     )
@@ -49,13 +49,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def execute(arguments: Namespace) -> ExitStatus:
     """Serve gdb, one after the other, until one lets the guest go or ends it; then tell what the run was."""
     from simvirt.gdb.target import Target
-    from simvirt.guests.resolve import resolve
     from simvirt.observe.costs import DEFAULT_COSTS, find_costs
     from simvirt.observe.timeline import Timeline
     from simvirt.observe.trial import Trial
     from simvirt.strategies.registry import find
 
-    image = resolve(arguments.guest)
+    image = boot_image(arguments)
     costs = find_costs(arguments.costs or DEFAULT_COSTS)
     layout = _layout(image, arguments.registers)
     trial = Trial(image, find(arguments.strategy), run_config(arguments))
