@@ -80,20 +80,20 @@ def test_interrupts_behave_when_one_steps_back(gdb: Gdb, strategy: str) -> None:
     assert "_start ()" in text.split("No more reverse-execution history")[1]
 
 
+EXCEPTION = r"""
+monitor stop-at #DE
+continue
+printf "handler %x\n", $pc
+reverse-stepi
+x/i $pc
+stepi
+printf "handler %x\n", $pc
+"""
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_exceptions_behave_when_one_steps_back(gdb: Gdb, strategy: str) -> None:
-    script = "\n".join(
-        [
-            "monitor stop-at #DE",
-            "continue",
-            "printf \"handler %x\\n\", $pc",
-            "reverse-stepi",
-            "x/i $pc",
-            "stepi",
-            "printf \"handler %x\\n\", $pc",
-        ]
-    )  # fmt: skip
-    text = gdb("faults", script, "--strategy", strategy)
+    text = gdb("faults", EXCEPTION, "--strategy", strategy)
     assert "#DE has been delivered" in text
     handlers = re.findall(r"handler (\w+)", text)
     assert len(handlers) == 2
