@@ -148,15 +148,12 @@ def test_too_many_watchpoints_are_an_error(talk: Talk) -> None:
     assert talk.one("s").startswith(b"T05")
 
 
-def test_the_end_of_a_session(talk: Talk) -> None:
-    talk("D")
-    assert talk.end is End.DETACHED
-    talk("k")
-    assert talk.end is End.KILLED
-    talk("vKill;1")
-    assert talk.end is End.KILLED
-    talk("g")
-    assert talk.end is End.GONE
+@pytest.mark.parametrize(
+    ("packet", "end"), [("D", End.DETACHED), ("k", End.KILLED), ("vKill;1", End.KILLED), ("g", End.GONE)]
+)
+def test_the_end_of_a_session(talk: Talk, packet: str, end: End) -> None:
+    talk(packet)
+    assert talk.end is end
 
 
 def test_monitor(talk: Talk) -> None:
@@ -229,7 +226,6 @@ def test_random_requests_do_no_harm(talk: Talk) -> None:
         rng.choice(names).encode() + bytes(rng.choices(b"0123456789abcdef,:;=\xff", k=rng.randrange(12)))
         for _ in range(150)
     ]
-    talk.target.timeline.trial.config.max_instructions  # noqa: B018
     assert len(talk(*packets)) == len(packets)
 
 
