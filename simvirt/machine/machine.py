@@ -186,9 +186,7 @@ class Machine:
         processor, board = self.processor, self.board
         while self.outcome is None and processor.count < instruction:
             if self._pausing:
-                self._pausing = False
-                self._stop_requested = False
-                self.outcome = Outcome.INTERRUPTED
+                self._interrupt()
                 break
             board.run_due()
             pending = board.interrupt_pending()
@@ -212,8 +210,7 @@ class Machine:
             if stop is Stop.HALTED:
                 self.halted = True
             elif stop is Stop.INTERRUPTED:
-                self._pausing = False
-                self.outcome = Outcome.INTERRUPTED
+                self._interrupt()
             elif stop is Stop.BREAKPOINT:
                 self.outcome = Outcome.BREAKPOINT
             if board.ended:
@@ -223,13 +220,18 @@ class Machine:
     def _sleep(self) -> None:
         """HLT: skip to the next event that can wake the processor, or find that there is none."""
         if self._stop_requested:
-            self._stop_requested = False
-            self.outcome = Outcome.INTERRUPTED
+            self._interrupt()
             return
         if self.processor.interrupts_enabled and self.board.sleep():
             return
         waiting = self.processor.interrupts_enabled and self.board.awaits_input()
         self.outcome = Outcome.WAITING_FOR_INPUT if waiting else Outcome.HALTED
+
+    def _interrupt(self) -> None:
+        """The run ends as requested, and nobody asks any more: neither here nor of the processor."""
+        self._pausing = self._stop_requested = False
+        self.processor.run(self.processor.count, window=False)
+        self.outcome = Outcome.INTERRUPTED
 
     def request_stop(self) -> None:
         """End the run soon, as Ctrl-C does; after `resume` it can go on."""

@@ -76,9 +76,8 @@ ENDLESS: dict[str, HostileGuest] = {
     "interrupts that end themselves": guest(f"{timer(icw4='03')}fb ; sti\n{AGAIN}", gates={0x20: tables.gate(tables.TRAP_GATE, CS0, HANDLERS + 64 * 16)}, handlers={16: RETURN}),
     "HLT in a handler, interrupts nested": guest(f"{timer(icw4='03', count=20)}fb ; sti\n{AGAIN}", gates={0x20: tables.gate(tables.TRAP_GATE, CS0, HANDLERS + 64 * 16)}, handlers={16: "f4 ; hlt\neb fd ; jmp"}),
 }  # fmt: skip
-"""Every strategy runs these."""
 
-ENDLESS_WITH_PAGING: dict[str, HostileGuest] = {
+ENDLESS |= {
     "CR3 reloads": guest(f"{_PAGING_ON}0f 20 d8 ; mov eax, cr3\n0f 22 d8 ; mov cr3, eax\neb f8 ; jmp", pieces=_PAGES),
     "INVLPG": guest(f"{_PAGING_ON}0f 01 38 ; invlpg\neb fb ; jmp", pieces=_PAGES),
     "a page fault whose handler returns to it": guest(
@@ -86,6 +85,10 @@ ENDLESS_WITH_PAGING: dict[str, HostileGuest] = {
     "a loop at the end of a page before one that is not there": guest(
         _PAGING_ON + f"e9 {le(0x6_0FFC - (CODE + 24))} ; jmp",
         pieces=(*_PAGES, (0x6_0FFC, bytes.fromhex("40 90 eb fc")), (PAGES + 0x1000 + 4 * 0x61, bytes(4)))),
+}  # fmt: skip
+"""Every strategy runs these."""
+
+ENDLESS_WITH_TASKS: dict[str, HostileGuest] = {
     "tasks that switch to each other": guest(
         f"ea 00 00 00 00 {le(OTHER_TASK, 2)} ; jmp\neb f7 ; jmp",
         pieces=((0x3800, tables.tss_32(0x78000, 0x10)), (0x3820, (HANDLERS + 64 * 16).to_bytes(4, "little")),
@@ -93,16 +96,16 @@ ENDLESS_WITH_PAGING: dict[str, HostileGuest] = {
                 (0x3848, b"".join(s.to_bytes(4, "little") for s in (0x10, 8, 0x10, 0x10, 0x10, 0x10)))),
         handlers={16: f"ea 00 00 00 00 {le(TASK, 2)} ; jmp\neb f7 ; jmp"}),
 }  # fmt: skip
-"""Trap-and-emulate virtualizes neither paging nor tasks so far."""
+"""Trap-and-emulate does not virtualize tasks."""
 
 
-@pytest.fixture(params=[*ENDLESS, *ENDLESS_WITH_PAGING])
+@pytest.fixture(params=[*ENDLESS, *ENDLESS_WITH_TASKS])
 def endless(request: pytest.FixtureRequest, arena: Arena) -> HostileGuest:
     name = request.param
-    if name in ENDLESS_WITH_PAGING:
+    if name in ENDLESS_WITH_TASKS:
         if arena.strategy == "trap-and-emulate":
             pytest.skip("trap-and-emulate says that it does not virtualize this")
-        return ENDLESS_WITH_PAGING[name]
+        return ENDLESS_WITH_TASKS[name]
     return ENDLESS[name]
 
 
@@ -146,7 +149,7 @@ NO_INSTRUCTION_RETIRES: dict[str, HostileGuest] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("strategy", ["bare-metal", "vtx"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_page_faults_without_end(strategy: str) -> None:
     """The handler of #PF begins with the access that it is called for."""
     access = f"a1 {le(0x40_0000)} ; mov eax"
