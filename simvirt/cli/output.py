@@ -29,6 +29,18 @@ def print_figures(result: Run) -> None:
     Console(highlight=False, legacy_windows=False, color_system=None if plain else "auto").print(show_figures(result))
 
 
+def print_screen(result: Run) -> None:
+    """The text of the guest's screen, in a frame."""
+    if result.screen is None:
+        print("the display is in a graphics mode, which is not drawn", file=sys.stderr)
+        return
+    edge = "+" + "-" * result.screen.columns + "+"
+    print(edge)
+    for line in result.screen.lines:
+        print(f"|{line:<{result.screen.columns}}|")
+    print(edge)
+
+
 def print_result(result: Run | Comparison) -> None:
     """A result in colour where colours belong, and as plain text elsewhere, the same on every machine."""
     from simvirt.cli.table import coloured

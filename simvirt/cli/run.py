@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from simvirt.cli.console import LiveConsole
 from simvirt.cli.options import add_boot_options, add_shared_options, boot_image, shared_arguments
-from simvirt.cli.output import print_figures, print_json, print_result
+from simvirt.cli.output import print_figures, print_json, print_result, print_screen
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.status import ExitStatus
 from simvirt.cli.tracing import add_trace_options, open_trace
@@ -39,6 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="this terminal is the guest's console; Ctrl-A X ends the run",
     )
+    parser.add_argument("--screen", action="store_true", help="print what the display adapter shows at the end")
     add_shared_options(parser)
     add_trace_options(parser)
 
@@ -70,6 +71,8 @@ def execute(arguments: Namespace) -> ExitStatus:
             )
         console_shown = console.put is not None
     print_run(result, arguments, console_shown=console_shown)
+    if arguments.screen and not arguments.json:
+        print_screen(result)
     return report_faults(result, traceback=arguments.debug)
 
 

@@ -23,14 +23,17 @@ from simvirt.machine.devices.keys import strokes
 from simvirt.machine.devices.pic import Irq, PicPair
 from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.uart import Uart16550
+from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE, Vga
 from simvirt.machine.event_queue import EventQueue
 from simvirt.machine.hardware import DeviceRow, Hardware, Wiring
+from simvirt.x86.addresses import Gpa
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.devices import Device
+    from simvirt.machine.devices.screen import Screen
     from simvirt.x86.addresses import Port
 
 
@@ -200,6 +203,11 @@ class Board:
         if keyboard is None:
             raise MonitorError("this board has no keyboard to type on: add one to its table of devices")
         keyboard.type(strokes(text))
+
+    def screen(self, read_memory: Callable[[Gpa, int], bytes]) -> Screen | None:
+        """What the display adapter shows; None in a graphics mode, or without one."""
+        vga = self._device(Vga)
+        return None if vga is None else vga.screen(read_memory(Gpa(TEXT_BUFFER), TEXT_BUFFER_SIZE))
 
     def reset(self) -> None:
         """The reset line: devices return to power-on, nothing is scheduled. Time and console output stand."""

@@ -20,6 +20,8 @@ from simvirt.machine.devices.port_b import PortB
 from simvirt.machine.devices.reset_control import ResetControl
 from simvirt.machine.devices.rtc import Mc146818, standard_cmos
 from simvirt.machine.devices.uart import Uart16550
+from simvirt.machine.devices.vga import PORTS as VGA_PORTS
+from simvirt.machine.devices.vga import Vga
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,6 +113,7 @@ DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254)), (range(0x61, 0x62),)),
     DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),
     DeviceRow("keyboard", _keyboard_controller, (range(0x60, 0x61), range(0x64, 0x65)), Irq.KEYBOARD),
+    DeviceRow("vga", lambda _wiring: Vga(), VGA_PORTS),
     DeviceRow("reset-control", lambda wiring: ResetControl(wiring.reset), (range(0xCF9, 0xCFA),)),
     DeviceRow("rtc", _rtc, (range(0x70, 0x72),), Irq.RTC),
     DeviceRow("com1", _uart, (range(0x3F8, 0x400),), Irq.COM1),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.board import Board
     from simvirt.machine.breakpoints import Breakpoints
+    from simvirt.machine.devices.screen import Screen
     from simvirt.machine.memory import AddressSpace, HostMemory
     from simvirt.x86.addresses import Hpa
 
@@ -251,6 +252,11 @@ class Machine:
         self._pausing = False
         if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT, Outcome.BREAKPOINT):
             self.outcome = None
+
+    @property
+    def screen(self) -> Screen | None:
+        """What the display adapter shows; None in a graphics mode, or without one."""
+        return self.board.screen(self.read_physical)
 
     def read_physical(self, gpa: Gpa, size: int) -> bytes:
         """Guest-physical memory; ones where there is none."""

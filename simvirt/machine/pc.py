@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
+from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE
 from simvirt.machine.engine import Intercepts
 from simvirt.machine.events import DebuggerHit, Halt, Interrupted, InterruptWindow, LimitReached
 from simvirt.machine.machine import Machine, Stop
@@ -154,16 +155,27 @@ class BareProcessor:
 
 
 LOW_HOLE: Final = (0xA0000, 0x100000)
-"""Video memory and ROMs of a PC: nothing answers there yet."""
+"""Video memory and ROMs of a PC: only the text buffer answers there."""
+LEAST_HOST_MEMORY: Final = 0x100000
+"""Host memory that the memory map of a PC needs at least: the text buffer lies below."""
+
+
+def host_memory_size(memory_size: int) -> int:
+    """Bytes of host memory for a PC with this much RAM."""
+    return max(memory_size, LEAST_HOST_MEMORY)
 
 
 def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
-    """The memory map of a PC: conventional memory, a hole, extended memory.
+    """The memory map of a PC: conventional memory, the adapter's text buffer in a hole, extended memory.
 
-    RAM of `memory_size` bytes, from which the hole takes its part, lies at `host` in host memory.
+    All of it lies from `host` on in host memory, of which `host_memory_size` bytes are needed; RAM of `memory_size`
+    bytes loses the part that the hole takes.
     """
     low, high = LOW_HOLE
-    regions = [Region(Gpa(0), min(low, memory_size), RegionKind.RAM, host, "conventional memory")]
+    regions = [
+        Region(Gpa(0), min(low, memory_size), RegionKind.RAM, host, "conventional memory"),
+        Region(Gpa(TEXT_BUFFER), TEXT_BUFFER_SIZE, RegionKind.RAM, Hpa(host + TEXT_BUFFER), "text buffer"),
+    ]
     if memory_size > high:
         regions.append(Region(Gpa(high), memory_size - high, RegionKind.RAM, Hpa(host + high), "extended memory"))
     return AddressSpace(regions)
@@ -173,7 +185,7 @@ def bare_pc(
     board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel
 ) -> tuple[Machine, Cpu]:
     """A PC with no guest on it, and its CPU; `board_for` makes the board, given the count of instructions retired."""
-    memory = HostMemory(memory_size)
+    memory = HostMemory(host_memory_size(memory_size))
     cpu = Cpu(memory)
     space = pc_regions(memory_size)
     cpu.engine.set_address_space(space)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from simvirt.guests.image import GuestImage
     from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.machine.devices.screen import Screen
     from simvirt.machine.machine import Outcome
     from simvirt.observe.postmortem import PostMortem
     from simvirt.vmm.exit_log import ExitRecord, Intervention, ResourceAttempt
@@ -168,6 +169,7 @@ class Run(Showable):
         pages_outside: host pages written while the guest ran that are not the VM's memory.
         state: the processor at the end, as the guest's machine has it.
         virtual_ns: virtual time at the end.
+        screen: what the display adapter shows at the end; None in a graphics mode.
         post_mortem: what led to a bad end.
     """
 
@@ -186,6 +188,7 @@ class Run(Showable):
     pages_outside: tuple[int, ...] = field(default=(), repr=False)
     state: ArchitecturalState | None = field(default=None, repr=False)
     virtual_ns: int = 0
+    screen: Screen | None = field(default=None, repr=False)
     post_mortem: PostMortem | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -212,6 +215,7 @@ class Run(Showable):
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that scripts rely on."""
+        screen = {"screen": self.screen.text} if self.screen is not None and self.screen.text else {}
         return {
             "schema": RUN_SCHEMA,
             "guest": self.guest,
@@ -221,6 +225,7 @@ class Run(Showable):
             "outcome": self.outcome.value,
             "guest_status": self.guest_status,
             "console": self.console,
+            **screen,
             "counted": self.counted.to_dict(),
             "modelled": self.modelled.to_dict(),
             "measured": self.measured.to_dict(),

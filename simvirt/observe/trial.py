@@ -158,6 +158,7 @@ class Trial:
             pages_outside=tuple(sorted(self.pages_outside)),
             state=self._final_state(),
             virtual_ns=machine.board.clock.now(),
+            screen=machine.screen,
         )
 
     def _final_state(self) -> ArchitecturalState | None:

@@ -14,6 +14,7 @@ module                 chip                                        ports
 `port_b`               system control port B                       0x61
 `rtc`                  MC146818 clock, memory and the mask of NMI  0x70-0x71
 `port_a`               system control port A: A20, reset           0x92
+`vga`, `screen`        VGA registers, and the text on the screen   0x3B4-0x3DA
 `debug_exit`           ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
 `uart`                 16550A serial port COM1, the console        0x3F8-0x3FF
 `reset_control`        reset control register                      0xCF9

@@ -20,7 +20,7 @@ from simvirt.machine.cpu import Cpu
 from simvirt.machine.engine import Intercepts, SvmExit
 from simvirt.machine.machine import Machine
 from simvirt.machine.memory import GatedAddressSpace, HostMemory
-from simvirt.machine.pc import BoardBus, pc_regions
+from simvirt.machine.pc import BoardBus, host_memory_size, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, StrategyInfo, Virtualized
 from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
 from simvirt.strategies.trap_and_emulate.processor import DeprivilegedProcessor
@@ -68,7 +68,7 @@ class TrapAndEmulate:
 
     def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
         """A VM with the guest in its memory, its kernel de-privileged."""
-        memory = HostMemory(VMM_RESERVE + config.memory_size)
+        memory = HostMemory(VMM_RESERVE + host_memory_size(config.memory_size))
         real = Cpu(memory)
         real.intercept(Intercepts(frozenset({SvmExit.IRET}), cr_writes=0, dr_writes=0))
         space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(VMM_RESERVE))

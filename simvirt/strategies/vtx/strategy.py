@@ -10,7 +10,7 @@ from simvirt.machine.board import Board
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.machine import Machine
 from simvirt.machine.memory import HostMemory
-from simvirt.machine.pc import pc_regions
+from simvirt.machine.pc import host_memory_size, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, StrategyInfo, Virtualized
 from simvirt.strategies.vtx.controls import EPT_PAGES, VMM_MEMORY
 from simvirt.strategies.vtx.processor import VtxProcessor
@@ -51,7 +51,7 @@ class Vtx:
 
         :raises ImageError: the image does not fit into the memory.
         """
-        memory = HostMemory(VMM_MEMORY + config.memory_size)
+        memory = HostMemory(VMM_MEMORY + host_memory_size(config.memory_size))
         cpu = Cpu(memory)
         space = pc_regions(config.memory_size, Hpa(VMM_MEMORY))
         pages = iter(EPT_PAGES)

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.skipif(QEMU is None, reason="qemu-system-i386 is not in
 class Qtest:
     """A QEMU PC that never runs an instruction, and the test protocol to its devices."""
 
-    def __init__(self) -> None:
+    def __init__(self, *extra: str) -> None:
         assert QEMU is not None
-        arguments = [*MACHINE.split(), "-qtest", "stdio", "-qtest-log", "none"]
+        arguments = [*MACHINE.split(), *extra, "-qtest", "stdio", "-qtest-log", "none"]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [QEMU, *arguments], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
@@ -186,6 +186,78 @@ def test_keyboard_controller_and_keyboard_commands(qtest: Qtest, seed: int) -> N
             sent = f"keyboard {command:#x}"
         ours, theirs = take()
         assert [byte & mask for byte in ours] == [byte & mask for byte in theirs], f"step {step}: {sent}"
+
+
+class VgaBench:
+    """The registers of the adapter, here and in QEMU."""
+
+    def __init__(self, qtest: Qtest) -> None:
+        self.qtest = qtest
+        self.board = fresh_board()
+
+    def write(self, port: int, *values: int) -> None:
+        for value in values:
+            self.board.write_port(Port(port), 1, value)
+            self.qtest.write(port, value)
+
+    def same(self, port: int) -> bool:
+        return self.board.read_port(Port(port), 1) == self.qtest.read(port)
+
+    def begin_with_attribute_index(self) -> None:
+        self.board.read_port(Port(0x3DA), 1)
+        self.qtest.read(0x3DA)
+
+    def compare(self) -> None:
+        for port, count in VGA_REGISTERS:
+            for index in range(count):
+                self.write(port, index)
+                assert self.same(port + 1), f"{port:#x} register {index:#x}"
+        for index in range(21):
+            self.begin_with_attribute_index()
+            self.write(0x3C0, index)
+            assert self.same(0x3C1), f"attribute register {index:#x}"
+        for port in (0x3C4, 0x3C8, 0x3CC, 0x3CE, 0x3D4):
+            assert self.same(port), f"port {port:#x}"
+
+
+VGA_REGISTERS: Final = ((0x3C4, 5), (0x3CE, 9), (0x3D4, 25))
+
+
+@pytest.fixture
+def vga() -> Iterator[VgaBench]:
+    connection = Qtest("-vga", "std")
+    yield VgaBench(connection)
+    connection.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_vga_registers(vga: VgaBench, seed: int) -> None:
+    rng = random.Random(seed)
+    vga.write(0x3C2, 0x67)
+    vga.write(0x3D4, 0x11)
+    vga.write(0x3D5, 0x0E)  # nothing is protected
+    for port, count in VGA_REGISTERS:
+        for index in range(count):
+            vga.write(port, index)
+            vga.write(port + 1, rng.randrange(256) & (0x7F if index == 0x11 else 0xFF))
+    for index in range(21):
+        vga.begin_with_attribute_index()
+        vga.write(0x3C0, index, rng.randrange(256))
+    vga.compare()
+    vga.write(0x3D4, 0x11)
+    vga.write(0x3D5, 0x80)
+    for index in range(8):
+        vga.write(0x3D4, index)
+        vga.write(0x3D5, rng.randrange(256))
+    vga.compare()
+    vga.write(0x3C8, start := rng.randrange(256))
+    vga.write(0x3C9, *(rng.randrange(64) for _ in range(400)))  # QEMU keeps eight bits, the adapter has six
+    vga.write(0x3C7, start)
+    assert all(vga.same(0x3C9) for _ in range(300))
+    vga.write(0x3C2, 0x66)  # the monochrome ports
+    vga.write(0x3B4, 0x0E)
+    vga.write(0x3B5, 0x12)
+    assert all(vga.same(port) for port in (0x3B5, 0x3D5, 0x3D4))
 
 
 def find_pics() -> list[str]:

@@ -256,6 +256,16 @@ def test_an_alarm_in_the_afternoon_of_twelve_hours() -> None:
     assert bench.line[0] == (4 * 3600 * SECOND, True)
 
 
+def test_daylight_saving_and_other_time_bases() -> None:
+    bench = Bench(datetime(1987, 4, 5, 1, 59, 59))  # the first Sunday of April
+    bench.write(B, 0x01 | B_24_HOURS)
+    bench.pass_until(SECOND)
+    assert (bench.read(B), bench.read(4)) == (0x01 | B_24_HOURS, 0x02)
+    bench.write(A, 0x06)
+    bench.pass_until(5 * SECOND)
+    assert bench.read(0) == 0x00
+
+
 def test_reset_disables_interrupts_and_keeps_clock_and_memory() -> None:
     bench = Bench()
     bench.write(0x40, 0xA5)
