@@ -18,6 +18,7 @@ from simvirt.machine.completion import (
     write_control_register,
 )
 from simvirt.machine.events import ControlRegisterAccess, ControlRegisterOperation
+from simvirt.machine.faults import general_protection
 from simvirt.x86.flags import Cr0
 from simvirt.x86.registers import ControlRegister, GeneralRegister
 from simvirt.x86.vmx import CrAccess, CrAccessType, ExitReason, PrimaryControls, VmcsField
@@ -84,9 +85,35 @@ def _to_cr(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReas
         write_control_register(cpu, 3, value)
     elif number == 8 and non_root.primary & PrimaryControls.CR8_LOAD_EXITING:
         return _exit(non_root, event, CrAccessType.MOV_TO_CR)
+    elif number == 8 and non_root.primary & PrimaryControls.USE_TPR_SHADOW:
+        return _write_virtual_task_priority(non_root, value, event.length)
     else:
         write_control_register(cpu, number, value)
     cpu.advance(event.length)
+    return None
+
+
+_VTPR: Final = 0x80
+"""Offset of the virtual task-priority register in the virtual-APIC page (SDM Vol. 3C §30.1.1)."""
+
+
+def virtual_task_priority(non_root: NonRootOperation) -> int:
+    """Bits 7:4 of VTPR, which CR8 is under a TPR shadow; all ones where the page lies outside memory."""
+    at = non_root.vmcs.fields.get(_F.VIRTUAL_APIC_ADDRESS, 0) + _VTPR
+    return non_root.memory[at] >> 4 if at < len(non_root.memory) else 0xF
+
+
+def _write_virtual_task_priority(non_root: NonRootOperation, value: int, length: int) -> ExitReason | None:
+    """MOV to CR8 under a TPR shadow: below the threshold a VM exit follows, behind the instruction (§30.1.2, §30.3)."""
+    if value > 0xF:
+        raise general_protection(0)
+    fields = non_root.vmcs.fields
+    at = fields.get(_F.VIRTUAL_APIC_ADDRESS, 0) + _VTPR
+    if at < len(non_root.memory):
+        non_root.memory[at] = value << 4
+    non_root.cpu.advance(length)
+    if value < fields.get(_F.TPR_THRESHOLD, 0) & 0xF:
+        return non_root.exit(ExitReason.TPR_BELOW_THRESHOLD)
     return None
 
 
@@ -120,6 +147,10 @@ def _from_cr(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitRe
     stores = {3: PrimaryControls.CR3_STORE_EXITING, 8: PrimaryControls.CR8_STORE_EXITING}.get(number)
     if stores is not None and non_root.primary & stores:
         return _exit(non_root, event, CrAccessType.MOV_FROM_CR)
+    if number == 8 and non_root.primary & PrimaryControls.USE_TPR_SHADOW:
+        state[event.register] = virtual_task_priority(non_root)
+        cpu.advance(event.length)
+        return None
     if number not in _MASKS:
         complete_once(cpu, non_root.bus, event)
         return None

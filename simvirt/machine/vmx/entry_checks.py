@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.vmx.capabilities import CR0_FIXED_1, CR3_TARGETS, CR4_FIXED_1, OFFERED, PHYSICAL_BITS, REQUIRED
+from simvirt.machine.vmx.capabilities import (
+    CR0_FIXED_1,
+    CR3_TARGETS,
+    CR4_FIXED_1,
+    EPTP_SWITCHING,
+    PHYSICAL_BITS,
+    REQUIRED,
+)
 from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck, canonical, implies, primary, secondary
 from simvirt.machine.vmx.guest_state_checks import GUEST_STATE_CHECKS, if_for_injection
 from simvirt.x86.flags import Cr0, Cr4
@@ -48,11 +55,11 @@ _CONTROL_FIELDS: Final[dict[type[IntFlag], VmcsField]] = {
 def _control_words() -> Iterator[EntryCheck]:
     for flags, field in _CONTROL_FIELDS.items():
         word = CONTROL_WORDS[flags]
-        required, allowed = REQUIRED[flags], OFFERED[flags] | REQUIRED[flags] | word.default1
 
-        def holds(vmcs: Vmcs, field: VmcsField = field, required: int = required, allowed: int = allowed) -> bool:
+        def holds(vmcs: Vmcs, field: VmcsField = field, flags: type[IntFlag] = flags) -> bool:
             value = secondary(vmcs) if field is _F.SECONDARY_CONTROLS else vmcs.read(field)
-            return value & required == required and not value & ~allowed
+            required = REQUIRED[flags]
+            return value & required == required and not value & ~vmcs.capabilities.allowed(flags)
 
         yield EntryCheck(
             f"{word.title}: reserved bits are set properly, and nothing is set that the processor does not offer",
@@ -68,8 +75,31 @@ def _aligned(field: VmcsField) -> Callable[[Vmcs], bool]:
 
 def _eptp(vmcs: Vmcs) -> bool:
     """Memory type 0 or 6, a walk of four levels, reserved bits clear (SDM Vol. 3C Table 25-9)."""
-    value = vmcs.read(_F.EPT_POINTER)
+    return is_ept_pointer(vmcs, vmcs.read(_F.EPT_POINTER))
+
+
+def is_ept_pointer(vmcs: Vmcs, value: int) -> bool:
+    """Would VM entry take this EPT pointer?"""
+    if value & 1 << 6 and not vmcs.capabilities.ept_accessed_dirty:
+        return False
     return value & 7 in (0, 6) and value >> 3 & 7 == 3 and not value & 0xF80 and not value >> PHYSICAL_BITS
+
+
+def _msr_areas(vmcs: Vmcs) -> bool:
+    """16-byte aligned, and no byte beyond the width of an address (SDM Vol. 3C §27.2.1.2, §27.2.1.3)."""
+    for address, count in (
+        (_F.EXIT_MSR_STORE_ADDRESS, _F.EXIT_MSR_STORE_COUNT),
+        (_F.EXIT_MSR_LOAD_ADDRESS, _F.EXIT_MSR_LOAD_COUNT),
+        (_F.ENTRY_MSR_LOAD_ADDRESS, _F.ENTRY_MSR_LOAD_COUNT),
+    ):
+        start, entries = vmcs.read(address), vmcs.read(count)
+        if entries and (start & 0xF or (start + 16 * entries - 1) >> PHYSICAL_BITS):
+            return False
+    return True
+
+
+def _pin(vmcs: Vmcs) -> int:
+    return vmcs.read(_F.PIN_BASED_CONTROLS)
 
 
 def _event_injection(vmcs: Vmcs) -> bool:
@@ -120,12 +150,55 @@ _CONTROL_CHECKS: Final = (
         lambda v: implies(primary(v) & PrimaryControls.USE_MSR_BITMAPS, _aligned(_F.MSR_BITMAPS_ADDRESS)(v)),
     ),
     EntryCheck(
-        "the MSR areas of VM entry and VM exit are empty: this processor does not load or store them",
+        "the virtual-APIC address is 4-KByte aligned and no wider than a physical address",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(primary(v) & PrimaryControls.USE_TPR_SHADOW, _aligned(_F.VIRTUAL_APIC_ADDRESS)(v)),
+    ),
+    EntryCheck(
+        "bits 31:4 of the TPR threshold are 0",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(primary(v) & PrimaryControls.USE_TPR_SHADOW, not v.read(_F.TPR_THRESHOLD) >> 4),
+    ),
+    EntryCheck(
+        "with VPIDs the guest's is not 0",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(secondary(v) & SecondaryControls.ENABLE_VPID, v.read(_F.VIRTUAL_PROCESSOR_ID)),
+    ),
+    EntryCheck(
+        "the VM functions that are enabled exist",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(
+            secondary(v) & SecondaryControls.ENABLE_VM_FUNCTIONS,
+            not v.read(_F.VM_FUNCTION_CONTROLS) & ~v.capabilities.vm_functions,
+        ),
+    ),
+    EntryCheck(
+        "EPTP switching needs EPT and a list that is 4-KByte aligned",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(
+            secondary(v) & SecondaryControls.ENABLE_VM_FUNCTIONS and v.read(_F.VM_FUNCTION_CONTROLS) & EPTP_SWITCHING,
+            secondary(v) & SecondaryControls.ENABLE_EPT and _aligned(_F.EPTP_LIST_ADDRESS)(v),
+        ),
+    ),
+    EntryCheck(
+        "the preemption timer is saved only while it is active",
         CheckKind.CONTROLS,
         "SDM Vol. 3C §27.2.1.2",
-        lambda v: (
-            not (v.read(_F.EXIT_MSR_STORE_COUNT) or v.read(_F.EXIT_MSR_LOAD_COUNT) or v.read(_F.ENTRY_MSR_LOAD_COUNT))
+        lambda v: implies(
+            v.read(_F.EXIT_CONTROLS) & ExitControls.SAVE_PREEMPTION_TIMER,
+            _pin(v) & PinControls.ACTIVATE_PREEMPTION_TIMER,
         ),
+    ),
+    EntryCheck(
+        "the MSR areas are 16-byte aligned and no wider than a physical address",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.2, §27.2.1.3",
+        _msr_areas,
     ),
     EntryCheck(
         "unrestricted guest needs EPT",

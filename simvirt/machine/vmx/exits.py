@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.completion import check_general_detect, complete_once
+from simvirt.machine.completion import check_general_detect, complete_once, write_time_stamp
 from simvirt.machine.events import (
     ControlRegisterAccess,
     Cpuid,
@@ -44,7 +44,7 @@ from simvirt.machine.events import (
 from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.fills import Access
 from simvirt.machine.port_permission import io_allowed
-from simvirt.machine.vmx import control_registers, instruction_information
+from simvirt.machine.vmx import control_registers, instruction_information, vm_functions
 from simvirt.machine.vmx.bitmaps import msr_exits, port_exits
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr4
@@ -76,7 +76,10 @@ _UNCONDITIONAL_IO: Final = int(PrimaryControls.UNCONDITIONAL_IO_EXITING)
 _IO_BITMAPS: Final = int(PrimaryControls.USE_IO_BITMAPS)
 _MSR_BITMAPS: Final = int(PrimaryControls.USE_MSR_BITMAPS)
 _PAUSE: Final = int(PrimaryControls.PAUSE_EXITING)
-_EPT: Final = int(SecondaryControls.ENABLE_EPT)
+_TSC_OFFSETTING: Final = int(PrimaryControls.USE_TSC_OFFSETTING)
+_TSC_SCALING: Final = int(SecondaryControls.USE_TSC_SCALING)
+_PAUSE_LOOP: Final = int(SecondaryControls.PAUSE_LOOP_EXITING)
+_VM_FUNCTIONS: Final = int(SecondaryControls.ENABLE_VM_FUNCTIONS)
 _DESCRIPTOR_TABLES: Final = int(SecondaryControls.DESCRIPTOR_TABLE_EXITING)
 _RDTSCP: Final = int(SecondaryControls.ENABLE_RDTSCP)
 _WBINVD: Final = int(SecondaryControls.WBINVD_EXITING)
@@ -110,9 +113,13 @@ arrive as #UD."""
 
 def _exception(non_root: NonRootOperation, event: ExceptionRaised) -> ExitReason | None:
     if event.vector is Vector.UD:
-        reason = _vmx_instruction(non_root)
-        if reason is not None:
-            return reason
+        instruction = _opcode_0f(non_root)
+        if instruction is not None:
+            if instruction.operation is Operation.VMFUNC and non_root.secondary & _VM_FUNCTIONS:
+                return vm_functions.call(non_root, instruction.length)
+            reason = _vmx_instruction(non_root, instruction)
+            if reason is not None:
+                return reason
     elif event.vector is Vector.GP and non_root.primary & _MOV_DR and not event.error_code:
         # MOV DR exits in place of its #GP for privilege (SDM Vol. 3C §26.1.3).
         instruction = non_root.cpu.instruction()
@@ -121,15 +128,18 @@ def _exception(non_root: NonRootOperation, event: ExceptionRaised) -> ExitReason
     return complete(non_root, event)
 
 
-def _vmx_instruction(non_root: NonRootOperation) -> ExitReason | None:
+def _opcode_0f(non_root: NonRootOperation) -> Instruction | None:
+    """The undefined instruction, if it is one of the two-byte opcodes, among which VMX has its own."""
+    cpu = non_root.cpu
+    return cpu.instruction() if 0x0F in cpu.engine.code_bytes[:5] else None
+
+
+def _vmx_instruction(non_root: NonRootOperation, instruction: Instruction) -> ExitReason | None:
     """Is it an instruction of VMX?
 
     Those exit at any CPL; in real-address and virtual-8086 mode they are #UD as elsewhere, save VMCALL.
     """
     cpu = non_root.cpu
-    if 0x0F not in cpu.engine.code_bytes[:5]:
-        return None
-    instruction = cpu.instruction()
     reason = _VMX_INSTRUCTIONS.get(instruction.operation)
     if reason is None or instruction.has_lock:
         return None
@@ -243,11 +253,29 @@ def _time_stamp(non_root: NonRootOperation, event: ReadTimeStampCounter) -> Exit
     if event.is_rdtscp and not non_root.secondary & _RDTSCP:
         raise ProcessorFault(Vector.UD)
     if not non_root.primary & _RDTSC:
-        return complete(non_root, event)
+        if not non_root.secondary & _TSC_SCALING:
+            return complete(non_root, event)
+        _scaled_time_stamp(non_root, event)
+        return None
     state = non_root.cpu.state
     if state.cr4 & int(Cr4.TSD) and state.cpl and state.protected_mode:
         raise general_protection(0)
     return non_root.exit(ExitReason.RDTSCP if event.is_rdtscp else ExitReason.RDTSC, 0, event.length)
+
+
+def _scaled_time_stamp(non_root: NonRootOperation, event: ReadTimeStampCounter) -> None:
+    """RDTSC under "use TSC scaling": multiplied by a fixed-point number with 48 bits of fraction, then offset (§26.3).
+
+    Without "use TSC offsetting" there is neither.
+    """
+    cpu, fields = non_root.cpu, non_root.vmcs.fields
+    state = cpu.state
+    if state.cr4 & int(Cr4.TSD) and state.cpl and state.protected_mode:
+        raise general_protection(0)
+    value = cpu.engine.count
+    if non_root.primary & _TSC_OFFSETTING:
+        value = (value * fields.get(_F.TSC_MULTIPLIER, 0) >> 48) + fields.get(_F.TSC_OFFSET, 0)
+    write_time_stamp(cpu, value & 0xFFFF_FFFF_FFFF_FFFF, event)
 
 
 def _performance_counter(non_root: NonRootOperation, event: ReadPerformanceCounter) -> ExitReason | None:
@@ -315,9 +343,20 @@ def _invalidate_caches(non_root: NonRootOperation, event: InvalidateCaches) -> E
 
 
 def _pause(non_root: NonRootOperation, event: Pause) -> ExitReason | None:
-    if non_root.primary & _PAUSE:
+    if non_root.primary & _PAUSE or _is_pause_loop(non_root):
         return non_root.exit(ExitReason.PAUSE, 0, event.length)
     return complete(non_root, event)
+
+
+def _is_pause_loop(non_root: NonRootOperation) -> bool:
+    """PAUSE-loop exiting: has CPL 0 been in one loop of PAUSEs for longer than PLE_WINDOW? (SDM Vol. 3C §26.1.3)."""
+    if not non_root.secondary & _PAUSE_LOOP or non_root.cpu.state.cpl:
+        return False
+    fields, now = non_root.vmcs.fields, non_root.cpu.engine.count
+    if now - non_root.last_pause > fields.get(_F.PLE_GAP, 0):
+        non_root.first_pause = now
+    non_root.last_pause = now
+    return now - non_root.first_pause > fields.get(_F.PLE_WINDOW, 0)
 
 
 EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {

@@ -29,6 +29,7 @@ UNUSABLE: Final = 1 << 16
 _RIGHTS_MASK: Final = 0xF0FF
 _FLAGS_MASK: Final = _RIGHTS_MASK << 8
 _TSS_BUSY: Final = 2
+_ACCESSED, _CODE_OR_DATA = 1 << 0, 1 << 4
 _STI: Final = int(Interruptibility.BLOCKING_BY_STI)
 _MOV_SS: Final = int(Interruptibility.BLOCKING_BY_MOV_SS)
 
@@ -48,11 +49,15 @@ class GuestField:
 def access_rights(segment: Segment) -> int:
     """The access-rights format of a VMCS (SDM Vol. 3C Table 25-2).
 
+    A segment register holds accessed segments alone, and the engine's far transfers do not say so.
+
     >>> hex(access_rights(Segment(8, 0, 0xFFFFFFFF, 0x00CF9B00)))
     '0xc09b'
     """
     rights = segment.flags >> 8 & _RIGHTS_MASK
-    return rights if segment.present else rights | UNUSABLE
+    if not segment.present:
+        return rights | UNUSABLE
+    return rights | _ACCESSED if rights & _CODE_OR_DATA else rights
 
 
 def with_access_rights(segment: Segment, rights: int) -> Segment:

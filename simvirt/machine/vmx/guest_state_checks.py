@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.vmx.capabilities import CR0_FIXED_1, CR4_FIXED_1
+from simvirt.machine.vmx.capabilities import CR0_FIXED_1, CR4_FIXED_1, PHYSICAL_BITS
 from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck, canonical, implies, secondary
 from simvirt.machine.vmx.guest_fields import SEGMENT_NAMES, UNUSABLE
 from simvirt.x86.flags import EFLAGS_RESERVED_ZERO, Cr0, Cr4, Efer, Eflags
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
 _F: Final = VmcsField
 _NONE_LINKED: Final = (1 << 64) - 1
+_TI: Final = 1 << 2
+"""Table indicator of a selector."""
+# Access rights (SDM Vol. 3C Table 25-2).
+_TYPE, _S, _PRESENT, _L, _D = 0xF, 1 << 4, 1 << 7, 1 << 13, 1 << 14
+_ACCESSED, _READABLE, _IS_CODE = 1 << 0, 1 << 1, 1 << 3
+_RESERVED: Final = 0xFFFE_0F00
+_ACCESSED_CODE: Final = (9, 11, 13, 15)
+_WRITABLE_DATA, _EXPAND_DOWN_DATA = 3, 7
+_CR3_WIDTH: Final = PHYSICAL_BITS
 
 
 def _cr0(vmcs: Vmcs) -> bool:
@@ -64,6 +73,101 @@ def _virtual_8086(vmcs: Vmcs) -> bool:
         and _rights(vmcs, name) == 0xF3
         for name in SEGMENT_NAMES[:6]
     )
+
+
+def _is_virtual_8086(vmcs: Vmcs) -> bool:
+    return bool(vmcs.read(_F.GUEST_RFLAGS) & Eflags.VM)
+
+
+def _is_unrestricted(vmcs: Vmcs) -> bool:
+    return bool(secondary(vmcs) & SecondaryControls.UNRESTRICTED_GUEST)
+
+
+def _selector(vmcs: Vmcs, name: str) -> int:
+    return vmcs.read(_F[f"GUEST_{name}_SELECTOR"])
+
+
+def _usable(vmcs: Vmcs, *names: str) -> list[int]:
+    """The access rights of those of these segment registers that are usable."""
+    return [rights for name in names if not (rights := _rights(vmcs, name)) & UNUSABLE]
+
+
+def _selectors(vmcs: Vmcs) -> bool:
+    """TI of TR and of a usable LDTR is 0; SS has the RPL of CS, unless it is an unrestricted or virtual-8086 guest."""
+    if _selector(vmcs, "TR") & _TI or (_usable(vmcs, "LDTR") and _selector(vmcs, "LDTR") & _TI):
+        return False
+    free = _is_virtual_8086(vmcs) or _is_unrestricted(vmcs)
+    return free or not (_selector(vmcs, "SS") ^ _selector(vmcs, "CS")) & 3
+
+
+def _bases(vmcs: Vmcs) -> bool:
+    """Canonical for TR, FS, GS and a usable LDTR; 32 bits for CS and for usable SS, DS and ES."""
+    long = ["TR", "FS", "GS", *(["LDTR"] if _usable(vmcs, "LDTR") else [])]
+    short = ["CS", *(name for name in ("SS", "DS", "ES") if _usable(vmcs, name))]
+    return all(canonical(vmcs.read(_F[f"GUEST_{name}_BASE"])) for name in long) and not any(
+        vmcs.read(_F[f"GUEST_{name}_BASE"]) >> 32 for name in short
+    )
+
+
+def _types(vmcs: Vmcs) -> bool:
+    """CS is accessed code, or with "unrestricted guest" data; SS accessed writable data; the others accessed."""
+    if _is_virtual_8086(vmcs):
+        return True
+    code = _rights(vmcs, "CS") & _TYPE
+    if code not in _ACCESSED_CODE and not (code == _WRITABLE_DATA and _is_unrestricted(vmcs)):
+        return False
+    if any(rights & _TYPE not in (_WRITABLE_DATA, _EXPAND_DOWN_DATA) for rights in _usable(vmcs, "SS")):
+        return False
+    return all(
+        rights & _ACCESSED and implies(rights & _IS_CODE, rights & _READABLE)
+        for rights in _usable(vmcs, "DS", "ES", "FS", "GS")
+    )
+
+
+def _are_code_or_data(vmcs: Vmcs) -> bool:
+    """S and P are 1, reserved bits 0 in the rights of CS and of the usable others; TR and LDTR are system segments."""
+    if _is_virtual_8086(vmcs):
+        return True
+    ordinary = [_rights(vmcs, "CS"), *_usable(vmcs, "SS", "DS", "ES", "FS", "GS")]
+    if not all(rights & _S and rights & _PRESENT and not rights & _RESERVED for rights in ordinary):
+        return False
+    system = [_rights(vmcs, "TR"), *_usable(vmcs, "LDTR")]
+    return all(rights & _PRESENT and not rights & (_S | _RESERVED) for rights in system)
+
+
+def _privilege(vmcs: Vmcs) -> bool:
+    """The DPLs of CS and SS agree with each other and with the RPL of SS (SDM Vol. 3C §27.3.1.2)."""
+    if _is_virtual_8086(vmcs):
+        return True
+    cs, ss = _rights(vmcs, "CS"), _rights(vmcs, "SS")
+    cs_dpl, ss_dpl = cs >> 5 & 3, ss >> 5 & 3
+    match cs & _TYPE:
+        case _ if cs & _TYPE == _WRITABLE_DATA:
+            if cs_dpl:
+                return False
+        case 9 | 11:
+            if cs_dpl != ss_dpl:
+                return False
+        case _:
+            if cs_dpl > ss_dpl:
+                return False
+    if not _is_unrestricted(vmcs) and ss_dpl != _selector(vmcs, "SS") & 3:
+        return False
+    real = not vmcs.read(_F.GUEST_CR0) & Cr0.PE
+    return implies(cs & _TYPE == _WRITABLE_DATA or real, not ss_dpl)
+
+
+def _code_is_long_or_32_bit(vmcs: Vmcs) -> bool:
+    """In IA-32e mode CS has not both L and D."""
+    long = vmcs.read(_F.ENTRY_CONTROLS) & EntryControls.IA32E_MODE_GUEST
+    return implies(long and _rights(vmcs, "CS") & _L, not _rights(vmcs, "CS") & _D)
+
+
+def _pat(vmcs: Vmcs) -> bool:
+    """Each byte of IA32_PAT is a memory type, if it is loaded."""
+    if not vmcs.read(_F.ENTRY_CONTROLS) & EntryControls.LOAD_IA32_PAT:
+        return True
+    return all(byte in (0, 1, 4, 5, 6, 7) for byte in vmcs.read(_F.GUEST_IA32_PAT).to_bytes(8, "little"))
 
 
 def _rflags(vmcs: Vmcs) -> bool:
@@ -137,6 +241,31 @@ GUEST_STATE_CHECKS: Final = (
         _efer,
     ),
     EntryCheck(
+        "guest CR3 is no wider than a physical address",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
+        lambda v: not v.read(_F.GUEST_CR3) >> _CR3_WIDTH,
+    ),
+    EntryCheck(
+        "bits 63:32 of DR7 are 0",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
+        lambda v: implies(
+            v.read(_F.ENTRY_CONTROLS) & EntryControls.LOAD_DEBUG_CONTROLS, not v.read(_F.GUEST_DR7) >> 32
+        ),
+    ),
+    EntryCheck(
+        "the SYSENTER addresses are canonical",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.1",
+        lambda v: canonical(v.read(_F.GUEST_IA32_SYSENTER_ESP)) and canonical(v.read(_F.GUEST_IA32_SYSENTER_EIP)),
+    ),
+    EntryCheck("IA32_PAT holds memory types", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.1", _pat),
+    EntryCheck(
+        "the selectors of TR, LDTR and SS are possible", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _selectors
+    ),
+    EntryCheck("segment bases have their width", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _bases),
+    EntryCheck(
         "TR is usable and a busy TSS in the GDT",
         CheckKind.GUEST_STATE,
         "SDM Vol. 3C §27.3.1.2",
@@ -158,7 +287,24 @@ GUEST_STATE_CHECKS: Final = (
         "SDM Vol. 3C §27.3.1.2",
         _virtual_8086,
     ),
+    EntryCheck("segment types are those of their registers", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _types),
+    EntryCheck(
+        "segments are present, code or data, and without reserved bits",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.2",
+        _are_code_or_data,
+    ),
+    EntryCheck("the privilege of CS and SS agrees", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _privilege),
+    EntryCheck(
+        "code is 64-bit or 32-bit, not both", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _code_is_long_or_32_bit
+    ),
     EntryCheck("segment limits agree with their granularity", CheckKind.GUEST_STATE, "SDM Vol. 3C §27.3.1.2", _limits),
+    EntryCheck(
+        "the bases of GDTR and IDTR are canonical",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.3",
+        lambda v: canonical(v.read(_F.GUEST_GDTR_BASE)) and canonical(v.read(_F.GUEST_IDTR_BASE)),
+    ),
     EntryCheck(
         "the limits of GDTR and IDTR have 16 bits",
         CheckKind.GUEST_STATE,

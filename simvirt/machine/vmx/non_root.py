@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine.cpu import Shutdown
-from simvirt.machine.engine import Intercepts, SvmExit
+from simvirt.machine.engine import NEVER, Intercepts, SvmExit
 from simvirt.machine.events import DebuggerHit, Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
 from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
-from simvirt.machine.vmx import entry_checks
+from simvirt.machine.vmx import entry_checks, msr_areas
+from simvirt.machine.vmx.capabilities import PREEMPTION_TIMER_RATE
 from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
 from simvirt.machine.vmx.entry_rule import primary as primary_controls
 from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
@@ -27,6 +28,7 @@ from simvirt.machine.vmx.non_root_operation import NonRootOperation
 from simvirt.machine.vmx.vmcs import VmInstructionError
 from simvirt.x86.vmx import (
     ActivityState,
+    ExitControls,
     ExitReason,
     InterruptionInformation,
     InterruptionType,
@@ -72,6 +74,7 @@ _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
 _VECTORING: Final = int(_F.IDT_VECTORING_INFORMATION)
 _INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
 _VALID: Final = 1 << 31
+_MSR_COUNTS: Final = (_F.EXIT_MSR_STORE_COUNT, _F.EXIT_MSR_LOAD_COUNT, _F.ENTRY_MSR_LOAD_COUNT)
 _ENTRY_FAILURE: Final = 1 << 31
 _CONTROLS_AND_HOST: Final = frozenset({CheckKind.CONTROLS, CheckKind.HOST_STATE})
 _GUEST_STATE: Final = frozenset({CheckKind.GUEST_STATE})
@@ -101,6 +104,10 @@ class NonRootProcessor:
         self.operation = NonRootOperation(cpu, bus, vmcs)
         self._window = False
         self._trap_flag = False
+        self._timer = False
+        self._timer_end = NEVER
+        self._msr_areas = False
+        self._in_guest = False
         self._pending: Event | None = None
         self._injecting = False
         cpu.engine.set_cpuid(())
@@ -113,11 +120,22 @@ class NonRootProcessor:
         """VM entry; the guest runs until a VM exit, or until exactly `limit` instructions are retired in all.
 
         :raises VmEntryError: a control or host-state field is bad.
+        :raises VmxAbort: a VM exit cannot store or load an MSR.
         """
+        reason = self._enter(limit)
+        self._in_guest = type(reason) is HostStop
+        if (self._timer or self._msr_areas) and not self._in_guest:
+            self._finish_exit()
+        return reason
+
+    def _enter(self, limit: int) -> ExitReason | HostStop:
         vmcs = self.vmcs
         injects = vmcs.fields.get(_INJECTION, 0) & _VALID
         if (vmcs.controls_changed or vmcs.guest_changed or injects) and not self._check_entry():
-            return self._fail_guest_state()
+            return self._fail_entry(ExitReason.ENTRY_FAILURE_GUEST_STATE)
+        # After a stop of the simulation, which no VMM knows of, the guest goes on: that is no VM entry.
+        if (self._timer or self._msr_areas) and not self._in_guest and (failed := self._begin_entry()):
+            return self._fail_entry(ExitReason.ENTRY_FAILURE_MSR_LOADING, failed)
         try:
             if injects and self._inject(vmcs.fields[_INJECTION]):
                 return self.operation.exit(ExitReason.MONITOR_TRAP_FLAG)
@@ -136,6 +154,10 @@ class NonRootProcessor:
         cpu, operation = self.cpu, self.operation
         start = cpu.engine.count
         target = min(limit, start + 1) if self._trap_flag else limit
+        if self._timer:
+            if self._timer_end <= start:
+                return operation.exit(ExitReason.PREEMPTION_TIMER_EXPIRED)
+            target = min(target, self._timer_end)
         window = self._window
         while True:
             event = self._pending
@@ -145,9 +167,7 @@ class NonRootProcessor:
                 self._pending = None
             kind = type(event)
             if kind is LimitReached:
-                if self._trap_flag and cpu.engine.count > start:
-                    return operation.exit(ExitReason.MONITOR_TRAP_FLAG)
-                return HostStop.LIMIT
+                return self._target_reached(start, limit)
             if kind is Interrupted:
                 return HostStop.INTERRUPTED
             if kind is DebuggerHit:
@@ -167,6 +187,34 @@ class NonRootProcessor:
                 return HostStop.HALTED
             if self._trap_flag:
                 return operation.exit(ExitReason.MONITOR_TRAP_FLAG)
+
+    def _target_reached(self, start: int, limit: int) -> ExitReason | HostStop:
+        """Exactly as many instructions as wanted are retired: by the monitor trap flag, the timer, or the caller."""
+        count = self.cpu.engine.count
+        if self._trap_flag and count > start:
+            return self.operation.exit(ExitReason.MONITOR_TRAP_FLAG)
+        if self._timer and count == self._timer_end < limit:
+            return self.operation.exit(ExitReason.PREEMPTION_TIMER_EXPIRED)
+        return HostStop.LIMIT
+
+    # ---------------------------------------------------------------------------------------- transitions
+
+    def _begin_entry(self) -> int:
+        """Load MSRs and start the preemption timer; the number of the MSR-area entry that failed, 0 if none did."""
+        fields = self.vmcs.fields
+        if self._timer:
+            ticks = fields.get(_F.PREEMPTION_TIMER_VALUE, 0)
+            self._timer_end = self.cpu.engine.count + (ticks << PREEMPTION_TIMER_RATE)
+        return msr_areas.load_on_entry(self.operation) if self._msr_areas else 0
+
+    def _finish_exit(self) -> None:
+        """Save the preemption timer, store and load MSRs (SDM Vol. 3C §28.3.5, §28.4, §28.6)."""
+        vmcs = self.vmcs
+        if self._timer and vmcs.fields.get(_F.EXIT_CONTROLS, 0) & ExitControls.SAVE_PREEMPTION_TIMER:
+            left = max(self._timer_end - self.cpu.engine.count, 0)
+            vmcs.fields[_F.PREEMPTION_TIMER_VALUE] = left >> PREEMPTION_TIMER_RATE
+        if self._msr_areas and not vmcs.fields[_EXIT_REASON] & _ENTRY_FAILURE:
+            msr_areas.leave(self.operation)
 
     def _check_entry(self) -> bool:
         """Make the checks of VM entry that what has changed calls for, and take up the controls.
@@ -190,14 +238,23 @@ class NonRootProcessor:
             return False
         return True
 
-    def external_interrupt(self) -> ExitReason | None:
+    def external_interrupt(self, vector: int = 0) -> ExitReason | None:
         """An interrupt of the PC arrives: a VM exit if external-interrupt exiting is 1.
 
-        It is not acknowledged on exit, so the interruption information stays invalid (SDM Vol. 3C §28.2.2).
+        With "acknowledge interrupt on exit" the processor takes the vector from the interrupt controller and leaves it
+        in the interruption information; without, that is invalid (SDM Vol. 3C §28.2.2).
         """
-        if not self.vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.EXTERNAL_INTERRUPT_EXITING:
+        vmcs = self.vmcs
+        if not vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.EXTERNAL_INTERRUPT_EXITING:
             return None
-        return self.operation.exit(ExitReason.EXTERNAL_INTERRUPT)
+        reason = self.operation.exit(ExitReason.EXTERNAL_INTERRUPT)
+        if vmcs.read(_F.EXIT_CONTROLS) & ExitControls.ACKNOWLEDGE_INTERRUPT_ON_EXIT:
+            information = InterruptionInformation(vector, InterruptionType.EXTERNAL_INTERRUPT)
+            vmcs.fields[_F.EXIT_INTERRUPTION_INFORMATION] = information.encode()
+        self._in_guest = False
+        if self._timer or self._msr_areas:
+            self._finish_exit()
+        return reason
 
     def meet(self, event: Event) -> None:
         """Let the next VM entry begin with this event: what an instruction that the VMM ran met on its way."""
@@ -212,11 +269,11 @@ class NonRootProcessor:
         self.vmcs.fields[_F.VM_INSTRUCTION_ERROR] = error
         return VmEntryError(check, error)
 
-    def _fail_guest_state(self) -> ExitReason:
+    def _fail_entry(self, reason: ExitReason, qualification: int = 0) -> ExitReason:
         """The other style of failure: it looks like a VM exit, with bit 31 of the reason set (SDM Vol. 3C §27.8)."""
-        self.operation.exit(ExitReason.ENTRY_FAILURE_GUEST_STATE)
+        self.operation.exit(reason, qualification)
         self.vmcs.fields[_EXIT_REASON] |= _ENTRY_FAILURE
-        return ExitReason.ENTRY_FAILURE_GUEST_STATE
+        return reason
 
     def _take_up_controls(self) -> None:
         """Check controls and host state, and set the CPU up to hand over what they ask for."""
@@ -231,13 +288,15 @@ class NonRootProcessor:
         operation.exception_bitmap = exception_bitmap = vmcs.read(_F.EXCEPTION_BITMAP)
         self._window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
         self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)
+        self._timer = bool(vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.ACTIVATE_PREEMPTION_TIMER)
+        self._msr_areas = any(vmcs.read(count) for count in _MSR_COUNTS)
         cpu = self.cpu
         cpu.engine.set_ept(vmcs.read(_F.EPT_POINTER) if secondary & SecondaryControls.ENABLE_EPT else 0)
         # With another match than 0 a page fault may exit though the bitmap is 0.
         filtered = exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
         cpu.exception_filter = self._filter_exception if filtered else None
         instructions = set[SvmExit]()
-        if primary & PrimaryControls.PAUSE_EXITING:
+        if primary & PrimaryControls.PAUSE_EXITING or secondary & SecondaryControls.PAUSE_LOOP_EXITING:
             instructions.add(SvmExit.PAUSE)
         if secondary & SecondaryControls.DESCRIPTOR_TABLE_EXITING:
             instructions |= _DESCRIPTOR_TABLES
@@ -248,6 +307,7 @@ class NonRootProcessor:
         ):
             cr_reads |= bool(primary & control_read) << number
             cr_writes |= bool(primary & control_write) << number
+        cr_reads |= bool(primary & PrimaryControls.USE_TPR_SHADOW) << 8
         # A shadow matters to a reader only where it differs from the register.
         for number, mask, shadow, value in (
             (0, _F.CR0_GUEST_HOST_MASK, _F.CR0_READ_SHADOW, cpu.state.cr0),
@@ -263,7 +323,8 @@ class NonRootProcessor:
             )
         )
         offset = vmcs.read(_F.TSC_OFFSET) if primary & PrimaryControls.USE_TSC_OFFSETTING else 0
-        cpu.engine.set_native_tsc(None if primary & PrimaryControls.RDTSC_EXITING else offset)
+        watched = primary & PrimaryControls.RDTSC_EXITING or secondary & SecondaryControls.USE_TSC_SCALING
+        cpu.engine.set_native_tsc(None if watched else offset)
 
     def set_tsc_offset(self, offset: int) -> None:
         """VMWRITE of the TSC offset, without the cost of taking up all controls."""

@@ -31,6 +31,7 @@ class NonRootOperation:
     :ivar vmcs: the current VMCS.
     :ivar memory: host-physical memory, where the bitmaps lie.
     :ivar primary: the primary controls, as of the last VM entry; `secondary` and `exception_bitmap` likewise.
+    :ivar first_pause: when the loop of PAUSEs began that PAUSE-loop exiting sees; `last_pause`: its latest.
     :ivar delivering: the software interrupt that is being delivered, for an exit in the midst of its delivery.
     """
 
@@ -43,6 +44,7 @@ class NonRootOperation:
         self.secondary = 0
         self.exception_bitmap = 0
         self.delivering: SoftwareInterrupt | None = None
+        self.first_pause = self.last_pause = 0
 
     def exit(self, reason: ExitReason, qualification: int = 0, length: int = 0) -> ExitReason:
         """Record a VM exit in the exit-information fields."""

@@ -22,22 +22,33 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
+from simvirt.machine.vmx.capabilities import THIS_PC
 from simvirt.machine.vmx.guest_fields import GUEST_FIELDS
-from simvirt.x86.vmx import FieldKind, VmcsField
+from simvirt.x86.vmx import FieldKind, PrimaryControls, VmcsField
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.vmx.capabilities import Capabilities
 
 
 class VmInstructionError(IntEnum):
     """VM-instruction error numbers (SDM Vol. 3C §31.4, Table 31-1), those that can arise here."""
 
+    VMCLEAR_INVALID_ADDRESS = 2
+    VMCLEAR_VMXON_POINTER = 3
+    VMLAUNCH_NON_CLEAR_VMCS = 4
+    VMRESUME_NON_LAUNCHED_VMCS = 5
     ENTRY_INVALID_CONTROL_FIELDS = 7
     ENTRY_INVALID_HOST_STATE = 8
+    VMPTRLD_INVALID_ADDRESS = 9
+    VMPTRLD_VMXON_POINTER = 10
+    VMPTRLD_INCORRECT_REVISION = 11
     UNSUPPORTED_FIELD = 12
     WRITE_TO_READ_ONLY_FIELD = 13
+    VMXON_IN_ROOT_OPERATION = 15
+    INVALID_OPERAND_TO_INVEPT_INVVPID = 28
 
 
 class VmcsError(MonitorError):
@@ -62,20 +73,29 @@ _CONTROLS_CHANGE: Final = frozenset(
         VmcsField.ENTRY_INSTRUCTION_LENGTH,
     }
 )
+_ALL: Final = (1 << 32) - 1
+_GUEST_CHECKS_GO_BY: Final = {
+    VmcsField.PRIMARY_CONTROLS: int(PrimaryControls.ACTIVATE_SECONDARY_CONTROLS),
+    VmcsField.SECONDARY_CONTROLS: _ALL,
+    VmcsField.ENTRY_CONTROLS: _ALL,
+}
+"""Bits of the controls on which the checks of the guest state depend."""
 _HIDDEN_STATE_FIELDS: Final = frozenset(f for f in VmcsField if f.kind is FieldKind.GUEST_STATE) - GUEST_FIELDS.keys()
 
 
 class Vmcs:
     """The fields of one VMCS.
 
+    :ivar capabilities: what the processor that it is for offers.
     :ivar fields: the values as the processor itself keeps them; a VMM uses `read` and `write`.
     :ivar controls_changed: set by `write` when what the controls mean has to be worked out again.
     :ivar guest_changed: set by `write` when the guest state has to be checked again.
     """
 
-    __slots__ = ("_cpu", "controls_changed", "fields", "guest_changed")
+    __slots__ = ("_cpu", "capabilities", "controls_changed", "fields", "guest_changed")
 
-    def __init__(self) -> None:
+    def __init__(self, capabilities: Capabilities = THIS_PC) -> None:
+        self.capabilities = capabilities
         self.fields: dict[int, int] = {VmcsField.VMCS_LINK_POINTER: _LINK_POINTER_NONE}
         self._cpu: Cpu | None = None
         self.controls_changed = True
@@ -109,6 +129,8 @@ class Vmcs:
                 f"{value:#x} does not fit its {field.bits} bits",
                 VmInstructionError.UNSUPPORTED_FIELD,
             )
+        if field in _GUEST_CHECKS_GO_BY and (value ^ self.fields.get(field, 0)) & _GUEST_CHECKS_GO_BY[field]:
+            self.guest_changed = True
         live = GUEST_FIELDS.get(field)
         if live is not None and self._cpu is not None:
             live.write(self._cpu, value)
