@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` loads them
+    from simvirt.analyzer.model.analysis import Analysis
+    from simvirt.analyzer.session import analyze
     from simvirt.guests.resolve import resolve as guest
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.results import Run
@@ -21,6 +23,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
 __version__ = "0.1.0"
 
 _LAZY: Final[dict[str, tuple[str, str]]] = {  # public name -> the module that defines it, and its name there
+    "analyze": ("simvirt.analyzer.session", "analyze"),
+    "Analysis": ("simvirt.analyzer.model.analysis", "Analysis"),
     "run": ("simvirt.observe.session", "run"),
     "compare": ("simvirt.observe.session", "compare"),
     "guest": ("simvirt.guests.resolve", "resolve"),
@@ -28,7 +32,7 @@ _LAZY: Final[dict[str, tuple[str, str]]] = {  # public name -> the module that d
     "Comparison": ("simvirt.observe.comparison", "Comparison"),
 }
 
-__all__ = ["Comparison", "Run", "__version__", "compare", "guest", "run"]
+__all__ = ["Analysis", "Comparison", "Run", "__version__", "analyze", "compare", "guest", "run"]
 
 
 def __getattr__(name: str) -> object:

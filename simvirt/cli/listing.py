@@ -113,6 +113,12 @@ def _costs() -> list[Row]:
     ]
 
 
+def _isas() -> list[Row]:
+    from simvirt.analyzer.registry import INSTRUCTION_SETS
+
+    return [{"name": row.info.name, "title": row.info.title, "summary": row.info.summary} for row in INSTRUCTION_SETS]
+
+
 def _cost(cost: Cost) -> Row:
     return {
         "cycles": cost.cycles,
@@ -129,5 +135,6 @@ _KINDS: Final[dict[str, _Kind]] = {
         _strategies, {"strategy": "name", "alias": "alias", "since": "year", "how it runs a guest": "summary"}
     ),
     "cpus": _Kind(_cpus, {"cpu": "name", "title": "title", "what it is": "summary"}),
+    "isas": _Kind(_isas, {"isa": "name", "title": "title", "what it is": "summary"}),
     "costs": _Kind(_costs, {"preset": "name", "processor": "title", "what it stands for": "summary"}),
 }

@@ -29,10 +29,19 @@ class Command:
 COMMANDS: Final[dict[str, Command]] = {
     command.name: command
     for command in (
-        Command("list", "simvirt.cli.listing", "show the guests, strategies, CPU models or cost presets there are"),
+        Command(
+            "list",
+            "simvirt.cli.listing",
+            "show the guests, strategies, CPU models, cost presets or instruction sets there are",
+        ),
         Command("run", "simvirt.cli.run", "run a guest by one strategy, and tell what it did and what it took"),
         Command("compare", "simvirt.cli.compare", "run a guest by several strategies, and judge each"),
         Command("gdb", "simvirt.cli.gdb", "run a guest by one strategy under the debugger gdb, forward and back"),
+        Command(
+            "analyze", "simvirt.cli.analyze", "classify an instruction set against Popek and Goldberg, by experiment"
+        ),
+        Command("explain", "simvirt.cli.explain", "explain an instruction or a VM exit, with evidence"),
+        Command("witness", "simvirt.cli.witness", "run the evidence for a claim about an instruction again"),
         Command("new", "simvirt.cli.new", "write the source of a guest of your own to start from"),
         Command("build", "simvirt.cli.build", "build a guest's image from C or assembly"),
         Command("doctor", "simvirt.cli.doctor", "check what works on this machine, and what is missing"),
@@ -44,6 +53,7 @@ _EPILOG: Final = """\
 start here:
   simvirt run hello                 a guest on the bare PC
   simvirt compare popf-mask         why the x86 was hard to virtualize
+  simvirt explain popf              the evidence for it, in two runs
 
 exit status: 0 it ran, whatever the guest did; 2 wrong usage or unreadable guest; 3 fault of simvirt itself
 """

@@ -25,6 +25,8 @@ class ValueKind(Enum):
     STRATEGIES = "STRATEGY,..."
     CPU = "CPU"
     PRESET = "PRESET"
+    ISA = "ISA"
+    INSTRUCTION = "INSTRUCTION"
     FILE = "FILE"
     SOURCE = "SOURCE"
     DIRECTORY = "DIRECTORY"
@@ -32,7 +34,7 @@ class ValueKind(Enum):
     @property
     def takes_files(self) -> bool:
         """Whether names of files complete it, besides its words."""
-        return self in {ValueKind.GUEST, ValueKind.FILE, ValueKind.SOURCE}
+        return self in {ValueKind.GUEST, ValueKind.FILE, ValueKind.SOURCE, ValueKind.ISA}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +111,12 @@ _KINDS: Final = {kind.value: kind for kind in ValueKind if kind not in {ValueKin
 
 def _names() -> dict[ValueKind, tuple[str, ...]]:
     """The names that the catalogue and the registries hold now."""
+    from simvirt.analyzer.registry import INSTRUCTION_SETS
     from simvirt.guests.catalogue import guests
     from simvirt.observe.costs import cost_presets
     from simvirt.strategies.registry import STRATEGIES
     from simvirt.x86.cpuid import CPU_MODELS
+    from simvirt.x86.operations import Operation
 
     strategies = tuple(strategy.info.name for strategy in STRATEGIES)
     return {
@@ -120,5 +124,7 @@ def _names() -> dict[ValueKind, tuple[str, ...]]:
         ValueKind.STRATEGY: strategies,
         ValueKind.STRATEGIES: (*strategies, "all"),
         ValueKind.CPU: tuple(CPU_MODELS),
+        ValueKind.ISA: tuple(row.info.name for row in INSTRUCTION_SETS),
+        ValueKind.INSTRUCTION: ("exit", *sorted({op.value for op in Operation} - {Operation.OTHER, Operation.INVALID})),
         ValueKind.PRESET: tuple(preset.name for preset in cost_presets()),
     }

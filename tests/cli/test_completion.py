@@ -90,7 +90,7 @@ def test_bash_values(bash: BashCompletion) -> None:
     assert bash("run", "--cpu", "x") == {"x86-64"}
     assert bash("run", "--costs", "has") == {"haswell-2013"}
     assert bash("run", "--seed", "") == set()
-    assert bash("list", "") == {"guests", "strategies", "cpus", "costs"}
+    assert bash("list", "") == {"guests", "strategies", "cpus", "isas", "costs"}
     assert bash("completion", "") == {"bash", "zsh", "fish"}
 
 

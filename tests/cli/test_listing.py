@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from simvirt.analyzer.registry import INSTRUCTION_SETS
 from simvirt.guests.catalogue import guests
 from simvirt.x86.cpuid import CPU_MODELS
 
@@ -14,6 +15,7 @@ _KINDS = {
     "guests": {guest.name for guest in guests()},
     "strategies": {"bare-metal", "trap-and-emulate", "vtx"},
     "cpus": set(CPU_MODELS),
+    "isas": {row.info.name for row in INSTRUCTION_SETS},
     "costs": {"pentium4-672-2005", "core2-2006"},
 }
 

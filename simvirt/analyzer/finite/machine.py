@@ -13,10 +13,10 @@ from simvirt.analyzer.model.experiment import Observation, Pair
 from simvirt.analyzer.model.form import Form
 from simvirt.analyzer.model.outcome import Called, Completed, Trapped
 from simvirt.analyzer.model.state import RESOURCES, Architecture, Component, Part
-from simvirt.errors import UsageError
+from simvirt.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from simvirt.analyzer.finite.description import Description, Field, Instruction
     from simvirt.analyzer.model.outcome import Outcome
@@ -160,6 +160,20 @@ class FiniteMachine:
             )
             for identifier, one in self._by_form.items()
         ]
+
+    def form_names(self) -> Collection[str]:
+        """The identifiers of the forms."""
+        return self._by_form.keys()
+
+    def form(self, identifier: str) -> Form:
+        """One of the forms.
+
+        :raises UnknownNameError: there is none of this identifier.
+        """
+        for form in self.forms():
+            if form.identifier == identifier:
+                return form
+        raise UnknownNameError("form", identifier, self._by_form)
 
     def pairs(self, form: Form) -> Iterator[Pair]:
         """All pairs of states that differ in the mode, a configuration register, the relocation, or P."""

@@ -92,6 +92,11 @@ class Analysis:
         """All witnesses by identifier."""
         return {witness.identifier: witness for one in self.classifications for witness in one.witnesses}
 
+    def _repr_html_(self) -> str:
+        from simvirt.analyzer.report.html import fragment
+
+        return fragment(self)
+
     def form(self, identifier: str) -> Classification:
         """The classification of one form.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from simvirt.analyzer.model.experiment import Observation, Pair
     from simvirt.analyzer.model.form import Form
@@ -33,6 +33,17 @@ class MachineModel(Protocol):
 
     def forms(self) -> Sequence[Form]:
         """The forms of the instruction set, in the order of the report."""
+        ...
+
+    def form_names(self) -> Collection[str]:
+        """The identifiers of the forms, for which nothing is executed."""
+        ...
+
+    def form(self, identifier: str) -> Form:
+        """One of the forms.
+
+        :raises UnknownNameError: there is none of this identifier.
+        """
         ...
 
     def pairs(self, form: Form) -> Iterator[Pair]:

@@ -31,7 +31,7 @@ _SYSTEM_ONLY: Final = frozenset({PrivilegeFact.CPL0, PrivilegeFact.IO_PRIVILEGE}
 @cache
 def declared_forms(variant: Variant) -> tuple[Form, ...]:
     """The forms of a variant, in the library's order."""
-    return tuple(_form(form, int(variant.bits)) for form in variant.forms)
+    return tuple(declared_form(form, int(variant.bits)) for form in variant.forms)
 
 
 def sensitivity_of(form: EncodingForm, bits: int) -> Sensitivity | None:
@@ -42,7 +42,8 @@ def sensitivity_of(form: EncodingForm, bits: int) -> Sensitivity | None:
     return None
 
 
-def _form(form: EncodingForm, bits: int) -> Form:
+def declared_form(form: EncodingForm, bits: int) -> Form:
+    """One form of code of `bits` bits with what is written about it."""
     found = situations(form, bits)
     code = found[0].code if found else b""
     return Form(
@@ -52,7 +53,7 @@ def _form(form: EncodingForm, bits: int) -> Form:
         code,
         group_of(form, code, bits),
         _declared(form, bits),
-        _not_executed(form, bits, code),
+        not_executed(form, bits),
     )
 
 
@@ -77,14 +78,15 @@ def _declared(form: EncodingForm, bits: int) -> Declared:
     return Declared(row.source if row else DECODER, privileged, properties, facts=facts)
 
 
-def _not_executed(form: EncodingForm, bits: int, code: bytes) -> str:
+def not_executed(form: EncodingForm, bits: int) -> str:
+    """Why an instruction of this form is not executed here, "" if there is no reason in its encoding."""
     if form.encoding not in (Encoding.LEGACY, Encoding.THREE_D_NOW):
         return f"{form.encoding}: the engine knows only encodings without such a prefix"
     if bits in form.foreign_modes:
         return "Intel's processors of today decode these bytes otherwise"
     if form.behind_wait:
         return "two instructions, WAIT and one that has a form of its own"
-    if not code:
+    if not form.encode(bits):
         return "has no encoding with a plain operand"
     return ""
 

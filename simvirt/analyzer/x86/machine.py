@@ -30,7 +30,7 @@ from simvirt.analyzer.x86.components import (
     RUNNING,
     TIME_STAMP,
 )
-from simvirt.analyzer.x86.declared import declared_forms
+from simvirt.analyzer.x86.declared import declared_form, declared_forms
 from simvirt.analyzer.x86.situations import REGISTERS, Situation, situations
 from simvirt.analyzer.x86.surroundings import Surroundings
 from simvirt.errors import EngineError, UnknownNameError
@@ -48,7 +48,7 @@ from simvirt.x86.forms import find_form
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from simvirt.analyzer.model.form import Form
     from simvirt.analyzer.model.state import Architecture, Component, State, Value
@@ -157,15 +157,19 @@ class X86Machine:
         """The forms of the variant, in the library's order; those that this processor does not have are marked."""
         return [self._marked(form) for form in declared_forms(self.variant)]
 
+    def form_names(self) -> Collection[str]:
+        """The names of the variant's forms."""
+        return {form.name for form in self.variant.forms}
+
     def form(self, identifier: str) -> Form:
         """One form, marked likewise.
 
         :raises UnknownNameError: the variant has no such form.
         """
-        forms = {form.identifier: form for form in declared_forms(self.variant)}
-        if identifier not in forms:
-            raise UnknownNameError("encoding form", identifier, forms)
-        return self._marked(forms[identifier])
+        for form in self.variant.forms:
+            if form.name == identifier:
+                return self._marked(declared_form(form, int(self.variant.bits)))
+        raise UnknownNameError("encoding form", identifier, self.form_names())
 
     def _marked(self, form: Form) -> Form:
         if form.not_executed or form.mnemonic in _MEANT_TO_BE_UNDEFINED or not self._is_undefined(form):

@@ -5,7 +5,7 @@ Mode M, relocation R (0 or 1), one configuration bit C, one register A, program 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -51,6 +51,13 @@ class Tiny:
 
     def forms(self) -> Sequence[Form]:
         return (Form("tiny", "TINY", "TINY", declared=self.declared),)
+
+    def form_names(self) -> Collection[str]:
+        return {"tiny"}
+
+    def form(self, identifier: str) -> Form:
+        assert identifier == "tiny"
+        return self.forms()[0]
 
     def pairs(self, form: Form) -> Iterator[Pair]:
         del form

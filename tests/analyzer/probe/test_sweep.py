@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from simvirt.analyzer.model.form import Form
 from simvirt.analyzer.probe import cache
 from simvirt.analyzer.probe.executors import open_executor
 from simvirt.analyzer.probe.sweep import machine_of, sweep
@@ -21,8 +22,8 @@ def _sample(seed: int = 1) -> list[str]:
     return random.Random(seed).sample([name for name in forms if not name.startswith("mov-sreg")], SAMPLE)
 
 
-def _forms(names: list[str]) -> list:  # type: ignore[type-arg]
-    return [machine_of("x86-32").form(name) for name in names]  # type: ignore[attr-defined]
+def _forms(names: list[str]) -> list[Form]:
+    return [machine_of("x86-32").form(name) for name in names]
 
 
 def test_neither_order_nor_workers_change_the_result() -> None:

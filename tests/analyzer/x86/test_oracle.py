@@ -93,7 +93,7 @@ def test_umip_takes_five_instructions_away() -> None:
 
     def critical(name: str) -> set[str]:
         forms = [f for f in machine_of(name).forms() if not f.not_executed and f.group == "descriptor-table registers"]
-        forms += [machine_of(name).form(identifier) for identifier in ("smsw-rm16", "smsw-r32m16", "pushfd")]  # type: ignore[attr-defined]
+        forms += [machine_of(name).form(identifier) for identifier in ("smsw-rm16", "smsw-r32m16", "pushfd")]
         return _names(sweep(name, forms=forms), under_c0=True)
 
     gone = critical("x86-32-modern") - critical("x86-32+umip")

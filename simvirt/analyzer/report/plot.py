@@ -1,0 +1,63 @@
+"""Classes against groups as a picture for a lecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from simvirt.analyzer.report.tally import Answer, by_group
+from simvirt.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from simvirt.analyzer.model.analysis import Analysis
+
+FORMATS: Final = (".png", ".svg", ".pdf")
+_COLOURS: Final = {
+    Answer.CRITICAL: "#c0392b",
+    Answer.PRIVILEGED: "#2874a6",
+    Answer.INNOCUOUS: "#7dcea0",
+    Answer.DECLARED: "#aab7b8",
+    Answer.UNKNOWN: "#e5e8e8",
+}
+
+
+def plot(analysis: Analysis, file: str | Path) -> None:
+    """Write the picture: a bar for each group, its forms by what they are, as shares of the group.
+
+    Raises:
+        UsageError: the file's name has another suffix than .png, .svg or .pdf, or it cannot be written.
+        UnsupportedError: matplotlib is not installed.
+    """
+    path = Path(file)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"{path}: a picture is a file that ends in {', '.join(FORMATS)}")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UnsupportedError("a picture needs matplotlib: pip install 'simvirt[notebook]'") from None
+    groups = by_group(analysis)[::-1]
+    figure = Figure(figsize=(12, 0.9 + 0.36 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    left = [0.0] * len(groups)
+    names = [f"{tally.group}  ({tally.total})" for tally in groups]
+    for what in Answer:
+        shares = [100 * tally.counts[what] / tally.total for tally in groups]
+        if not any(shares):
+            continue
+        bars = axes.barh(names, shares, left=left, color=_COLOURS[what], label=what.value, height=0.78)
+        labels = [str(tally.counts[what]) if share > 3 else "" for tally, share in zip(groups, shares, strict=True)]
+        dark = what in (Answer.CRITICAL, Answer.PRIVILEGED)
+        axes.bar_label(bars, labels, label_type="center", color="white" if dark else "black", fontsize=11)
+        left = [before + share for before, share in zip(left, shares, strict=True)]
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the group's encoding forms, %", fontsize=12)
+    axes.tick_params(axis="y", labelsize=12)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(
+        f"{analysis.info.title}: which instructions keep a VMM from trap-and-emulate", fontsize=14, loc="left"
+    )
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(Answer), frameon=False, fontsize=12)
+    try:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error

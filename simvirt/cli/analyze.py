@@ -1,0 +1,197 @@
+"""`simvirt analyze`: an instruction set against Popek and Goldberg's definitions, with evidence."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from simvirt.cli.output import print_json
+from simvirt.cli.progress import ProgressLine
+from simvirt.cli.status import ExitStatus
+from simvirt.cli.table import Style, paint, table, wrapped
+from simvirt.cli.values import positive_count
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from simvirt.analyzer.model.analysis import Analysis
+
+_FEW: Final = 12
+"""So many forms are shown one by one, more of them by group."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The arguments of `simvirt analyze`."""
+    parser.add_argument("isa", metavar="ISA", help="an instruction set, see `simvirt list isas`, or a TOML file")
+    parser.add_argument("--form", metavar="TEXT", help="only the forms with this mnemonic, name or text; * and ? match")
+    parser.add_argument("--only", choices=["critical"], help="only the forms that are sensitive and do not trap")
+    output = parser.add_argument_group("output")
+    output.add_argument("--format", choices=["text", "json", "html"], default="text", help="(default: text)")
+    output.add_argument("--json", action="store_true", help="the same as --format json")
+    output.add_argument("--plot", metavar="FILE", help="write classes against groups as a picture: .png, .svg or .pdf")
+    work = parser.add_argument_group("work")
+    work.add_argument("--jobs", metavar="N", type=positive_count, help="processes (default: one for each processor)")
+    work.add_argument("--executor", metavar="ADDRESS", help="do the work on a Dask cluster: dask://HOST:PORT")
+    work.add_argument("--no-cache", action="store_true", help="neither take nor keep the result of an earlier sweep")
+
+
+def execute(arguments: Namespace) -> ExitStatus:
+    """Analyze, and print what was found."""
+    from simvirt.analyzer.session import analyze
+
+    with ProgressLine(f"analyzing {arguments.isa}", quiet=False) as line:
+        analysis = analyze(
+            arguments.isa,
+            form=arguments.form,
+            jobs=arguments.jobs,
+            executor=arguments.executor,
+            progress=_Estimate(line, arguments.isa).report,
+            use_cache=not arguments.no_cache,
+        )
+    if arguments.plot:
+        from simvirt.analyzer.report.plot import plot
+
+        plot(analysis, arguments.plot)
+    only_critical = arguments.only == "critical"
+    chosen = "json" if arguments.json else arguments.format
+    if chosen == "json":
+        from simvirt.analyzer.report.as_json import as_json
+
+        print_json(as_json(analysis, analysis.critical() if only_critical else None))
+    elif chosen == "html":
+        from simvirt.analyzer.report.html import page
+
+        sys.stdout.write(page(analysis, only_critical=only_critical))
+    else:
+        _print(analysis, only_critical=only_critical)
+    return ExitStatus.OK
+
+
+class _Estimate:
+    """A bar with the share that is done, and how long the rest will take."""
+
+    _WIDTH: Final = 30
+
+    def __init__(self, line: ProgressLine, isa: str) -> None:
+        self._line = line
+        self._isa = isa
+        self._start = time.monotonic()
+
+    def report(self, done: int, total: int) -> None:
+        """`done` of `total` forms are classified."""
+        if self._line.report is None or not total:
+            return
+        spent = time.monotonic() - self._start
+        full = self._WIDTH * done // total
+        rest = f", {spent * (total - done) / done:.0f} s left" if done else ""
+        self._line.write(
+            f"analyzing {self._isa} [{'#' * full}{'.' * (self._WIDTH - full)}] {done:,} of {total:,} forms{rest}"
+        )
+
+
+def _print(analysis: Analysis, *, only_critical: bool) -> None:
+    from simvirt.analyzer.report.tally import Answer, by_group, totals
+
+    info = analysis.info
+    counts = totals(analysis)
+    print(paint(f"{info.name}: {info.title}", Style.STRONG))
+    print(wrapped(f"{info.summary}; observed on {analysis.engine}"))
+    if only_critical:
+        print()
+        _print_critical(analysis)
+        return
+    print(", ".join(f"{count:,} {what.value}" for what, count in counts.items() if count))
+    if len(analysis.classifications) <= _FEW:
+        _print_forms(analysis)
+    else:
+        print()
+        header = ("group", "forms", *(what.value for what in Answer))
+        rows = [
+            (tally.group, f"{tally.total}", *(f"{tally.counts[what] or '-'}" for what in Answer))
+            for tally in by_group(analysis)
+        ]
+        print(table(header, rows, frozenset(range(1, len(header)))))
+        print()
+        _print_critical(analysis)
+    print()
+    _print_theorems(analysis)
+    _print_remarks(analysis)
+
+
+def _print_critical(analysis: Analysis) -> None:
+    from simvirt.analyzer.report.tally import critical_lines, shows
+
+    lines = critical_lines(analysis)
+    if not lines:
+        print("No form is critical: what is sensitive traps.")
+        return
+    print(paint("Critical: sensitive, and nothing traps", Style.STRONG))
+    rows = []
+    group = ""
+    for line in lines:
+        heading, group = ("" if line.group == group else line.group), line.group
+        kinds = ", ".join(line.kinds) + (", no-op" if line.is_no_op else "")
+        rows.append((heading, line.mnemonic, str(len(line.forms)), kinds, line.listed or "-", shows(line.witness)))
+    print(table(("group", "instruction", "forms", "sensitive to", "R&I", "seen"), rows, frozenset({2})))
+    print()
+    notes = [
+        (
+            "sensitive to: control, it changes the mode or configuration; mode or configuration, its result depends on "
+            "them (Popek and Goldberg 1974, Penneman et al. 2013); no-op, it silently does nothing where it should."
+        ),
+        'R&I: is it in Robin and Irvine (2000)? "prose" is in their text only, "no" was listed later, "-" by nobody.',
+    ]
+    for note in notes if analysis.info.name.startswith("x86") else notes[:1]:
+        print(wrapped(note))
+
+
+def _print_forms(analysis: Analysis) -> None:
+    from simvirt.analyzer.report.tally import answer, shows
+
+    for one in analysis.classifications:
+        form = one.form
+        print()
+        title = f"{form.text}  ({form.identifier})"
+        print(paint(title, Style.STRONG))
+        what = answer(one)
+        properties = ", ".join(which.value for which in one.properties())
+        print(wrapped(f"{what.value}: {form.not_executed or properties or 'no property'}", "  "))
+        coverage = one.coverage
+        tried = f"; {coverage.observations:,} pairs of states" if coverage.observations else ""
+        print(wrapped(f"evidence: {one.evidence.value}{tried}", "  "))
+        for witness in one.witnesses:
+            if one.holds(witness.shows):
+                print(wrapped(f"{witness.identifier}: {shows(witness)}", "  "))
+
+
+def _print_theorems(analysis: Analysis) -> None:
+    print(paint("Theorems", Style.STRONG))
+    rows = [
+        (
+            _THEOREMS[verdict.theorem.value],
+            verdict.hypothesis.value,
+            str(len(verdict.critical)),
+            str(len(verdict.open)),
+            verdict.conclusion,
+        )
+        for verdict in analysis.theorems().values()
+    ]
+    print(table(("theorem", "hypothesis", "critical", "open", "what follows"), rows, frozenset({2, 3})))
+
+
+_THEOREMS: Final = {
+    "1": "1, virtual machine monitor",
+    "2": "2, recursive",
+    "3": "3, hybrid monitor",
+    "3-penneman": "3, by Penneman's user-sensitive",
+}
+
+
+def _print_remarks(analysis: Analysis) -> None:
+    for obstacle in analysis.info.obstacles:
+        print(wrapped(f"Obstacle that is no instruction, {obstacle.name}: {obstacle.text} [{obstacle.source}]"))
+    for remark in (*analysis.architecture.assumptions, *analysis.info.remarks):
+        print(wrapped(remark))
+    if analysis.disagreements:
+        print(f"{len(analysis.disagreements)} disagreements with what is written, each explained: see --format json")
