@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import simvirt
 from simvirt.data import isa_directory
 from simvirt.errors import UnsupportedError
 
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from simvirt.analyzer.model.analysis import Analysis
 
 _LAYERS: Final = ("analyzer", "machine", "x86", "vmm")
-_LIBRARIES: Final = ("unicorn", "iced-x86", "numpy")
+_LIBRARIES: Final = ("simvirt", "unicorn", "iced-x86", "numpy")
+_PACKAGE: Final = Path(__file__).parents[2]
 
 
 def cache_directory() -> Path:
@@ -37,11 +37,10 @@ def cache_directory() -> Path:
 @cache
 def fingerprint() -> str:
     """A digest of all that results depend on."""
-    digest = hashlib.sha256(simvirt.__version__.encode())
+    digest = hashlib.sha256()
     for library in _LIBRARIES:
         digest.update(f"{library} {version(library)}\n".encode())
-    package = Path(simvirt.__file__).parent
-    files = [path for layer in _LAYERS for path in (package / layer).rglob("*") if path.suffix in {".py", ".c", ".so"}]
+    files = [path for layer in _LAYERS for path in (_PACKAGE / layer).rglob("*") if path.suffix in {".py", ".c", ".so"}]
     with suppress(UnsupportedError):
         files += isa_directory().rglob("*.toml")
     for path in sorted(files):

@@ -78,14 +78,12 @@ def test_a_result_is_kept_while_nothing_changes(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_fingerprint_covers_what_experiments_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import simvirt
-
     before = cache.fingerprint()
     package = tmp_path / "simvirt"
     for name in ("machine/native/engine.c", "x86/decode.py", "analyzer/model/definitions.py"):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text("1")
-    monkeypatch.setattr(simvirt, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(cache, "_PACKAGE", package)
     digests = {before}
     for name in ("machine/native/engine.c", "x86/decode.py", "analyzer/model/definitions.py"):
         cache.fingerprint.cache_clear()
