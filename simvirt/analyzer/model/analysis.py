@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from simvirt.analyzer.model.classify import classify
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from simvirt.analyzer.model.machine_model import MachineModel
     from simvirt.analyzer.model.state import Architecture
     from simvirt.analyzer.model.theorems import Theorem, TheoremVerdict
+
+
+_REPORT = "simvirt.analyzer.report.html"
+"""What draws an analysis in Jupyter: a value knows nothing of how it is shown, and loads it when it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +98,7 @@ class Analysis:
         return {witness.identifier: witness for one in self.classifications for witness in one.witnesses}
 
     def _repr_html_(self) -> str:
-        from simvirt.analyzer.report.html import fragment
-
-        return fragment(self)
+        return str(import_module(_REPORT).fragment(self))
 
     def form(self, identifier: str) -> Classification:
         """The classification of one form.
