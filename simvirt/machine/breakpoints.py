@@ -25,14 +25,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from simvirt.errors import UsageError
 from simvirt.machine.debug_registers import BreakOn, HardwareBreakpoint, hardware_breakpoints
-from simvirt.machine.fills import Access
 from simvirt.x86.flags import Cr4, Eflags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from simvirt.machine.engine import Engine
-    from simvirt.machine.fills import Verdict
     from simvirt.machine.state import ProcessorState
     from simvirt.x86.addresses import Gva
 
@@ -207,11 +205,15 @@ class Breakpoints:
             return NO_HITS
         return Hits(sum(p.condition for p in self._hardware if p.on is BreakOn.EXECUTION and p.first == address))
 
-    def at_data(self, accesses: Iterable[DataAccess], verdict: Verdict) -> Hits:
-        """What the accesses of an instruction hit, of which the engine has refused one."""
+    @property
+    def watches_data(self) -> bool:
+        """Is anybody interested in memory operands?"""
+        return bool(self._watchpoints) or any(point.on.is_data for point in self._hardware)
+
+    def at_data(self, accesses: Iterable[DataAccess]) -> Hits:
+        """What the accesses of an instruction hit."""
         condition, points = 0, list[DebuggerPoint]()
-        refused = DataAccess(verdict.gva, 1, verdict.access is Access.READ, verdict.access is Access.WRITE)
-        for access in (refused, *accesses):
+        for access in accesses:
             for hardware in self._hardware:
                 wanted = access.writes or (access.reads and hardware.on is BreakOn.ACCESS)
                 if hardware.on.is_data and wanted and access.overlaps(hardware.first, hardware.length):

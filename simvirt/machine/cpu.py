@@ -46,16 +46,19 @@ from simvirt.machine.events import (
     WatchedWrite,
     ept_event,
 )
+from simvirt.machine.far_transfers import FarTransfers
 from simvirt.machine.faults import EptRefused, FaultRecord, ProcessorFault
 from simvirt.machine.fills import EPT_REFUSALS, Access, Refusal, Verdict
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
-from simvirt.x86.addresses import PAGE_SHIFT, Port
+from simvirt.machine.segment_loads import SegmentLoads
+from simvirt.machine.task_switch import TaskSwitch, switch_tasks, task_gate_target
+from simvirt.x86.addresses import PAGE_SHIFT, Gva, Port
 from simvirt.x86.decode import decode, used_memory
 from simvirt.x86.exceptions import Escalation, Vector, escalate
 from simvirt.x86.flags import DR6_BREAKPOINTS, Dr6, Eflags
-from simvirt.x86.instruction import Flow, Repeat
+from simvirt.x86.instruction import Flow, GeneralOperand, Repeat
 from simvirt.x86.operations import Operation
 from simvirt.x86.prefixes import Prefixes, split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
@@ -121,6 +124,10 @@ class Cpu:
         self._stop_requested = False
         self._last_delivery = -1
         self._fruitless = 0
+        self.loads = self._segment_loads()
+        self.far_transfers = FarTransfers(self, self.loads, self.switch_task)
+        self.task_switch_filter: Callable[[TaskSwitch, Interruption | None], None] | None = None
+        """Sees every task switch before it begins, and what goes through a task gate; may raise something instead."""
         self.exception_filter: ExceptionFilter | None = None
         """Sees every exception before it is delivered, and may raise something to prevent that.
 
@@ -128,6 +135,9 @@ class Cpu:
         """
         self.on_delivery: Callable[[Interruption], None] | None = None
         """Told of every interrupt and exception that has been delivered, when its handler is next."""
+
+    def _segment_loads(self) -> SegmentLoads:
+        return SegmentLoads(self)
 
     # ---------------------------------------------------------------------------------------- running
 
@@ -191,6 +201,8 @@ class Cpu:
             return SystemCall(engine.system_call_is_sysenter, engine.instruction_length)
         if native is NativeEvent.BREAKPOINT:
             return self._breakpoint()
+        if native is NativeEvent.FAR_TRANSFER:
+            return self._far_transfer()
         if native is NativeEvent.DEBUG_REGISTERS:
             self.breakpoints.follow_debug_registers()
             return None
@@ -208,6 +220,35 @@ class Cpu:
             while event is None:  # a request to stop waits until the instruction is done
                 event = self._event(engine.run(limit))
         return None if isinstance(event, LimitReached) else event
+
+    def _far_transfer(self) -> Event | None:
+        """Far JMP, CALL, RET or IRET: the processor does it, and there is nothing to tell unless it faults."""
+        instruction = self.instruction()
+        if instruction.operation is Operation.IRET and self.engine.intercepts_iret:
+            return FlagsAccess("iret", instruction.length)
+        if self.breakpoints.watches_data:
+            self._noted = self.breakpoints.at_data(self._data_accesses())
+        try:
+            self.far_transfers.perform(instruction)
+        except ProcessorFault as fault:
+            self._noted = NO_HITS
+            return ExceptionRaised(
+                fault.vector, fault.error_code, None if fault.cr2 is None else Gva(fault.cr2), fault.condition
+            )
+        return None
+
+    def switch_task(self, what: TaskSwitch, during: Interruption | None = None) -> None:
+        """Switch tasks, unless somebody prevents it; `during` is what is being delivered through a task gate.
+
+        :raises ProcessorFault: of the old task or, RIP having changed, of the new one.
+        """
+        if self.task_switch_filter is not None:
+            self.task_switch_filter(what, during)
+        switch_tasks(self, what)
+
+    def trap_of_task_switch(self) -> None:
+        """The TSS of the new task has the T flag set: a debug exception before its first instruction."""
+        self.raise_exception(Vector.DB, condition=int(Dr6.BT))
 
     # ---------------------------------------------------------------------------------------- break- and watchpoints
 
@@ -235,7 +276,8 @@ class Cpu:
     def _watched_data(self, verdict: Verdict) -> Event | None:
         """A refused access to a watched page: see what the instruction touches, then run it alone."""
         engine = self.engine
-        hits = self.breakpoints.at_data(self._data_accesses(), verdict)
+        refused = DataAccess(verdict.gva, 1, verdict.access is Access.READ, verdict.access is Access.WRITE)
+        hits = self.breakpoints.at_data([refused, *self._data_accesses()])
         with engine.watches_open():
             native = engine.run(engine.count + 1)
         self._noted = hits
@@ -346,6 +388,15 @@ class Cpu:
             base = state.segment_base(operand.segment) if operand.segment >= SegmentRegister.FS else 0
             return (address + base) & (1 << 64) - 1
         return (address + state.segment_base(operand.segment)) & 0xFFFFFFFF
+
+    def operand(self, instruction: Instruction, size: int, offset: int = 0) -> int:
+        """The source operand of an instruction: `size` bytes at `offset` in memory, or the low bytes of a register."""
+        if instruction.memory is not None:
+            return self.memory.read_integer(
+                self.linear_address(instruction.memory) + offset, size, user=self.state.cpl == 3, explicit=True
+            )
+        register = next(o for o in instruction.operands if isinstance(o, GeneralOperand))
+        return self.state.register(register.register, size)
 
     def memory_operand(self) -> tuple[int, int] | None:
         """Linear address and size of the explicit memory operand of the instruction at RIP, if it has one."""
@@ -518,8 +569,6 @@ class Cpu:
             if cr2 is not None:
                 state.set_control_register(2, cr2)
             try:
-                if not state.protected_mode and what.error_code is not None:
-                    what = Interruption(what.vector, what.source, what.return_rip)
                 self._enter_handler(what)
             except ProcessorFault as fault:
                 if exception_filter is not None:
@@ -542,8 +591,13 @@ class Cpu:
 
     def _enter_handler(self, what: Interruption) -> None:
         """Through the IDT or IVT, with no escalation: a fault on the way, or what the EPT refuses, is raised."""
+        if not self.state.protected_mode and what.error_code is not None:
+            what = Interruption(what.vector, what.source, what.return_rip)
         try:
-            interrupts.deliver(self.state, self.memory, what)
+            task = interrupts.deliver(self.state, self.memory, what)
+            if task is not None:
+                task_gate_target(self, task.selector, external=task.external)
+                self.switch_task(task, what)
         except EptRefused:
             self.undelivered = what
             raise

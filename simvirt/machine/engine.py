@@ -427,6 +427,15 @@ class Engine:
         state.set_word(o.intercept_cr_read, crs | dr_reads << 32 | intercepts.dr_writes << 48)
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
 
+    @property
+    def intercepts_iret(self) -> bool:
+        """Is IRET handed over at this moment?"""
+        return bool(self.state.word(self.platform.state.intercept) >> SvmExit.IRET - _INSTRUCTIONS_BASE & 1)
+
+    def leave_far_transfers_to_engine(self) -> None:
+        """Far JMP, CALL, RET and IRET are not to be events: for a VMM whose descriptor tables are shadows."""
+        self._record.native_far_transfers = 1
+
     def follow_umip(self) -> None:
         """Intercept what CR4.UMIP forbids while it is set; called when it may have changed.
 

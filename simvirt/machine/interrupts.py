@@ -15,11 +15,13 @@ from simvirt.machine.faults import ProcessorFault, general_protection, invalid_t
 from simvirt.machine.inner_stack import InnerStack, fits, inner_stack
 from simvirt.machine.segment_loading import accessed, mark_accessed, read_descriptor
 from simvirt.machine.state import Segment
+from simvirt.machine.task_switch import TaskSwitch
 from simvirt.x86.exceptions import SelectorErrorCode, Vector
 from simvirt.x86.flags import Eflags
 from simvirt.x86.registers import SegmentRegister
 from simvirt.x86.segments import Descriptor, GateDescriptor, Selector
 from simvirt.x86.tss import Tss64
+from simvirt.x86.vmx import TaskSwitchSource
 
 if TYPE_CHECKING:
     from simvirt.machine.linear_memory import LinearMemory
@@ -59,9 +61,10 @@ _DPL_SHIFT: Final = 13
 _DATA_SEGMENTS: Final = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
 
 
-def deliver(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
+def deliver(state: ProcessorState, memory: LinearMemory, what: Interruption) -> TaskSwitch | None:
     """Enter the handler of `what`.
 
+    :return: None when that is done, or the task switch that a task gate calls for; nothing has changed then.
     :raises ProcessorFault: the delivery itself meets an exception; the state is as before.
     """
     if not state.protected_mode:
@@ -69,8 +72,11 @@ def deliver(state: ProcessorState, memory: LinearMemory, what: Interruption) -> 
     elif state.long_mode:
         _deliver_in_long_mode(state, memory, what)
     else:
-        _deliver_in_protected_mode(state, memory, what)
+        task = _deliver_in_protected_mode(state, memory, what)
+        if task is not None:
+            return task
     state.interrupt_shadow = False
+    return None
 
 
 def _deliver_in_real_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
@@ -100,7 +106,7 @@ def _deliver_in_real_mode(state: ProcessorState, memory: LinearMemory, what: Int
 
 def _check_gate(state: ProcessorState, gate: GateDescriptor | None, what: Interruption) -> GateDescriptor:
     """The checks on the IDT entry that both protected modes share."""
-    if gate is None or not (gate.is_interrupt_gate or gate.is_trap_gate):
+    if gate is None or not (gate.is_interrupt_gate or gate.is_trap_gate or gate.is_task_gate):
         raise ProcessorFault(Vector.GP, _gate_error_code(what))
     if what.source is Source.SOFTWARE and gate.dpl < state.cpl:
         raise ProcessorFault(Vector.GP, _gate_error_code(what))
@@ -126,11 +132,20 @@ def _handler_segment(state: ProcessorState, memory: LinearMemory, selector: int,
     return code
 
 
-def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
+def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> TaskSwitch | None:
     table = state.idtr
     if what.vector * 8 + 7 > table.limit:
         raise ProcessorFault(Vector.GP, SelectorErrorCode.for_vector(what.vector, external=what.external).encode())
     gate = _check_gate(state, GateDescriptor.from_bytes(memory.read(table.base + what.vector * 8, 8)), what)
+    if gate.is_task_gate:
+        return TaskSwitch(
+            TaskSwitchSource.TASK_GATE_IN_IDT,
+            gate.selector,
+            what.return_rip,
+            error_code=what.error_code,
+            external=what.external,
+            resume_flag=what.source is Source.EXCEPTION and what.vector != Vector.DB,
+        )
     code = _handler_segment(state, memory, gate.selector, what)
     cpl = state.cpl
     eflags = state.eflags
@@ -171,6 +186,7 @@ def _deliver_in_protected_mode(state: ProcessorState, memory: LinearMemory, what
                 state.set_segment(register, Segment(0, 0, 0, 0))
     state.rsp = bottom if stack.default_size else sp & ~0xFFFF | bottom
     _enter(state, gate, accessed(Segment.from_descriptor(gate.selector.with_rpl(new_cpl), code)), eflags, new_cpl)
+    return None
 
 
 def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:

@@ -103,6 +103,14 @@ class LinearMemory:
                 self._view[host : host + length] = data[offset : offset + length]
                 self._engine.written(host, length)
 
+    def probe_write(self, gva: int, size: int) -> None:
+        """Translate as for a write that is to come, which cannot fault afterwards.
+
+        :raises ProcessorFault: #PF, #GP(0).
+        """
+        for _ in self._pieces(gva, size, Access.WRITE, user=False, explicit=False):
+            pass
+
     def write_integer(self, gva: int, size: int, value: int, *, user: bool = False, explicit: bool = False) -> None:
         """Write a little-endian integer of `size` bytes.
 

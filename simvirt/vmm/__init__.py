@@ -7,6 +7,7 @@
 
 `deprivileged_state` is the VM map between the guest's processor and the real one, `virtual_cpu` a processor on top of
 it, and `shadow_descriptors` keeps the real descriptor tables in step with the guest's. What the interpreter does about
-segments and far transfers is in `segment_loads` and `far_transfers`, and `guest_stack` is the stack that these use.
+segments and far transfers is in
+`guest_segment_loads` and `guest_far_transfers`.
 `exit_log` is what every strategy writes its interventions to.
 """

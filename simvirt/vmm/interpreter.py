@@ -1,7 +1,7 @@
 """The interpreter of a de-privileging VMM: what a trapped instruction would have done on the guest's own machine.
 
 Instructions whose work `machine.completion` does for the bare PC are handed to it as the event that they would have
-been there; the rest is here, and in `segment_loads` and `far_transfers`: the interrupt flag, descriptor-table
+been there; the rest is here, and in `guest_far_transfers`: the interrupt flag, descriptor-table
 registers, segment loads and far transfers, all of which the bare PC runs natively. Each function reads like the
 operation section of its page in SDM Vol. 2, and raises `ProcessorFault` where that says #GP, #NP, #SS or #TS.
 """
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.faults import ProcessorFault, general_protection, not_present
 from simvirt.machine.segment_loading import load_task_register, read_descriptor
+from simvirt.machine.stack import Stack
 from simvirt.machine.state import DescriptorTable, Segment
-from simvirt.vmm.far_transfers import FarTransfers
-from simvirt.vmm.guest_stack import GuestStack
-from simvirt.vmm.segment_loads import SegmentLoads
+from simvirt.vmm.guest_far_transfers import GuestFarTransfers, refuse_task
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Eflags, iopl
 from simvirt.x86.instruction import Instruction, SegmentOperand
@@ -46,9 +45,10 @@ class Interpreter:
 
     def __init__(self, cpu: VirtualCpu) -> None:
         self._cpu = cpu
-        self._loads = SegmentLoads(cpu)
-        self._stack = GuestStack(cpu)
-        self._far = far = FarTransfers(cpu, self._loads)
+        self._loads = cpu.loads
+        self._stack = Stack(cpu)
+        self._far = far = GuestFarTransfers(cpu)
+        cpu.task_switch_filter = refuse_task
         self._routines: dict[Operation, Callable[[Instruction], None]] = {
             Operation.CLI: self._cli,
             Operation.STI: self._sti,

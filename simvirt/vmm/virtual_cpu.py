@@ -19,6 +19,7 @@ from simvirt.machine.cpu import Cpu
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, WatchedWrite
 from simvirt.machine.fills import Access, Verdict
 from simvirt.vmm.deprivileged_state import DeprivilegedState
+from simvirt.vmm.guest_segment_loads import GuestSegmentLoads
 from simvirt.vmm.shadow_descriptors import ShadowDescriptors
 from simvirt.vmm.shadow_paging.guest_physical import GuestPhysical
 from simvirt.vmm.shadow_paging.shadow_mmu import FaultKind, ShadowMmu
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.memory import GatedAddressSpace, HostMemory
+    from simvirt.machine.segment_loads import SegmentLoads
     from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.guest_memory import GuestMemory
     from simvirt.x86.instruction import Instruction
@@ -50,6 +52,7 @@ class VirtualCpu(Cpu):
     ) -> None:
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
         self._assemble(real.engine, self.guest_state, memory)
+        real.engine.leave_far_transfers_to_engine()
         self._physical = GuestPhysical(host, space, real.engine.written)
         self.mmu = ShadowMmu(real.engine, self.guest_state, host, self._physical, allocator)
         memory.mmu, memory.on_write = self.mmu, self.written
@@ -60,6 +63,9 @@ class VirtualCpu(Cpu):
         """As for any CPU, on the page tables that the guest's control registers ask for."""
         self.mmu.ensure()
         return super().run(limit, window=window)
+
+    def _segment_loads(self) -> SegmentLoads:
+        return GuestSegmentLoads(self, lambda selector: self.shadow.install(selector))
 
     def run_natively(self) -> Event | None:
         """As for any CPU; what the instruction writes to traced pages is let through and followed."""
@@ -115,15 +121,6 @@ class VirtualCpu(Cpu):
     def _marks_accessed(self, linear: Gva) -> bool:
         """Is it the processor, that loads a segment and sets the accessed flag of its shadow?"""
         return self.shadow.holds(linear) and reads_descriptors(self.engine.code_bytes, self.state.bits)
-
-    def operand(self, instruction: Instruction, size: int, offset: int = 0) -> int:
-        """The source operand of an instruction: `size` bytes at `offset` in memory, or the low bytes of a register."""
-        if instruction.memory is not None:
-            return self.memory.read_integer(
-                self.linear_address(instruction.memory) + offset, size, user=self.state.cpl == 3, explicit=True
-            )
-        register = next(o for o in instruction.operands if isinstance(o, GeneralOperand))
-        return self.state.register(register.register, size)
 
     def store(self, instruction: Instruction, data: bytes) -> None:
         """Write the destination operand of an instruction: memory, or the low bytes of a register."""

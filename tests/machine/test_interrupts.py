@@ -279,13 +279,6 @@ def test_gate_with_dpl_3_is_open_to_users() -> None:
     assert pc.state.cpl == 0
 
 
-def test_deviation_task_gates_are_general_protection() -> None:
-    """The manual: a task gate in the IDT switches to the task of its TSS (§6.12.2)."""
-    pc = flat_pc()
-    pc.set_gate(0x40, tables.gate(tables.TASK_GATE, TR, 0))
-    assert failure(pc, 0x40) == (Vector.GP, 0x40 << 3 | 2 | 1)
-
-
 # ------------------------------------------------------------------------------------------------ the inner stack
 
 

@@ -27,12 +27,13 @@ ALWAYS: Final = {
     R.VMXON,
     R.INVEPT,
     R.INVVPID,
+    R.TASK_SWITCH,
     R.ENTRY_FAILURE_GUEST_STATE,
 }
 """What exits whatever the controls say, less what this PC does not have (SDM Vol. 3C §26.1.2, §26.2).
 
 INIT, SIPI and SMI: there is one processor and no SMM. GETSEC needs CR4.SMXE and XSETBV needs CR4.OSXSAVE, which no
-CPU model here has, so both are #UD. Task switches: docs/deviations.md.
+CPU model here has, so both are #UD.
 """
 BY_PIN: Final = {
     PinControls.EXTERNAL_INTERRUPT_EXITING: {R.EXTERNAL_INTERRUPT},

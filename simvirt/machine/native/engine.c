@@ -362,8 +362,9 @@ static int is_plain(const struct simvirt *s, const struct block *b) {
 static void meet_special(struct simvirt *s, const struct block *b, enum special what) {
     if (!s->plain_before) {
         s->met_in = b;
+        index_in_block(b, b->pc, &s->instruction_length);
         if (what == UNDEFINED) s->event = EVENT_SVM_EXIT, s->code = 0x100 + SVM_EXCEPTION + 6;
-        else s->event = EVENT_BREAKPOINT;
+        else s->event = what == BREAKPOINT ? EVENT_BREAKPOINT : EVENT_FAR_TRANSFER;
     }
     stop(s);
 }

@@ -34,6 +34,7 @@ enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of
 enum event {
     EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
     EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7, EVENT_BREAKPOINT = 8, EVENT_DEBUG_REGISTERS = 9,
+    EVENT_FAR_TRANSFER = 10,
 };
 
 /* A translated block of Unicorn 2.1.4 (exec/exec-all.h), as far as it is read here. */
@@ -99,6 +100,7 @@ struct simvirt {
     u64 watches_open;                   /* one instruction runs alone, whose accesses have been looked at */
     u64 passed_pc, passed_count;        /* the breakpoint there and then has been dealt with */
     u64 followed_dr[5];                 /* DR0 to DR3 and DR7 as they were when the lists above were made */
+    u64 native_far_transfers;           /* the engine does far JMP, CALL, RET and IRET by itself */
     /* time */
     u64 count, limit, slice, stepping, window_wanted;
     u64 tsc_base, tsc_native, cpuid_native, pause_native;
@@ -159,7 +161,7 @@ u64 read_entry(struct simvirt *s, u64 gpa, int size, int commit, struct walk *w)
 int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *w);
 
 /* special.c */
-enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2 };
+enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3 };
 enum special first_special(const struct simvirt *s, const struct block *b, int entering, u64 *before);
 
 #endif

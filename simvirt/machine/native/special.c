@@ -2,6 +2,7 @@
  *
  *   UNDEFINED    what the engine executes although it is #UD
  *   BREAKPOINT   an address at which a debug register of the guest or a debugger wants to hear of execution
+ *   FAR_TRANSFER far JMP, CALL, RET and IRET outside of real-address and virtual-8086 mode (machine/far_transfers.py)
  */
 #include <string.h>
 
@@ -70,16 +71,27 @@ static int is_hole(const u8 *op, int prefixes) {
     }
 }
 
-static int undefined(const struct block *b, const u8 code[16]) {
-    const int code_64 = (b->flags & HF_CS64) != 0, has_vex = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
+static int is_far_transfer(const u8 *op) {
+    const u8 modrm = op[1], reg = modrm >> 3 & 7;
+    switch (op[0]) {
+    case 0x9a: case 0xca: case 0xcb: case 0xcf: case 0xea: return 1;
+    case 0xff: return (reg == 3 || reg == 5) && modrm >> 6 != 3;
+    default: return 0;
+    }
+}
+
+static enum special kind_of(const struct simvirt *s, const struct block *b, const u8 code[16]) {
+    const int code_64 = (b->flags & HF_CS64) != 0, has_selectors = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
     int i = 0, lock = 0, prefixes = 0;
     for (; i < 12 && is_prefix(code[i], code_64); i++) {
         lock |= code[i] == 0xf0;
         prefixes |= code[i] == 0x66 ? P66 : code[i] == 0xf2 ? PF2 : code[i] == 0xf3 ? PF3 : 0;
     }
     const u8 *op = code + i;
-    if ((op[0] & 0xfe) == 0xc4 && has_vex && (code_64 || op[1] >> 6 == 3)) return !is_bmi(op);
-    return is_hole(op, prefixes) || (lock && !lockable(op));
+    if ((op[0] & 0xfe) == 0xc4 && has_selectors && (code_64 || op[1] >> 6 == 3)) return is_bmi(op) ? PLAIN : UNDEFINED;
+    if (is_hole(op, prefixes) || (lock && !lockable(op))) return UNDEFINED;
+    if (code_64 && (op[0] == 0x9a || op[0] == 0xea)) return UNDEFINED;
+    return has_selectors && !s->native_far_transfers && !s->override_count && is_far_transfer(op) ? FAR_TRANSFER : PLAIN;
 }
 
 /* ------------------------------------------------------------------------------------------------ searching a block */
@@ -115,7 +127,8 @@ enum special first_special(const struct simvirt *s, const struct block *b, int e
         *before = (u64)i;
         if (has_breakpoint(s, at) && (i || !passed)) return BREAKPOINT;
         instruction_bytes(s, b, at, code);
-        if (undefined(b, code)) return UNDEFINED;
+        const enum special kind = kind_of(s, b, code);
+        if (kind) return kind;
     }
     *before = 0;
     return PLAIN;

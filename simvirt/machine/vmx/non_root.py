@@ -37,10 +37,12 @@ from simvirt.x86.vmx import (
     SecondaryControls,
     VmcsField,
 )
+from simvirt.x86.vmx import TaskSwitch as TaskSwitchQualification
 
 if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.processor_bus import Bus
+    from simvirt.machine.task_switch import TaskSwitch
     from simvirt.machine.vmx.vmcs import Vmcs
 
 
@@ -65,7 +67,11 @@ class VmEntryError(MonitorError):
 
 
 class _Intercepted(Exception):  # noqa: N818 - a VM exit, not an error
-    """An exception that was to be delivered became a VM exit."""
+    """An exception that was to be delivered, or a task switch, became a VM exit."""
+
+    def __init__(self, reason: ExitReason) -> None:
+        self.reason = reason
+        super().__init__(reason.name)
 
 
 _F: Final = VmcsField
@@ -110,6 +116,7 @@ class NonRootProcessor:
         self._in_guest = False
         self._pending: Event | None = None
         self._injecting = False
+        cpu.task_switch_filter = self._task_switch
         cpu.engine.set_cpuid(())
         cpu.engine.follow_paging_features(bus.cpu_model)
         vmcs.enter(cpu)
@@ -140,8 +147,8 @@ class NonRootProcessor:
             if injects and self._inject(vmcs.fields[_INJECTION]):
                 return self.operation.exit(ExitReason.MONITOR_TRAP_FLAG)
             return self._run(limit)
-        except _Intercepted:
-            return ExitReason.EXCEPTION_OR_NMI
+        except _Intercepted as exit_:
+            return exit_.reason
         except EptRefused as refused:
             return self._ept_refused(refused)
         except Shutdown:
@@ -371,7 +378,15 @@ class NonRootProcessor:
         operation.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification or 0)
         if during is not None:
             self._note_vectoring(during)
-        raise _Intercepted
+        raise _Intercepted(ExitReason.EXCEPTION_OR_NMI)
+
+    def _task_switch(self, what: TaskSwitch, during: Interruption | None) -> None:
+        """A task switch always exits, once the checks on how it was asked for have passed (SDM Vol. 3C §26.4.2)."""
+        qualification = TaskSwitchQualification(what.selector, what.source).encode()
+        self.operation.exit(ExitReason.TASK_SWITCH, qualification, what.length)
+        if during is not None:
+            self._note_vectoring(during)
+        raise _Intercepted(ExitReason.TASK_SWITCH)
 
     def _note_vectoring(self, during: Interruption) -> None:
         """The exit struck while this was being delivered (SDM Vol. 3C §28.2.4)."""

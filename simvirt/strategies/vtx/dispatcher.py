@@ -13,7 +13,7 @@ from simvirt.errors import MonitorError
 from simvirt.machine.machine import Stop
 from simvirt.machine.vmx import entry_checks
 from simvirt.machine.vmx.entry_rule import CheckKind
-from simvirt.strategies.vtx import interpreter
+from simvirt.strategies.vtx import interpreter, tasks
 from simvirt.vmm.exit_log import Intervention
 from simvirt.x86.addresses import Gpa
 from simvirt.x86.vmx import ExitReason, VmcsField
@@ -56,6 +56,7 @@ DISPATCH: Final[dict[ExitReason, tuple[Handler, Intervention]]] = {
     _R.EXTERNAL_INTERRUPT: (_external_interrupt, Intervention.EVENT),
     _R.TRIPLE_FAULT: (interpreter.triple_fault, Intervention.EVENT),
     _R.INTERRUPT_WINDOW: (_interrupt_window, Intervention.EVENT),
+    _R.TASK_SWITCH: (tasks.switch, _EMULATED),
     _R.CPUID: (interpreter.cpuid, _EMULATED),
     _R.HLT: (interpreter.halt, _EMULATED),
     _R.INVD: (interpreter.cache, _EMULATED),

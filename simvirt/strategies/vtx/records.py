@@ -21,6 +21,8 @@ from simvirt.x86.vmx import (
     ExitReason,
     InterruptionInformation,
     IoInstruction,
+    TaskSwitch,
+    TaskSwitchSource,
     VmcsField,
 )
 
@@ -84,6 +86,12 @@ def _interrupt_window(_vcpu: Vcpu) -> Explanation:
         'primary control "interrupt-window exiting" is 1: the VMM set it because a virtual interrupt waits',
         None,
     )
+
+
+def _task_switch(vcpu: Vcpu) -> Explanation:
+    switch = TaskSwitch.decode(vcpu.vmcs.fields[_F.EXIT_QUALIFICATION])
+    how = switch.source.name.replace("_", " ").lower() if switch.source > TaskSwitchSource.JMP else switch.source.name
+    return f"task switch by {how} to the TSS {switch.selector:#06x}", "a task switch always exits", switch
 
 
 def _cpuid(vcpu: Vcpu) -> Explanation:
@@ -204,6 +212,7 @@ EXPLANATIONS: Final[dict[ExitReason, Callable[[Vcpu], Explanation]]] = {
     _R.EXTERNAL_INTERRUPT: _external_interrupt,
     _R.TRIPLE_FAULT: _triple_fault,
     _R.INTERRUPT_WINDOW: _interrupt_window,
+    _R.TASK_SWITCH: _task_switch,
     _R.CPUID: _cpuid,
     _R.HLT: _halt,
     _R.INVD: _invd,

@@ -6,28 +6,12 @@ import pytest
 
 from simvirt.machine.vmx.non_root import HostStop
 from simvirt.x86.registers import GeneralRegister
-from tests.support.vmx_rig import DATA, GDT, TSS, F, Rig
+from tests.support.vmx_rig import DATA, F, Rig
 
 
 @pytest.fixture
 def rig() -> Rig:
     return Rig()
-
-
-def test_a_task_switch_does_not_exit(rig: Rig) -> None:
-    """JMP FAR to another TSS: reason 9 in the manual; here the engine switches the task by itself."""
-    other = 0xC000
-    descriptor = 0x0000890000000067 | (other & 0xFFFF) << 16
-    rig.write(GDT + 0x30, descriptor.to_bytes(8, "little"))
-    rig.vmcs.write(F.GUEST_GDTR_LIMIT, 0x37)
-    rig.write(other + 32, (DATA).to_bytes(4, "little") + (2).to_bytes(4, "little"))  # EIP, EFLAGS
-    for offset, selector in ((72, 0x10), (76, 0x08), (80, 0x10), (84, 0x10)):
-        rig.write(other + offset, selector.to_bytes(4, "little"))
-    rig.write(DATA, b"\xf4")
-    assert rig.run(b"\xea\x00\x00\x00\x00\x30\x00") is HostStop.HALTED
-    assert rig.rip == DATA + 1
-    assert rig.vmcs.read(F.GUEST_TR_SELECTOR) == 0x30
-    assert rig.vmcs.read(F.GUEST_TR_BASE) == other != TSS
 
 
 def test_an_unusable_tr_cannot_be_held(rig: Rig) -> None:

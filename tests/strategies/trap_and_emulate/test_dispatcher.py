@@ -19,7 +19,7 @@ from simvirt.x86.cpuid import find_cpu_model
 from simvirt.x86.operations import Operation
 from tests.support.assembler import d16, d32
 from tests.support.twins import CODE, CS3, DATA, DS0, DS3, GDT, HOLE, LDT_, TSS_FREE, USER, USER_STACK, Twins, start
-from tests.vmm.test_far_transfers import transfers
+from tests.vmm.test_guest_far_transfers import transfers
 from tests.vmm.test_interpreter import lgdt, lidt
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simvirt.vmm.guest_stack import GuestStack, push
+from simvirt.machine.stack import Stack, push
 from simvirt.x86.registers import GeneralRegister
 from tests.support.twins import BASE_16, CS3, CS16, DATA, Twins, start
 
@@ -14,7 +14,7 @@ RSP = GeneralRegister.RSP
 @pytest.mark.parametrize(("cs", "width", "base"), [(0x08, 4, 0), (CS16, 2, BASE_16), (CS3, 4, 0)])
 def test_width_and_order(twins: Twins, cs: int, width: int, base: int) -> None:
     twins.begin(b"\xf4", start(cs=cs, esp=0x4000))
-    stack = GuestStack(twins.virtual_cpu)
+    stack = Stack(twins.virtual_cpu)
     assert (stack.width, stack.pointer) == (width, 0x4000)
     assert stack.pushed((1, 2, 3), 4) == 0x4000 - 12
     assert stack.pointer == 0x4000
@@ -24,7 +24,7 @@ def test_width_and_order(twins: Twins, cs: int, width: int, base: int) -> None:
 
 def test_a_16_bit_stack_keeps_the_upper_half_of_esp_and_wraps(twins: Twins) -> None:
     twins.begin(b"\xf4", start(cs=CS16, esp=0xABCD_0002))
-    stack = GuestStack(twins.virtual_cpu)
+    stack = Stack(twins.virtual_cpu)
     assert stack.pushed((0x1111, 0x2222), 2) == 0xFFFE
     memory = twins.virtual_cpu.memory
     assert (memory.read_integer(BASE_16, 2), memory.read_integer(BASE_16 + 0xFFFE, 2)) == (0x1111, 0x2222)

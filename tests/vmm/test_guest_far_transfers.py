@@ -19,6 +19,7 @@ from tests.support.twins import (
     CS0,
     CS1,
     CS3,
+    CS3_16,
     CS16,
     DATA,
     DESCRIPTORS,
@@ -49,7 +50,7 @@ from tests.support.twins import (
     start,
     vector,
 )
-from tests.vmm.test_segment_loads import BEYOND, NULL
+from tests.vmm.test_guest_segment_loads import BEYOND, NULL
 
 TARGET = CODE + 0x80
 TASKS = {TSS_FREE, TASK_GATE, TSS_USER, TSS_OLD}
@@ -187,7 +188,7 @@ def test_data_segments_are_cleared_on_the_way_out(twins: Twins) -> None:
         segments=tuple(loaded(s) for s in (DS0, CS0, DS0, DS3, 3, 0x50)),  # ES, CS, SS, DS, FS null, GS conforming
     )
     end = twins.run(transfers(CS3)["ret"], state, steps=5)
-    assert [segment.selector for segment in end.segments] == [0, CS3, DS3, DS3, 3, 0x50]
+    assert [segment.selector for segment in end.segments] == [0, CS3, DS3, DS3, 0, 0x50]
 
 
 @pytest.mark.parametrize("selector", [0, 8, 0xFFF0, 0x0B])
@@ -232,6 +233,16 @@ def test_far_pointers_in_odd_places(twins: Twins, at: int, cs: int) -> None:
         twins.write(at, raw[: 0x8_0000 - at])
     for opcode in ("ff 2d", "ff 1d", "66 ff 2d", "c5 05", "0f b2 05"):
         twins.run(bytes.fromhex(opcode) + d32(at) + b"\xf4", start(cs=cs))
+
+
+@pytest.mark.parametrize("again", [b"\xcb", b"\xcf"])
+def test_a_return_to_a_segment_that_is_known_is_checked_too(twins: Twins, again: bytes) -> None:
+    """Beyond its limit: the first transfer to the segment traps, the second may not."""
+    short = CS3_16 | 3
+    twins.renew()
+    twins.write(GDT + CS3_16, t.segment(t.CODE_R3, t.BYTES_32, 0, 0xFFF))
+    twins.write(0x800, (_push(2) if again == b"\xcf" else b"") + _push(short, 0x2000) + again)
+    twins.run(_push(short, 0x800) + b"\xcb", start(cs=USER))
 
 
 # ------------------------------------------------------------------------------------------------ tasks, virtual 8086

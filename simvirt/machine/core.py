@@ -1,0 +1,31 @@
+"""The processor as the routines see it that carry out single instructions for it: what `Cpu` offers them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from simvirt.machine.engine import Engine
+    from simvirt.machine.linear_memory import LinearMemory
+    from simvirt.machine.state import ProcessorState
+    from simvirt.x86.instruction import Instruction
+
+
+class Core(Protocol):
+    """State, memory, and the end of an instruction."""
+
+    engine: Engine
+    state: ProcessorState
+    memory: LinearMemory
+
+    def operand(self, instruction: Instruction, size: int, offset: int = 0) -> int:
+        """The source operand of an instruction: `size` bytes at `offset` in memory, or the low bytes of a register."""
+        ...
+
+    def retire(self, *, stepping: bool | None = None) -> None:
+        """The instruction is complete and has set RIP itself."""
+        ...
+
+    def trap_of_task_switch(self) -> None:
+        """The TSS of the new task has the T flag set: a debug exception before its first instruction."""
+        ...
