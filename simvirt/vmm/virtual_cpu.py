@@ -65,7 +65,10 @@ class VirtualCpu(Cpu):
         return super().run(limit, window=window)
 
     def _segment_loads(self) -> SegmentLoads:
-        return GuestSegmentLoads(self, lambda selector: self.shadow.install(selector))
+        return GuestSegmentLoads(self, self._install)
+
+    def _install(self, selector: int) -> None:
+        self.shadow.install(selector)
 
     def run_natively(self) -> Event | None:
         """As for any CPU; what the instruction writes to traced pages is let through and followed."""
