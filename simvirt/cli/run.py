@@ -10,6 +10,7 @@ from simvirt.cli.options import add_boot_options, add_shared_options, boot_image
 from simvirt.cli.output import print_figures, print_json, print_result, print_screen
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.status import ExitStatus
+from simvirt.cli.step import add_step_options, step_through, wants_stepping
 from simvirt.cli.tracing import add_trace_options, open_trace
 from simvirt.errors import UsageError
 
@@ -29,11 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="bare-metal",
         help="how to run it (default: bare-metal)",
     )
-    parser.add_argument(
-        "--step",
-        action="store_true",
-        help="stop before every instruction and read what to do from standard input",
-    )
+    add_step_options(parser)
     parser.add_argument(
         "--interactive",
         action="store_true",
@@ -49,9 +46,7 @@ def execute(arguments: Namespace) -> ExitStatus:
     image = boot_image(arguments)
     if arguments.interactive:
         result, console_shown = _run_interactively(image, arguments), True
-    elif arguments.step:
-        from simvirt.cli.step import step_through
-
+    elif wants_stepping(arguments):
         result, console_shown = step_through(image, arguments), False
     else:
         from simvirt.observe.session import run
@@ -85,9 +80,11 @@ def _run_interactively(image: GuestImage, arguments: Namespace) -> Run:
     from simvirt.cli.interactive import Terminal
     from simvirt.observe.session import run
 
-    for name in ("json", "step"):
+    for name in ("json", "step", "break_at", "break_on"):
         if getattr(arguments, name):
-            raise UsageError(f"--interactive talks to a person, --{name} does not go with it: leave one out")
+            raise UsageError(
+                f"--interactive talks to a person, --{name.replace('_', '-')} does not go with it: leave one out"
+            )
     terminal = Terminal()
     with open_trace(arguments, image) as listener, terminal:
         console = LiveConsole(ProgressLine("", quiet=True), wanted=True)

@@ -6,27 +6,31 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from simvirt.cli.table import Style, coloured, paint
-from simvirt.machine.fills import Access
 from simvirt.observe.code import code_bits, linear_address, source_at, symbol_at
+from simvirt.observe.descriptor_tables import Table, show_table
+from simvirt.observe.hexdump import hexdump
 from simvirt.observe.numbers import counted
-from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa, Gva
+from simvirt.observe.page_walk import read_linear, walk
+from simvirt.observe.show_walk import show_walk
+from simvirt.x86.addresses import Gva
 from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, disassemble, instruction_length
 from simvirt.x86.flags import Cr0, Eflags, iopl
+from simvirt.x86.instruction import Bits
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
     from simvirt.machine.architectural_state import ArchitecturalState
+    from simvirt.machine.breakpoints import Watchpoint
     from simvirt.observe.trial import Trial
     from simvirt.vmm.exit_log import ExitRecord
 
 _CODE_LINES: Final = 5
 _STACK_WORDS: Final = 8
-_BYTES_A_LINE: Final = 16
 _FLAGS: Final = (
     Eflags.CF, Eflags.PF, Eflags.AF, Eflags.ZF, Eflags.SF, Eflags.TF, Eflags.IF, Eflags.DF, Eflags.OF, Eflags.NT,
     Eflags.RF, Eflags.VM, Eflags.AC,
 )  # fmt: skip
-_WRAP: Final = 0xFFFF_FFFF
+_LARGEST_NUMBER: Final = 8
 
 
 class StepView:
@@ -68,13 +72,41 @@ class StepView:
 
     def print_memory(self, gva: int, size: int) -> None:
         """Guest memory as bytes and characters."""
-        data = self._read(gva, size)
+        data = read_linear(self._trial, gva, size)
         if not data:
             print(self._nothing(self._trial.machine.processor.guest_state()))
-        for offset in range(0, len(data), _BYTES_A_LINE):
-            line = data[offset : offset + _BYTES_A_LINE]
-            characters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in line)
-            print(f"{gva + offset:08x}  {line.hex(' '):47}  {characters}")
+        for line in hexdump(gva, data):
+            print(line)
+
+    def print_stack(self, words: int) -> None:
+        """So many words from the stack pointer up."""
+        self._print_stack(self._trial.machine.processor.guest_state(), words)
+
+    def print_table(self, table: Table) -> None:
+        """A descriptor table, decoded.
+
+        Raises:
+            UsageError: the guest has none, or it cannot be read.
+        """
+        print("\n".join(show_table(self._trial, table)))
+
+    def print_walk(self, gva: int) -> None:
+        """The walk through the guest's page tables."""
+        print("\n".join(show_walk(walk(self._trial, gva))))
+
+    def print_exits(self) -> None:
+        """Exits to the VMM so far."""
+        log = self._trial.log
+        for reason, number in log.counts.most_common():
+            print(f"{reason.name:28} {number:12,}")
+        print(counted(log.total, "exit"))
+
+    def value(self, point: Watchpoint) -> str:
+        """What the bytes of a watchpoint hold now."""
+        data = read_linear(self._trial, point.address, point.length)
+        if len(data) <= _LARGEST_NUMBER:
+            return f"{int.from_bytes(data, 'little'):#x}"
+        return data.hex(" ")
 
     # ------------------------------------------------------------------------------------------------------- the parts
 
@@ -96,7 +128,7 @@ class StepView:
     def _print_code(self, state: ArchitecturalState) -> None:
         bits = code_bits(state)
         offset, linear = state.rip, linear_address(state, bits)
-        code = self._read(linear, _CODE_LINES * MAX_INSTRUCTION_LENGTH)
+        code = read_linear(self._trial, linear, _CODE_LINES * MAX_INSTRUCTION_LENGTH)
         at = 0
         for number in range(_CODE_LINES):
             piece = bytes(code[at : at + MAX_INSTRUCTION_LENGTH])
@@ -143,35 +175,22 @@ class StepView:
             f"{_marked('EFLAGS', f'{eflags:08x}', changed=flags_changed)}[{flags}] IOPL {iopl(eflags)}"
         )
 
-    def _print_stack(self, state: ArchitecturalState) -> None:
+    def _print_stack(self, state: ArchitecturalState, words: int = _STACK_WORDS) -> None:
         segment = state.segments[SegmentRegister.SS]
-        size = 4 if segment.default_size else 2
-        pointer = state.general[GeneralRegister.RSP] & (_WRAP if size == 4 else 0xFFFF)
-        data = self._read(pointer + segment.base, _STACK_WORDS * size)
-        words = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data) - size + 1, size)]
-        print(f"stack {pointer:08x}: {' '.join(f'{word:0{2 * size}x}' for word in words) or self._nothing(state)}")
+        wide = code_bits(state) is Bits.CODE_64
+        size = 8 if wide else 4 if segment.default_size else 2
+        base = 0 if wide else segment.base
+        pointer = state.general[GeneralRegister.RSP] & (1 << 8 * size) - 1
+        data = read_linear(self._trial, pointer + base, words * size)
+        values = [int.from_bytes(data[at : at + size], "little") for at in range(0, len(data) - size + 1, size)]
+        for at in range(0, max(len(values), 1), _STACK_WORDS):
+            line = " ".join(f"{value:0{2 * size}x}" for value in values[at : at + _STACK_WORDS])
+            print(f"stack {pointer + at * size:08x}: {line or self._nothing(state)}")
 
     @staticmethod
     def _nothing(state: ArchitecturalState) -> str:
         """Why there is nothing to be read."""
         return "no page is mapped here" if state.control[0] & Cr0.PG else "nothing to read here"
-
-    def _read(self, gva: int, size: int) -> bytes:
-        """Guest memory by linear address, without a trace in the guest; shorter or empty where it cannot be had."""
-        machine = self._trial.machine
-        if not machine.processor.guest_state().control[0] & Cr0.PG:
-            return machine.read_physical(Gpa(gva & _WRAP), size)
-        engine = self._trial.cpu.engine
-        data = bytearray()
-        while len(data) < size:
-            at = gva + len(data)
-            length = min(size - len(data), PAGE_SIZE - (at & PAGE_OFFSET_MASK))
-            # Without `commit` the walk leaves the accessed bits of the page tables as they are.
-            host = engine.translate(at, Access.READ, user=False, commit=False)
-            if host is None:
-                break
-            data += machine.memory.view[host : host + length]
-        return bytes(data)
 
 
 _GENERAL_NAMES: Final = frozenset(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import SimvirtError, UnknownNameError, UsageError
 from simvirt.observe.code import symbol_at
 from simvirt.observe.descriptor_tables import Table, show_table
-from simvirt.observe.event_names import event_named
 from simvirt.observe.hexdump import hexdump
+from simvirt.observe.names import event_named
 from simvirt.observe.numbers import counted
 from simvirt.observe.page_walk import walk
 from simvirt.observe.show_walk import show_walk

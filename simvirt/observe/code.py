@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.faults import ProcessorFault
+from simvirt.observe.page_walk import read_linear
 from simvirt.observe.place import Place
-from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gva
+from simvirt.x86.addresses import Gva
 from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, decode
 from simvirt.x86.instruction import Bits
 from simvirt.x86.registers import SegmentRegister
@@ -20,23 +20,12 @@ _LINEAR_32: Final = 0xFFFFFFFF
 
 
 def place(trial: Trial, state: ArchitecturalState | None = None) -> Place:
-    """The instruction that is next, or was at `state`.
-
-    It is fetched as the processor fetches it, which sets the accessed bits of the page tables on the way: for a trial
-    that has no other use than to be looked at.
-    """
+    """The instruction that is next, or was at `state`."""
     state = trial.machine.processor.guest_state() if state is None else state
     bits = code_bits(state)
     address = linear_address(state, bits)
-    code = bytearray()
-    while len(code) < MAX_INSTRUCTION_LENGTH:
-        at = address + len(code)
-        length = min(MAX_INSTRUCTION_LENGTH - len(code), PAGE_SIZE - (at & PAGE_OFFSET_MASK))
-        try:
-            code += trial.cpu.memory.read(at, length)
-        except ProcessorFault:
-            break
-    encoding = decode(bytes(code), state.rip, bits).encoding if code else b""
+    code = read_linear(trial, address, MAX_INSTRUCTION_LENGTH)
+    encoding = decode(code, state.rip, bits).encoding if code else b""
     return Place(address, state.rip, encoding, bits, symbol_at(trial.image, address), source_at(trial.image, address))
 
 

@@ -47,7 +47,7 @@ def show_table(trial: Trial, table: Table) -> list[str]:
             where = f"GDT at {state.gdtr.base:#x}, limit {state.gdtr.limit:#x}"
             return [where, *_segments(trial, state, state.gdtr.base, state.gdtr.limit, ti=0)]
         case Table.LDT:
-            if not state.ldtr.present:
+            if not state.ldtr.present or not state.ldtr.selector & ~3:
                 raise UsageError("LDTR holds no LDT")
             where = f"LDT {state.ldtr.selector:#06x} at {state.ldtr.base:#x}, limit {state.ldtr.limit:#x}"
             return [where, *_segments(trial, state, state.ldtr.base, state.ldtr.limit, ti=4)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from simvirt.cli.parser import COMMANDS
-from simvirt.cli.step import _HELP
+from simvirt.cli.step import help_text
 from simvirt.cli.words import command_line
 from simvirt.machine.machine import Outcome
 from simvirt.observe.comparison import Equivalence
@@ -45,9 +45,9 @@ def test_every_command_outcome_and_verdict_is_documented() -> None:
 
 
 def test_every_step_command_is_documented() -> None:
-    for line in _HELP.splitlines():
-        word = line.split("  ")[0].split(",")[-1].strip()
-        assert f"`{word}`" in _SECTIONS["run"]
+    for line in help_text().splitlines():
+        usage = line.split("  ")[0].strip()
+        assert f"`{usage.replace('|', chr(92) + '|')}`" in _SECTIONS["run"]
 
 
 @pytest.mark.parametrize("command", ["run", "compare"])

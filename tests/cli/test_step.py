@@ -18,15 +18,15 @@ _CODE = b"\xb8\x78\x56\x34\x12\x50\xf9\xfa\xeb\xfe"
 def step(simvirt: Simvirt, flat: FlatGuest, monkeypatch: pytest.MonkeyPatch) -> Step:
     path = flat(_CODE)
 
-    def call(commands: str, *words: str, guest: str = "") -> Result:
+    def call(commands: str, *words: str, guest: str = "", at_once: bool = True) -> Result:
         monkeypatch.setattr("sys.stdin", io.StringIO(commands))
-        return simvirt("run", guest or path, "--step", *words)
+        return simvirt("run", guest or path, *(["--step"] if at_once else []), *words)
 
     return call
 
 
 class Step(Protocol):
-    def __call__(self, commands: str, *words: str, guest: str = "") -> Result: ...
+    def __call__(self, commands: str, *words: str, guest: str = "", at_once: bool = True) -> Result: ...
 
 
 def _stops(result: Result) -> list[str]:
@@ -130,7 +130,7 @@ def test_one_instruction(step: Step) -> None:
 def test_unknown_commands_and_help(step: Step) -> None:
     out = step("jump\nh\nn\nn x\nq\n").out
     assert "unknown command 'jump'" in out
-    assert "x ADDR [LEN]" in out
+    assert "memory, x PLACE [SIZE]" in out
     assert "'x' is not a number of instructions" in out
 
 
@@ -156,3 +156,110 @@ def test_the_guest_does_not_notice(step: Step, simvirt: Simvirt) -> None:
 
 def test_symbols_and_source_lines(step: Step) -> None:
     assert "_start lib/boot.S:" in " ".join(_stops(step("q\n", guest="hello"))[0].split())
+
+
+# ---------------------------------------------------------------------------------------------------- back and forth
+
+
+def test_back_is_where_it_was(step: Step) -> None:
+    _, one, two, back, forth = _stops(step("\n\nback\ns\nq\n"))
+    assert back.splitlines()[1] == one.splitlines()[1]
+    assert forth.splitlines()[1] == two.splitlines()[1]
+    assert "this is the beginning" in step("back\nq\n").out
+
+
+@pytest.mark.parametrize("strategy", ["bare-metal", "trap-and-emulate", "vtx"])
+def test_to_the_last_write_and_from_the_end_back(step: Step, strategy: str) -> None:
+    commands = "c\nw ticks\nrc\ns\nrc\nrc\ndelete\nrc\nq\n"
+    result = step(commands, "--strategy", strategy, guest="ticker")
+    assert (result.status, result.err) == (0, "")
+    _, end, last, after, again, before, beginning = _stops(result)
+    assert "the run is over: finished" in end
+    assert "stop 1: 4 bytes at ticks are written; it holds 0x9" in last
+    assert "inc" in last.splitlines()[1]
+    assert "on_tick" in after.splitlines()[1]
+    assert again.splitlines()[1] == last.splitlines()[1]
+    assert "it holds 0x8" in before
+    assert beginning.startswith("0 instructions")
+
+
+def test_goto_and_console_output_once(step: Step) -> None:
+    result = step("g 1000\ng 200\ng 1000\nc\nq\n", guest="ticker")
+    assert [stop.split()[0] for stop in _stops(result)] == ["0", "1,000", "200", "1,000", "1,803"]
+    assert result.out.count("tick 5") == 2, "once as it comes, once with the result"
+
+
+def test_stops_are_set_listed_and_taken_away(step: Step) -> None:
+    out = step("b\nb on_tick\ne #DE\nw ticks 2\nb\nd 2\nd 9\nb\nc\nq\n", guest="ticker").out
+    assert "no stops are set" in out
+    listed = [line for line in out.splitlines() if line.startswith("stop ")]
+    assert listed[:3] == ["stop 1: before on_tick", "stop 2: on #DE", "stop 3: 2 bytes at ticks are written"]
+    assert listed[3:6] == listed[:3]
+    assert listed[6:8] == [listed[0], listed[2]]
+    assert "there is no stop 9" in out
+    assert listed[8] == "stop 1: before on_tick"
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        ("b gest_main", "did you mean guest_main"),
+        ("b xyzzy_plugh", "addresses are hexadecimal"),
+        ("e #XX", "unknown exit reason or vector '#XX'"),
+        ("t idt", "interrupt gate 32 DPL 0 to 0008:"),
+        ("t ldt", "LDTR holds no LDT"),
+        ("t tss", "TR holds no TSS"),
+        ("t", "t needs one of gdt, ldt, idt, tss"),
+        ("p 100000", "no paging"),
+        ("k 4", "stack 0010"),
+        ("x ticks 4", "00000000"),
+        ("ex", "0 exits"),
+        ("g", "g needs a number"),
+        ("w", "w needs a symbol"),
+        ("i", "i needs a text"),
+    ],
+)
+def test_answers(step: Step, command: str, answer: str) -> None:
+    assert answer in step(f"u on_tick\n{command}\nq\n", guest="ticker").out
+
+
+def test_page_walks_show_every_entry(step: Step, flat: FlatGuest) -> None:
+    out = step("n 9\np 500000\np 800000\nq\n", guest=flat(_PAGING, "paging.bin")).out
+    assert "PDE 1" in out
+    assert "page of 4 MiB, supervisor, writable; 1 memory reference" in out
+    assert "guest-physical 0x100000" in out
+    assert "no translation: the PDE is not present" in out
+
+
+def test_break_at_runs_to_its_first_stop(step: Step) -> None:
+    result = step("q\n", "--break-at", "on_tick", "--break-at", "put_string+2", guest="ticker", at_once=False)
+    [stop] = _stops(result)
+    assert "stop 1: before on_tick" in stop
+    never = step("", "--break-at", "900000", guest="ticker", at_once=False)
+    assert "finished" in never.out
+    assert "over: finished" in never.out
+
+
+@pytest.mark.parametrize(
+    ("event", "strategy", "told"),
+    [
+        ("HLT", "vtx", "the VMM has dealt with exit 21, HLT"),
+        ("cli", "trap-and-emulate", "CLI"),
+        ("0x20", "bare-metal", "vector 0x20 has been delivered"),
+    ],
+)
+def test_break_on(step: Step, event: str, strategy: str, told: str) -> None:
+    assert told in _stops(step("q\n", "--break-on", event, "--strategy", strategy, guest="ticker", at_once=False))[0]
+
+
+def test_bad_places_and_events_are_told(step: Step) -> None:
+    for option, value in (("--break-at", "gest_main"), ("--break-on", "HALT")):
+        result = step("", option, value, "--strategy", "vtx", guest="ticker")
+        assert result.status == 2
+        assert "did you mean" in result.err
+
+
+def test_console_input_wakes_the_guest_and_can_be_undone(step: Step) -> None:
+    result = step("n 20\ni abc\ns\nbk\nq\n", guest="ticker")
+    assert result.status == 0
+    assert [stop.split()[0] for stop in _stops(result)] == ["0", "20", "21", "20"]
