@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from simvirt.errors import EngineError
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, WatchedWrite
-from simvirt.machine.fills import Access, Verdict
+from simvirt.machine.fills import Access, Refusal, Verdict
 from simvirt.vmm.deprivileged_state import DeprivilegedState
 from simvirt.vmm.guest_segment_loads import GuestSegmentLoads
 from simvirt.vmm.shadow_descriptors import ShadowDescriptors
@@ -89,13 +89,16 @@ class VirtualCpu(Cpu):
             self.written(Gpa(gpa), size)
 
     def _page_fault(self, verdict: Verdict) -> Event | None:
+        if self.mmu.paging and verdict.refusal is Refusal.PAGE_FAULT and not self.mmu.in_window(verdict.gva):
+            return self._guest_page_fault(verdict.gva, verdict.access)  # of no descriptor or TSS: those are the VMM's
         event = super()._page_fault(verdict)
         if not isinstance(event, ExceptionRaised) or event.vector is not Vector.PF or event.cr2 is None:
             return event
         engine, linear = self.engine, event.cr2
         access = engine.verdict.access
         if self.mmu.paging:
-            return self._fault_with_paging(event, Gva(linear), access)
+            is_mark = access is Access.WRITE and self._marks_accessed(Gva(linear))
+            return event if is_mark else self._guest_page_fault(Gva(linear), access)
         if access is Access.WRITE:
             if self._marks_accessed(linear):
                 return event
@@ -103,9 +106,8 @@ class VirtualCpu(Cpu):
                 return WatchedWrite(Gpa(linear), linear, engine.instruction_length)
         return PhysicalAccess(PhysicalTarget.HOLE, Gpa(linear), linear, access, engine.instruction_length)
 
-    def _fault_with_paging(self, event: ExceptionRaised, linear: Gva, access: Access) -> Event | None:
-        if access is Access.WRITE and self._marks_accessed(linear):
-            return event
+    def _guest_page_fault(self, linear: Gva, access: Access) -> Event | None:
+        """A page fault of the shadows: what it means by the guest's own tables."""
         fault = self.mmu.meet(linear, access, user=self.state.cpl == 3)
         length = self.engine.instruction_length
         match fault.kind:

@@ -208,7 +208,8 @@ bool simvirt_fill_hook(void *uc, u64 va, int access, struct tlb_entry *entry, vo
     if (!canonical(s, va)) return refuse(s, REFUSED_NON_CANONICAL, va, access, &w);
     /* The translator reads ahead of what is executed, and how far depends on where a run stops: that must not show in accessed flags.
      * simvirt_run asks again for the instruction that really needs the page. */
-    if (access == ACCESS_FETCH && (ENV64(s, s->off_env_cr) & CR0_PG) && s->requested != 1 && ((va ^ linear_pc(s)) & PAGE_MASK) &&
+    if (access == ACCESS_FETCH && (ENV64(s, s->off_env_cr) & CR0_PG) &&
+        (s->count >= s->limit || (s->requested != 1 && ((va ^ linear_pc(s)) & PAGE_MASK))) &&
         page_walk(s, va, access, privilege, 0, &w) && !w.accessed)
         return refuse(s, REFUSED_READ_AHEAD, va, access, &w);
     if (!page_walk(s, va, access, privilege, 1, &w)) {

@@ -52,7 +52,10 @@ class GuestPhysical:
     def is_ram(self, gpa: int) -> bool:
         """May the guest write there?"""
         gpa = self.through_gate(gpa)
-        return any(start <= gpa < end and ram for start, end, _, ram in self._regions)
+        for start, end, _, ram in self._regions:
+            if start <= gpa < end:
+                return ram
+        return False
 
     def gpa(self, host: int) -> int | None:
         """The guest-physical address of host memory, None where that is not the guest's."""

@@ -1,6 +1,6 @@
 """A walk of the guest's page tables, as its processor would make it (SDM Vol. 3A §4.3 to §4.7). Pure: it sets no flags.
 
-The real processor's own walk is the engine's; this one works on whatever memory `read_entry` reads.
+The real processor's own walk is the engine's; this one works on whatever memory it is given.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _P, _W, _U, _PS = (int(PageEntry[name]) for name in ("PRESENT", "WRITABLE", "USE
 _XD: Final = int(PageEntry.EXECUTE_DISABLE)
 _WRITE, _USER, _RSVD, _ID = (int(PageFaultErrorCode[name]) for name in ("WR", "US", "RSVD", "ID"))
 _PROTECTION: Final = int(PageFaultErrorCode.P)
+_ENTRY_OF_32_BIT: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,62 +118,70 @@ class GuestWalk:
         self.error_code = error_code
 
 
-def walk(
-    controls: PagingControls,
-    root: int,
-    read_entry: Callable[[int, int], int],
-    linear: int,
-    access: Access,
-    *,
-    user: bool,
-    smap_suspended: bool = False,
-) -> GuestWalk:
-    """Translate `linear` for an access.
+class GuestWalker:
+    """Walks by one setting of the controls.
 
-    `read_entry` takes a guest-physical address and the size of an entry. `smap_suspended`: the access is an explicit
-    one with EFLAGS.AC set.
+    :param read_entry: takes a guest-physical address and the size of an entry.
+    :ivar controls: what it walks by.
     """
-    form = controls.form
-    if form is None:
-        return GuestWalk([], 0, linear & 0xFFFFFFFF, None)
-    fetch, write = access is Access.FETCH, access is Access.WRITE
-    size = form.entry_size
-    error = (_WRITE if write else 0) | (_USER if user else 0)
-    if fetch and (controls.execute_disable or controls.smep):
-        error |= _ID
-    rights, no_execute, table, entry = _W | _U, 0, root, 0
-    entries: list[tuple[int, int]] = []
-    frame_mask = 0xFFFFF000 if size == 4 else (1 << controls.physical_bits) - 1 & ~0xFFF
-    level_number = len(form.levels)
-    if form.linear_bits == 32:
-        linear &= 0xFFFFFFFF
-    for level in _levels(controls):
-        at = table + (linear >> level.shift & level.index_mask) * size
-        entry = read_entry(at, size)
-        entries.append((at, entry))
-        if not entry & _P:
-            return GuestWalk(entries, level_number, 0, error)
-        large = level.maps_pages and entry & _PS
-        if entry & (level.reserved_in_page if large else level.reserved):
-            return GuestWalk(entries, level_number, 0, error | _PROTECTION | _RSVD)
-        if level.has_permissions:
-            rights &= entry
-            no_execute |= entry & _XD
-        if large or level_number == 1:
-            break
-        table = entry & frame_mask
-        level_number -= 1
-    offset = linear & (1 << level.shift) - 1
-    if size == 4 and level_number == 2:
-        gpa = entry & 0xFFC00000 | (entry & 0x1FE000) << 19 | offset
-    else:
-        gpa = entry & frame_mask & -(1 << level.shift) | offset
-    user_page = bool(rights & _U)
-    refused = (
-        (user and not user_page)
-        or (write and not rights & _W and (user or controls.write_protect))
-        or (fetch and bool(no_execute if controls.execute_disable else 0))
-        or (fetch and controls.smep and user_page and not user)
-        or (controls.smap and not fetch and user_page and not user and not smap_suspended)
-    )
-    return GuestWalk(entries, level_number, gpa, error | _PROTECTION if refused else None)
+
+    __slots__ = ("_fetch_error", "_frame_mask", "_levels", "_linear_mask", "_read_entry", "_size", "controls")
+
+    def __init__(self, controls: PagingControls, read_entry: Callable[[int, int], int]) -> None:
+        form = controls.form
+        self.controls = controls
+        self._read_entry = read_entry
+        self._levels = _levels(controls)
+        self._size = 4 if form is None else form.entry_size
+        self._linear_mask = (1 << 64) - 1 if form is PAGING_4_LEVEL else 0xFFFFFFFF
+        self._frame_mask = 0xFFFFF000 if self._size == 4 else (1 << controls.physical_bits) - 1 & ~0xFFF
+        self._fetch_error = _ID if controls.execute_disable or controls.smep else 0
+
+    def walk(self, root: int, linear: int, access: Access, *, user: bool, smap_suspended: bool = False) -> GuestWalk:
+        """Translate `linear` for an access, from the table at `root`.
+
+        `smap_suspended`: the access is an explicit one with EFLAGS.AC set.
+        """
+        linear &= self._linear_mask
+        size, read_entry, level_number = self._size, self._read_entry, len(self._levels)
+        if not level_number:
+            return GuestWalk([], 0, linear, None)
+        fetch, write = access is Access.FETCH, access is Access.WRITE
+        error = (_WRITE if write else 0) | (_USER if user else 0) | (self._fetch_error if fetch else 0)
+        rights, no_execute, table, entry = _W | _U, 0, root, 0
+        entries: list[tuple[int, int]] = []
+        for level in self._levels:
+            at = table + (linear >> level.shift & level.index_mask) * size
+            entry = read_entry(at, size)
+            entries.append((at, entry))
+            if not entry & _P:
+                return GuestWalk(entries, level_number, 0, error)
+            large = level.maps_pages and entry & _PS
+            if entry & (level.reserved_in_page if large else level.reserved):
+                return GuestWalk(entries, level_number, 0, error | _PROTECTION | _RSVD)
+            if level.has_permissions:
+                rights &= entry
+                no_execute |= entry & _XD
+            if large or level_number == 1:
+                break
+            table = entry & self._frame_mask
+            level_number -= 1
+        offset = linear & (1 << level.shift) - 1
+        if size == _ENTRY_OF_32_BIT and level_number > 1:
+            gpa = entry & 0xFFC00000 | (entry & 0x1FE000) << 19 | offset
+        else:
+            gpa = entry & self._frame_mask & -(1 << level.shift) | offset
+        granted = self._grants(rights, no_execute, access, user=user, smap_suspended=smap_suspended)
+        return GuestWalk(entries, level_number, gpa, None if granted else error | _PROTECTION)
+
+    def _grants(self, rights: int, no_execute: int, access: Access, *, user: bool, smap_suspended: bool) -> bool:
+        """Does SDM Vol. 3A §4.6.1 allow it, to a page with these rights?"""
+        controls = self.controls
+        if user:
+            if not rights & _U:
+                return False
+        elif rights & _U and (controls.smep if access is Access.FETCH else controls.smap and not smap_suspended):
+            return False
+        if access is Access.FETCH:
+            return not (no_execute and controls.execute_disable)
+        return access is Access.READ or bool(rights & _W) or not (user or controls.write_protect)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from simvirt.errors import EngineError
+from simvirt.errors import EngineError, UnsupportedGuestError
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.fills import Access
 from simvirt.vmm.shadow_paging.cache import OutOfFramesError, ShadowCache
-from simvirt.vmm.shadow_paging.guest_walk import GuestWalk, PagingControls, walk
-from simvirt.vmm.shadow_paging.shadow_table import XD, A, D, P, Role, ShadowTable, W
+from simvirt.vmm.shadow_paging.guest_walk import GuestWalk, GuestWalker, PagingControls
+from simvirt.vmm.shadow_paging.shadow_table import LEAF_LEVEL, XD, A, D, P, Role, ShadowTable, W
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0, Eflags
@@ -104,7 +104,7 @@ class ShadowMmu:
         self.on_window: Callable[[], None] = lambda: None
         self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
         self.dependencies: set[int] = set()
-        self._controls = _OFF
+        self._walker = GuestWalker(_OFF, physical.read_entry)
         self._guest_root = Gpa(0)
         self._role: Role | None = None
         self._root: ShadowTable | None = None
@@ -135,7 +135,9 @@ class ShadowMmu:
     def ensure(self) -> None:
         """Bring the real CR3 in step with the guest's control registers and ring; before anything runs or is read."""
         if self._valid and (
-            self._role is None or self._controls.write_protect or self._role.ignores_write_protection == self._in_kernel
+            self._role is None
+            or self._walker.controls.write_protect
+            or self._role.ignores_write_protection == self._in_kernel
         ):
             return
         self._activate()
@@ -145,13 +147,14 @@ class ShadowMmu:
     def _activate(self) -> None:
         self._valid = True
         state, engine = self._state, self._engine
-        self._controls = controls = PagingControls.of(
-            state.cr0, state.cr4, state.efer, engine.physical_bits, gigabyte_pages=False
-        )
+        controls = PagingControls.of(state.cr0, state.cr4, state.efer, engine.physical_bits, gigabyte_pages=False)
+        if controls != self._walker.controls:
+            self._walker = GuestWalker(controls, self.physical.read_entry)
         if controls.form is None:
             if self._role is not None:
                 self._forget()
             self._role = self._root = None
+            self.cache.window.base = self._allocator.linear_base
             state.real.set_control_register(3, self._allocator.directory)
         else:
             self._guest_root = Gpa(self.physical.through_gate(controls.root(state.cr3)))
@@ -219,14 +222,23 @@ class ShadowMmu:
     # ---------------------------------------------------------------------------------------- the VMM's own pages
 
     def _settle_window(self) -> None:
-        """Where the guest has mapped something at the VMM's own pages, they move (Uhlig et al. 2005, §2.2.3)."""
-        if not self._guest_uses(self.cache.window.base):
+        """Where the guest has mapped something at the VMM's own pages, they move.
+
+        To where the guest maps nothing; failing that, to a large page without memory, since an access to that is
+        answered by the VMM anyway.
+        """
+        current = self.cache.window.base
+        if not self._guest_uses(current) or self._leads_nowhere(current):
             return
-        free = next(
-            (base for base in range(0x1_0000_0000 - _WINDOW_SIZE, 0, -_WINDOW_SIZE) if not self._guest_uses(base)), None
-        )
+        bases = range(0x1_0000_0000 - _WINDOW_SIZE, 0, -_WINDOW_SIZE)
+        free = next((base for base in bases if not self._guest_uses(base)), None)
         if free is None:
-            return
+            free = next((base for base in bases if self._leads_nowhere(base)), None)
+        if free is None:
+            raise UnsupportedGuestError(
+                "the guest has mapped memory everywhere, and nothing is left where a VMM that runs it de-privileged "
+                "could keep its tables: use bare-metal or vtx"
+            )
         self._forget()
         self.cache.window.base = free
         self._find_root()
@@ -234,7 +246,7 @@ class ShadowMmu:
 
     def _guest_uses(self, linear: int) -> bool:
         """Is the guest's page directory entry for this address present?"""
-        controls, physical = self._controls, self.physical
+        controls, physical = self._walker.controls, self.physical
         if controls.form is PAGING_32_BIT:
             return bool(physical.read_entry(self._guest_root + (linear >> 22) * 4, 4) & P)
         if controls.form is PAGING_PAE:
@@ -243,23 +255,26 @@ class ShadowMmu:
             return bool(pointer & P and physical.read_entry(directory + (linear >> 21 & 511) * 8, 8) & P)
         return False
 
+    def _leads_nowhere(self, base: int) -> bool:
+        """Does the guest's page directory say that no memory is there?
+
+        What a page table says may change unnoticed, unless it lies outside memory: without a shadow it is not traced.
+        """
+        found = self._walk(base, Access.READ, user=False, explicit=True)
+        if found.level == LEAF_LEVEL and self.physical.is_ram(found.entries[-1][0]):
+            return False
+        last = found.gpa + self._allocator.vmm_pages * PAGE_SIZE - 1
+        return _is_nowhere(found) or (self.physical.host(found.gpa) is None and self.physical.host(last) is None)
+
     def in_window(self, linear: int) -> bool:
         """Does an address belong to the VMM's own pages?"""
-        return self.window_base <= linear < self.window_base + _WINDOW_SIZE
+        return 0 <= linear - self.cache.window.base < _WINDOW_SIZE
 
     # ---------------------------------------------------------------------------------------- faults
 
     def _walk(self, linear: int, access: Access, *, user: bool, explicit: bool) -> GuestWalk:
         suspended = explicit and bool(self._state.eflags & _AC)
-        found = walk(
-            self._controls,
-            self._guest_root,
-            self.physical.read_entry,
-            linear,
-            access,
-            user=user,
-            smap_suspended=suspended,
-        )
+        found = self._walker.walk(self._guest_root, linear, access, user=user, smap_suspended=suspended)
         if self.physical.is_gated:
             gate = self.physical.through_gate
             found.entries = [(gate(at), entry) for at, entry in found.entries]
@@ -287,7 +302,7 @@ class ShadowMmu:
 
     def _set_flags(self, found: GuestWalk, *, write: bool) -> None:
         """Accessed on the way, dirty at its end, as the processor does (SDM Vol. 3A §4.8)."""
-        form = self._controls.form
+        form = self._walker.controls.form
         size = form.entry_size if form is not None else 0
         last = len(found.entries) - 1
         for i, (at, entry) in enumerate(found.entries):
@@ -318,9 +333,9 @@ class ShadowMmu:
         :raises ProcessorFault: #PF.
         """
         self.ensure()
-        if self._controls.form is None:
+        if self._walker.controls.form is None:
             return Gpa(linear & 0xFFFFFFFF)
-        linear = Gva(linear & self._linear_mask(self._controls.form))
+        linear = Gva(linear & self._linear_mask(self._walker.controls.form))
         if not self.in_window(linear) and not (user and self._need_role().ignores_write_protection):
             host = self._engine.translate(linear, access, user=user, commit=True, explicit=explicit)
             gpa = None if host is None else self.physical.gpa(host)
@@ -338,12 +353,11 @@ class ShadowMmu:
 
         The words that say so are added to `dependencies`.
         """
-        if self._controls.form is None:
+        if self._walker.controls.form is None:
             return Gpa(linear & 0xFFFFFFFF)
         found = self._walk(linear, Access.READ, user=False, explicit=True)
         self.dependencies.update(at & ~3 for at, _ in found.entries)
-        nowhere = found.error_code is not None and (not found.error_code & P or found.error_code & _RSVD)
-        return None if nowhere else found.gpa
+        return None if _is_nowhere(found) else found.gpa
 
     @staticmethod
     def _linear_mask(form: PagingFormat) -> int:
@@ -406,7 +420,8 @@ class ShadowMmu:
                 self._find_root()
         if changed:
             self.statistics.entries_dropped += len(changed)
-            self._settle_window()
+            if self._role is not None and self._guest_uses(self.cache.window.base):
+                self.invalidate()
             self._settle()
             if not self.dependencies.isdisjoint(changed):
                 self.on_root()
@@ -423,3 +438,8 @@ class ShadowMmu:
     def _flag_was_set(self, gpa: int, size: int) -> None:
         self.cache.flag_was_set(gpa, size)
         self.on_write(Gpa(gpa), size)
+
+
+def _is_nowhere(found: GuestWalk) -> bool:
+    """Is there no translation, whoever asks?"""
+    return found.error_code is not None and (not found.error_code & P or bool(found.error_code & _RSVD))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from simvirt.machine.fills import Access
-from simvirt.vmm.shadow_paging.guest_walk import PagingControls, walk
+from simvirt.vmm.shadow_paging.guest_walk import GuestWalker, PagingControls
 from simvirt.x86.flags import Cr0, Cr4, Efer
 from simvirt.x86.paging import PAGING_4_LEVEL, PAGING_32_BIT, PAGING_PAE, PagingFormat
 from tests.support import page_walk
@@ -68,7 +68,8 @@ def test_it_is_the_manual_s(form: PagingFormat) -> None:
         entries = _Entries(rng, form)
         linear, cr3 = rng.getrandbits(32 if form.linear_bits == 32 else 47), rng.getrandbits(31)
         access, user, ac = rng.choice(list(Access)), rng.random() < 0.5, rng.random() < 0.5
-        found = walk(controls, controls.root(cr3), entries.read, linear, access, user=user, smap_suspended=ac)
+        walker = GuestWalker(controls, entries.read)
+        found = walker.walk(controls.root(cr3), linear, access, user=user, smap_suspended=ac)
         expected = WALKS[form](
             entries.read,
             cr3,
@@ -92,5 +93,5 @@ def test_it_is_the_manual_s(form: PagingFormat) -> None:
 
 def test_without_paging_there_is_nothing_to_walk() -> None:
     controls = PagingControls.of(1, 0, 0, 36, gigabyte_pages=False)
-    found = walk(controls, 0, lambda _at, _size: 0, 0x1_2345_6789, Access.WRITE, user=True)
+    found = GuestWalker(controls, lambda _at, _size: 0).walk(0, 0x1_2345_6789, Access.WRITE, user=True)
     assert (found.gpa, found.error_code, found.entries) == (0x2345_6789, None, [])
