@@ -57,6 +57,10 @@ class Choices:
         self._known[name] = chosen
         return chosen
 
+    def settle(self, name: str, value: object) -> None:
+        """Give `name` a value for the rest of this run, of which no other run tries another."""
+        self._known[name] = value
+
     def known(self, name: str) -> bool:
         """Has this run asked for it?"""
         return name in self._known

@@ -228,7 +228,10 @@ class FiniteMachine:
         cells = {name for trial in trials for name in trial.written if name.startswith("[")}
         cells |= {name for name in self._cells() if choices.known(name)}
         names += sorted(cells - set(names))
-        first, second = ({name: self._found(trial, choices, component, name) for name in names} for trial in trials)
+        for name in names:
+            if name != component.name and not choices.known(name):
+                choices.settle(name, self._unseen(name, trials))
+        first, second = ({name: trial.start(name) for name in names} for trial in trials)
         pair = Pair(first, second, component)
         outcomes = (self._finish(*ends[0], first), self._finish(*ends[1], second))
         return Observation(pair, outcomes), looked
@@ -238,11 +241,10 @@ class FiniteMachine:
         """What the definitions look at, whether the instruction does or not."""
         return frozenset({self.description.mode, *self.description.vmm_configuration})
 
-    def _found(self, trial: _Trial, choices: Choices, component: Component, name: str) -> Value:
-        """What a run started from; of what it never looked at, the first value."""
-        if name == component.name or choices.known(name):
-            return trial.start(name)
-        return self.domain(name)[0]
+    def _unseen(self, name: str, trials: tuple[_Trial, _Trial]) -> Value:
+        """A value for what no run looked at: any will do; of what they wrote, one that shows that they did."""
+        written = {trial.written[name] for trial in trials if name in trial.written}
+        return next((value for value in self.domain(name) if value not in written), self.domain(name)[0])
 
     def _run(self, instruction: Instruction, trial: _Trial | _Copy) -> tuple[dict[str, Value], TrapTaken | None]:
         told = self.description
