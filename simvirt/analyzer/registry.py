@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from simvirt.analyzer.model.analysis import InstructionSetInfo
+from simvirt.analyzer.model.analysis import InstructionSetInfo, Obstacle
 from simvirt.analyzer.x86.instruction_sets import VARIANT_INFOS, machine_of
 from simvirt.errors import UnknownNameError
 
@@ -52,8 +52,45 @@ def _toy(name: str, title: str, summary: str, *, timing_free_vmm: bool | None = 
     return InstructionSet(InstructionSetInfo(name, title, summary, timing_free_vmm=timing_free_vmm), machine, compare)
 
 
+def _core(name: str, title: str, summary: str, obstacles: tuple[Obstacle, ...] = ()) -> InstructionSet:
+    def machine() -> MachineModel:
+        from simvirt.analyzer.cores import processors
+
+        return processors.machine(name)
+
+    def compare(classifications: Sequence[Classification]) -> Iterable[Disagreement]:
+        from simvirt.analyzer.cores import comparison, description
+
+        return comparison.disagreements(description.load(name), classifications)
+
+    return InstructionSet(InstructionSetInfo(name, title, summary, obstacles), machine, compare)
+
+
 INSTRUCTION_SETS: Final[tuple[InstructionSet, ...]] = (
     *(InstructionSet(info, partial(machine_of, info.name)) for info in VARIANT_INFOS),
+    _core(
+        "arm",
+        "ARMv7-A, ARM state",
+        "MSR, CPS and their kin do nothing in User mode, and do not trap: not even a hybrid monitor, strictly",
+    ),
+    _core(
+        "riscv64",
+        "RISC-V, RV64GC",
+        "nearly everything that is sensitive traps in user mode; the state of the floating-point unit is what is left",
+    ),
+    _core(
+        "m68k",
+        "Motorola 68000",
+        "MOVE from SR shows the mode and does not trap; the 68010 made it privileged",
+        (
+            Obstacle(
+                "no restart after a bus error",
+                "the 68000 does not save enough to resume an instruction whose access failed, so a monitor cannot supply "
+                "storage on demand; the 68010 does",
+                "M68000 User's Manual §6, M68010 differences",
+            ),
+        ),
+    ),
     _toy(
         "third-generation",
         "Popek and Goldberg's third-generation machine",

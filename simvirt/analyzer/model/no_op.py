@@ -41,7 +41,9 @@ class NoOps:
         if not (isinstance(first, Completed) and isinstance(second, Completed)):
             return False
         starts = (seen.pair.first, seen.pair.second)
-        done = [self._work(start, end) for start, end in zip(starts, (first.end, second.end), strict=True)]
+        # A configuration register that is set to what it holds already is no work left undone.
+        aside = "" if component.name == self.architecture.mode else component.name
+        done = [self._work(start, end, aside) for start, end in zip(starts, (first.end, second.end), strict=True)]
         for run, other in ((0, 1), (1, 0)):
             key = (component.name, starts[run][component.name])
             if done[run]:
@@ -57,6 +59,6 @@ class NoOps:
         idle = {name: seen for (name, value), seen in self._idle.items() if (name, value) not in self._worked}
         return {**idle, **self.dropped}
 
-    def _work(self, start: State, end: State) -> tuple[str, ...]:
+    def _work(self, start: State, end: State, aside: str) -> tuple[str, ...]:
         part = self.architecture.part
-        return tuple(name for name in changes(start, end) if part(name) is not Part.PROGRAM_COUNTER)
+        return tuple(name for name in changes(start, end) if part(name) is not Part.PROGRAM_COUNTER and name != aside)
