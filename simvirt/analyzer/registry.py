@@ -85,8 +85,8 @@ INSTRUCTION_SETS: Final[tuple[InstructionSet, ...]] = (
         (
             Obstacle(
                 "no restart after a bus error",
-                "the 68000 does not save enough to resume an instruction whose access failed, so a monitor cannot supply "
-                "storage on demand; the 68010 does",
+                "the 68000 does not save enough to resume an instruction whose access failed, so a monitor cannot "
+                "supply storage on demand; the 68010 does",
                 "M68000 User's Manual §6, M68010 differences",
             ),
         ),
