@@ -39,7 +39,7 @@ class ArmA32(CoreProcessor):
     SP and LR are banked: what the mode has is "SP" and "LR", what the other of the two has is "other SP", "other LR".
     """
 
-    constants = "arm_const"
+    registers = registers
     prefix = "UC_ARM_REG_"
 
     def open(self) -> Any:

@@ -32,7 +32,7 @@ _TRAP_0: Final = 0x20
 class M68000(CoreProcessor):
     """A 68000: the S bit of SR is the mode, and chooses which of two stack pointers A7 is."""
 
-    constants = "m68k_const"
+    registers = registers
     prefix = "UC_M68K_REG_"
 
     def open(self) -> Any:

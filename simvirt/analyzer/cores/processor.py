@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import unicorn
@@ -12,6 +11,8 @@ from simvirt.analyzer.model.outcome import Completed, Outcome, Trap, TrapKind, T
 from simvirt.errors import EngineError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from simvirt.analyzer.cores.description import ComponentTable, ProcessorFile
     from simvirt.analyzer.model.state import State, Value
 
@@ -41,18 +42,18 @@ ENGINE: Final = f"Unicorn {unicorn.__version__}"
 class CoreProcessor(ABC):
     """What the processors have in common.
 
-    :cvar constants: Unicorn's module with the registers' numbers, and the prefix of these.
+    :cvar registers: Unicorn's module with the registers' numbers.
+    :cvar prefix: what their names begin with in it.
     """
 
-    constants: str
+    registers: ModuleType
     prefix: str
 
     def __init__(self, told: ProcessorFile) -> None:
         self.told = told
         self._held: set[tuple[tuple[str, Value], ...]] = set()
-        module = import_module(f"unicorn.{self.constants}")
         self._numbers: dict[str, int] = {
-            one.register: getattr(module, self.prefix + one.register) for one in told.component if one.register
+            one.register: getattr(self.registers, self.prefix + one.register) for one in told.component if one.register
         }
         self._fields: dict[str, list[ComponentTable]] = {}
         for one in told.component:

@@ -25,7 +25,7 @@ _ACCESS: Final = {0, 1, 4, 5, 6, 7, 12, 13, 15}
 class Rv64(CoreProcessor):
     """A hart whose supervisor mode plays the paper's."""
 
-    constants = "riscv_const"
+    registers = registers
     prefix = "UC_RISCV_REG_"
 
     def open(self) -> Any:
