@@ -9,9 +9,10 @@ from simvirt.analyzer.cores import description
 from simvirt.analyzer.cores.processor import DATA_NAME, DATA_SIZE, ENGINE
 from simvirt.analyzer.model.experiment import Observation, Pair
 from simvirt.analyzer.model.outcome import Completed
+from simvirt.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from simvirt.analyzer.cores.processor import CoreProcessor
     from simvirt.analyzer.model.form import Form
@@ -36,6 +37,19 @@ class CoreMachine:
     def forms(self) -> Sequence[Form]:
         """The forms of the file."""
         return [description.form(self._told, row) for row in self._rows.values()]
+
+    def form_names(self) -> Collection[str]:
+        """The identifiers of the forms."""
+        return self._rows.keys()
+
+    def form(self, identifier: str) -> Form:
+        """One of the forms.
+
+        :raises UnknownNameError: there is none of this identifier.
+        """
+        if identifier not in self._rows:
+            raise UnknownNameError("form", identifier, self._rows)
+        return description.form(self._told, self._rows[identifier])
 
     def pairs(self, form: Form) -> Iterator[Pair]:
         """Pairs that differ in the mode, from each start state, and under C0; then in what the form asks to vary.
