@@ -4,6 +4,7 @@
  *                   physical address space), sets accessed and dirty flags, grants execute on demand, or refuses with a verdict
  *   edge_hook       gives each translated block its own instruction count, in line
  *   block_hook      the instruction counter's slow side: stops in front of the block that would pass the limit
+ *   iret.c          which IRETs the engine may do by itself
  *   special.c       the instructions that a block may not simply run through: undefined ones, breakpoints
  *   interrupt_hook  SVM exits: exceptions, software interrupts and intercepted instructions, precise and uncommitted
  *   in_hook ...     I/O instructions and system calls, which Unicorn does not intercept
@@ -67,7 +68,7 @@ static u64 linear_pc(const struct simvirt *s) {
 #define EFER_NXE (1ULL << 11)
 #define EFLAGS_AC (1ULL << 18)
 
-static int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w) {
+int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w) {
     const int user = privilege == USER;
     const u64 cr0 = ENV64(s, s->off_env_cr), cr3 = ENV64(s, s->off_env_cr + 24), cr4 = ENV64(s, s->off_env_cr + 32);
     const u64 efer = ENV64(s, s->off_env_efer);
@@ -148,7 +149,7 @@ fault:
 }
 
 /* In IA-32e mode bits 63:47 of a linear address are all alike (SDM Vol. 1 3.3.7.1); anything else is #GP(0) or #SS(0). */
-static int canonical(const struct simvirt *s, u64 va) {
+int canonical(const struct simvirt *s, u64 va) {
     return !(ENV64(s, s->off_env_efer) & EFER_LMA) || va >> 47 == 0 || va >> 47 == 0x1ffff;
 }
 
@@ -352,7 +353,7 @@ static void leave_after_block(struct simvirt *s) {
 
 /* Does the block run through without anything that has to be looked at (special.c)? Each block is searched once; when what is looked for
  * changes, the translations go. */
-static int is_plain(const struct simvirt *s, const struct block *b) {
+static int is_plain(struct simvirt *s, const struct block *b) {
     u64 before;
     if (!(b->cflags & CF_CHECKED))
         ((struct block *)b)->cflags |= CF_CHECKED | (first_special(s, b, 0, &before) ? CF_SPECIAL : 0);

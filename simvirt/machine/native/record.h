@@ -57,6 +57,7 @@ enum { SVM_EXCEPTION = 0x40 };
 #define HF_INHIBIT_IRQ (1U << 3)
 #define EFLAGS_TF (1U << 8)
 #define EFLAGS_RF (1ULL << 16)
+#define HF_CS32 (1U << 4)
 #define HF_CS64 (1U << 15)
 
 struct region { u64 first_page, last_page, host_page, kind; };
@@ -160,8 +161,15 @@ u8 *physical(struct simvirt *s, u64 gpa, int for_write);
 u64 read_entry(struct simvirt *s, u64 gpa, int size, int commit, struct walk *w);
 int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *w);
 
+/* engine.c */
+int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w);
+int canonical(const struct simvirt *s, u64 va);
+
+/* iret.c */
+int usual_iret(struct simvirt *s, u64 size);
+
 /* special.c */
 enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3 };
-enum special first_special(const struct simvirt *s, const struct block *b, int entering, u64 *before);
+enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before);
 
 #endif

@@ -80,6 +80,15 @@ static int is_far_transfer(const u8 *op) {
     }
 }
 
+static int is_usual_iret(struct simvirt *s, const struct block *b, const u8 code[16]) {
+    const int code_64 = (b->flags & HF_CS64) != 0, code_32 = (b->flags & HF_CS32) != 0;
+    u64 size = code_32 || code_64 ? 4 : 2;
+    int i = 0;
+    if (code[0] == 0x66) size = size == 4 ? 2 : 4, i = 1;
+    if (code_64 && (code[i] & 0xf0) == 0x40) size = code[i++] & 8 ? 8 : size;
+    return code[i] == 0xcf && usual_iret(s, size);
+}
+
 static enum special kind_of(const struct simvirt *s, const struct block *b, const u8 code[16]) {
     const int code_64 = (b->flags & HF_CS64) != 0, has_selectors = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
     int i = 0, lock = 0, prefixes = 0;
@@ -115,7 +124,7 @@ static void instruction_bytes(const struct simvirt *s, const struct block *b, u6
 
 /* The first special instruction of a block, and how many instructions come before it. With `entering`, the block is about to run: a
  * breakpoint on its first instruction that has been dealt with does not count. */
-enum special first_special(const struct simvirt *s, const struct block *b, int entering, u64 *before) {
+enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before) {
     const int passed = entering && s->passed_pc == b->pc && s->passed_count == s->count;
     const u8 *p = (const u8 *)(b->code + b->code_size);
     u64 at = b->pc;
@@ -128,7 +137,7 @@ enum special first_special(const struct simvirt *s, const struct block *b, int e
         if (has_breakpoint(s, at) && (i || !passed)) return BREAKPOINT;
         instruction_bytes(s, b, at, code);
         const enum special kind = kind_of(s, b, code);
-        if (kind) return kind;
+        if (kind && !(kind == FAR_TRANSFER && entering && !i && is_usual_iret(s, b, code))) return kind;
     }
     *before = 0;
     return PLAIN;
