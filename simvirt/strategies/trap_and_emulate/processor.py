@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.state import DescriptorTable, Segment  # noqa: TC001 - decoding a snapshot needs them at run time
 from simvirt.vmm.deprivileged_state import PrivilegedState
+from simvirt.vmm.shadow_paging.saved import ShadowState  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from simvirt.machine.breakpoints import Breakpoints
@@ -34,6 +35,8 @@ class DeprivilegedSnapshot:
     idtr: DescriptorTable
     ldtr: Segment
     tr: Segment
+    shadows: ShadowState
+    """The shadow page tables."""
 
 
 class DeprivilegedProcessor:
@@ -115,6 +118,7 @@ class DeprivilegedProcessor:
             p.idtr,
             p.ldtr,
             p.tr,
+            self.guest.mmu.save(),
         )
 
     def restore(self, state: DeprivilegedSnapshot) -> None:
@@ -124,6 +128,6 @@ class DeprivilegedProcessor:
         self.guest.guest_state.privileged = PrivilegedState(
             state.flags, *state.control, gdtr=state.gdtr, idtr=state.idtr, ldtr=state.ldtr, tr=state.tr
         )
-        self.guest.mmu.take_up()
+        self.guest.mmu.restore(state.shadows)
         self.guest.shadow.take_up()
         self.guest.engine.flush_tlb()

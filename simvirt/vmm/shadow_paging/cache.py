@@ -6,8 +6,10 @@ that holds a shadowed table is mapped read-only by every shadow; and `mapped` kn
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
+from simvirt.vmm.shadow_paging.saved import SavedKey, SavedTable, pack, unpack
 from simvirt.vmm.shadow_paging.shadow_table import (
     ENTRIES,
     INDEX_BITS,
@@ -26,6 +28,8 @@ from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE
 from simvirt.x86.paging import PAGING_4_LEVEL, PAGING_32_BIT, PAGING_PAE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from simvirt.machine.memory import HostMemory
     from simvirt.vmm.shadow_paging.guest_physical import GuestPhysical
     from simvirt.vmm.shadow_paging.guest_walk import GuestWalk
@@ -74,7 +78,7 @@ class ShadowCache:
         self._words = memory.view.cast("Q")
         self._physical = physical
         self._frames = frames
-        self._free = list(reversed(frames))
+        self._free = list(frames)  # a heap: which frames are in use says which is next
         self._by_key: dict[TableKey, ShadowTable] = {}
         self.by_frame: dict[int, dict[ShadowTable, None]] = {}
         self._mapped: dict[int, dict[tuple[ShadowTable, int], None]] = {}
@@ -93,11 +97,11 @@ class ShadowCache:
     def _new(self, key: TableKey | None, level: int) -> ShadowTable:
         if not self._free:
             raise OutOfFramesError
-        frame = self._free.pop()
-        first = frame * ENTRIES
-        entries = self._words[first : first + ENTRIES]
-        entries[:] = _EMPTY
-        return ShadowTable(key, level, frame, entries)
+        frame = heappop(self._free)
+        return ShadowTable(key, level, frame, self._entries(frame))
+
+    def _entries(self, frame: int) -> memoryview:
+        return self._words[frame * ENTRIES : (frame + 1) * ENTRIES]
 
     def keyed(self, key: TableKey, window_at: int | None = None) -> ShadowTable:
         """The shadow that `key` names, made if need be; `window_at` is the entry that leads to the VMM's pages.
@@ -165,18 +169,82 @@ class ShadowCache:
                 if not shadows:
                     del self.by_frame[key.frame]
                     self._copies.pop(key.frame, None)
-        self._free.append(table.frame)
+        table.entries[:] = _EMPTY
+        heappush(self._free, table.frame)
         self.stale = True
 
     def clear_all(self) -> None:
         """Forget everything but the VMM's own pages."""
-        self._free = [frame for frame in reversed(self._frames) if frame != self.window.table.frame]
+        free = set(self._free)
+        for frame in self._frames:
+            if frame not in free and frame != self.window.table.frame:
+                self._entries(frame)[:] = _EMPTY
+        self._free = [frame for frame in self._frames if frame != self.window.table.frame]
         self._by_key.clear()
         self.by_frame.clear()
         self._mapped.clear()
         self._copies.clear()
         self.window.table.parents.clear()
         self.stale = True
+
+    # ---------------------------------------------------------------------------------------- snapshots
+
+    def save(self) -> tuple[SavedTable, ...]:
+        """All tables but the VMM's own, in the order of their frames."""
+        tables: dict[int, ShadowTable] = {}
+        waiting = [*self._by_key.values()]
+        while waiting:
+            table = waiting.pop()
+            if table.frame not in tables and table is not self.window.table:
+                tables[table.frame] = table
+                waiting += table.children.values()
+        return tuple(
+            SavedTable(
+                frame,
+                table.level,
+                None if table.key is None else SavedKey.of(table.key),
+                pack(table.entries),
+                tuple(sorted(table.root_entries.items())),
+            )
+            for frame, table in sorted(tables.items())
+        )
+
+    def restore(self, saved: Iterable[SavedTable]) -> None:
+        """These tables and no others; guest memory is as it was."""
+        self.clear_all()
+        tables = {self.window.table.frame: self.window.table}
+        for one in saved:
+            table = ShadowTable(
+                None if one.key is None else one.key.key(), one.level, one.frame, self._entries(one.frame)
+            )
+            table.root_entries.update(one.root_entries)
+            table.entries[:] = _EMPTY
+            unpack(one.entries, table.entries)
+            tables[one.frame] = table
+        self._free = [frame for frame in self._frames if frame not in tables]
+        for table in tables.values():
+            if table is not self.window.table:
+                self._take_up(table, tables)
+
+    def _take_up(self, table: ShadowTable, tables: dict[int, ShadowTable]) -> None:
+        """Find out again what a table's entries lead to."""
+        for index, entry in enumerate(table.entries.tolist()):
+            if not entry:
+                continue
+            frame = (entry & ~XD) >> PAGE_SHIFT
+            if table.level > LEAF_LEVEL:
+                table.children[index] = tables[frame]
+                tables[frame].parents.add((table, index))
+            elif (gpa := self._physical.gpa(frame << PAGE_SHIFT)) is not None:
+                table.pages[index] = gpa >> PAGE_SHIFT
+                self._mapped.setdefault(gpa >> PAGE_SHIFT, {})[table, index] = None
+        key = table.key
+        if key is not None:
+            self._by_key[key] = table
+            if not (key.level == _PDPT_LEVEL and key.role.form is not PAGING_4_LEVEL):
+                self.by_frame.setdefault(key.frame, {})[table] = None
+                if self._physical.is_ram(key.frame << PAGE_SHIFT):
+                    self._copies[key.frame] = bytearray(self._physical.read_page(key.frame))
 
     # ---------------------------------------------------------------------------------------- tracing
 

@@ -12,6 +12,7 @@ from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.fills import Access
 from simvirt.vmm.shadow_paging.cache import OutOfFramesError, ShadowCache
 from simvirt.vmm.shadow_paging.guest_walk import GuestWalk, GuestWalker, PagingControls
+from simvirt.vmm.shadow_paging.saved import ShadowState
 from simvirt.vmm.shadow_paging.shadow_table import LEAF_LEVEL, XD, A, D, P, Role, ShadowTable, W
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.exceptions import Vector
@@ -97,8 +98,7 @@ class ShadowMmu:
         self._allocator = allocator
         self.physical = physical
         self.cache = ShadowCache(memory, physical, allocator.shadow_frames, allocator.linear_base)
-        for index in range(allocator.vmm_pages):
-            self.cache.window.table.entries[index] = allocator.vmm_host(index) | P | A | D | XD
+        self._fill_window()
         self.statistics = ShadowStatistics()
         self.on_root: Callable[[], None] = lambda: None
         self.on_window: Callable[[], None] = lambda: None
@@ -115,6 +115,10 @@ class ShadowMmu:
         self._unused_writes: dict[int, int] = {}
         physical.on_flag = self._flag_was_set
         state.on_paging = self.invalidate
+
+    def _fill_window(self) -> None:
+        for index in range(self._allocator.vmm_pages):
+            self.cache.window.table.entries[index] = self._allocator.vmm_host(index) | P | A | D | XD
 
     # ---------------------------------------------------------------------------------------- roots
 
@@ -211,12 +215,17 @@ class ShadowMmu:
         self._role = None
         self.invalidate()
 
-    def take_up(self) -> None:
-        """The machine was restored: nothing is known of what was shadowed."""
-        self._forget()
-        self._role = None
-        if self.paging:
-            self.cache.window.base = self._state.real.gdtr.base & -_WINDOW_SIZE
+    def save(self) -> ShadowState:
+        """The shadows as a value."""
+        return ShadowState(self.cache.window.base, self.cache.save(), tuple(sorted(self._unused_writes.items())))
+
+    def restore(self, state: ShadowState) -> None:
+        """Take up saved shadows; guest memory and the processor's state are in place already."""
+        self._fill_window()
+        self.cache.window.base = state.window_base
+        self.cache.restore(state.tables)
+        self._unused_writes = dict(state.unused_writes)
+        self._watched, self._role, self._root = None, None, None
         self._activate()
 
     # ---------------------------------------------------------------------------------------- the VMM's own pages
