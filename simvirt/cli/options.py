@@ -49,6 +49,14 @@ def boot_image(arguments: Namespace) -> GuestImage:
 
 def add_shared_options(parser: ArgumentParser) -> None:
     """Options for the machine, the limit, and what is printed."""
+    add_machine_options(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    output.add_argument("--quiet", action="store_true", help="no tables and no progress")
+
+
+def add_machine_options(parser: ArgumentParser) -> None:
+    """Options for the machine and the limit."""
     machine = parser.add_argument_group("machine")
     machine.add_argument("--memory", metavar="SIZE", help="RAM, as 64M, 16MiB or a number of bytes (default: 64M)")
     machine.add_argument("--cpu", metavar="CPU", help="CPU model, see `simvirt list cpus` (default: core2)")
@@ -89,9 +97,6 @@ def add_shared_options(parser: ArgumentParser) -> None:
         metavar="TEXT",
         help="what is typed on the keyboard; other keys by name: <Enter>, <F1>, <Ctrl-C>, <Wait> for a second's pause",
     )
-    output = parser.add_argument_group("output")
-    output.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    output.add_argument("--quiet", action="store_true", help="no tables and no progress")
 
 
 def shared_arguments(arguments: Namespace) -> dict[str, Any]:

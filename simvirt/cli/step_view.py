@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 from simvirt.cli.table import Style, coloured, paint
 from simvirt.observe.code import code_bits, linear_address, source_at, symbol_at
 from simvirt.observe.descriptor_tables import Table, show_table
+from simvirt.observe.dimensions import translate
 from simvirt.observe.hexdump import hexdump
 from simvirt.observe.numbers import counted
-from simvirt.observe.page_walk import read_linear, walk
-from simvirt.observe.show_walk import show_walk
+from simvirt.observe.page_walk import read_linear
+from simvirt.observe.show_walk import show_translation
 from simvirt.x86.addresses import Gva
 from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH, disassemble, instruction_length
 from simvirt.x86.flags import Cr0, Eflags, iopl
@@ -92,7 +93,7 @@ class StepView:
 
     def print_walk(self, gva: int) -> None:
         """The walk through the guest's page tables."""
-        print("\n".join(show_walk(walk(self._trial, gva))))
+        print("\n".join(show_translation(translate(self._trial, gva))))
 
     def print_exits(self) -> None:
         """Exits to the VMM so far."""

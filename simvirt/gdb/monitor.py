@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import SimvirtError, UnknownNameError, UsageError
 from simvirt.observe.code import symbol_at
 from simvirt.observe.descriptor_tables import Table, show_table
+from simvirt.observe.dimensions import translate
 from simvirt.observe.hexdump import hexdump
 from simvirt.observe.names import event_named
 from simvirt.observe.numbers import counted
-from simvirt.observe.page_walk import walk
-from simvirt.observe.show_walk import show_walk
+from simvirt.observe.show_walk import show_translation
 from simvirt.observe.stops import AtBeginning, Ended, Interrupted
 from simvirt.x86.addresses import Gpa
 
@@ -90,7 +90,7 @@ def _exits(target: Target, _arguments: list[str]) -> str:
 
 def _page(target: Target, arguments: list[str]) -> str:
     address = _number(arguments, "page needs a linear address, for example: monitor page 0x100000", 16)
-    return "\n".join(show_walk(walk(target.timeline.trial, address))) + "\n"
+    return "\n".join(show_translation(translate(target.timeline.trial, address))) + "\n"
 
 
 def _physical(target: Target, arguments: list[str]) -> str:

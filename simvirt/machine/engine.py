@@ -392,6 +392,11 @@ class Engine:
         self.address_space = space
         self.flush_tlb()
 
+    @property
+    def ept_pointer(self) -> int:
+        """The EPT pointer that guest-physical addresses go through; 0 without EPT."""
+        return int(self._record.ept_pointer)
+
     def set_ept(self, pointer: int) -> None:
         """Let guest-physical addresses go through the EPT that this EPT pointer names (SDM Vol. 3C Table 25-9).
 

@@ -24,10 +24,9 @@ from simvirt.x86.paging import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from simvirt.machine.architectural_state import ArchitecturalState
-    from simvirt.machine.machine import Machine
     from simvirt.machine.memory import Region
     from simvirt.observe.trial import Trial
 
@@ -37,6 +36,7 @@ _PSE36_FIELD: Final = 0x1FE000
 _LARGE_32: Final = 0xFFC00000
 _GIGABYTE_SHIFT: Final = 30
 _A20: Final = 1 << 20
+_PAE_ROOT: Final = 0xFFFFFFE0
 _LINEAR_32: Final = 0xFFFFFFFF
 
 
@@ -98,36 +98,75 @@ class PageWalk:
         return len(self.steps)
 
 
-def walk(trial: Trial, linear: int, state: ArchitecturalState | None = None) -> PageWalk:
-    """Translate a linear address as the guest's page tables say now."""
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Page tables somewhere, and the controls by which they are walked.
+
+    Attributes:
+        read: reads an entry, given its physical address and size.
+        locate: what lies at a physical address, and where that is in the PC's memory.
+    """
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+    physical_bits: int
+    gigabyte_pages: bool
+    read: Callable[[Gpa, int], int]
+    locate: Callable[[Gpa], tuple[Region | None, Hpa | None]]
+
+
+def guest_tables(trial: Trial, state: ArchitecturalState | None = None) -> Tables:
+    """The guest's own tables, in its own memory."""
     machine = trial.machine
     state = machine.processor.guest_state() if state is None else state
     cr0, _, cr3, cr4 = state.control
-    if not cr0 & Cr0.PG:
-        return _end(machine, linear & _LINEAR_32, None, (), Gpa(linear & _LINEAR_32), PAGE_SIZE)
-    wide = bool(state.efer & Efer.LMA)
-    paging = PAGING_4_LEVEL if wide else PAGING_PAE if cr4 & Cr4.PAE else PAGING_32_BIT
-    nxe = paging.has_execute_disable and bool(state.efer & Efer.NXE)
-    bits = trial.cpu.engine.physical_bits
+    mask = -1 if machine.board.a20 else ~_A20
+
+    def read(gpa: Gpa, size: int) -> int:
+        return int.from_bytes(machine.read_physical(Gpa(gpa & mask), size), "little")
+
+    def locate(gpa: Gpa) -> tuple[Region | None, Hpa | None]:
+        at = Gpa(gpa & mask)
+        return machine.space.region(at), machine.space.host(at)
+
+    gigabyte_pages = find_cpu_model(trial.config.cpu).has(Feature.PDPE1GB)
+    return Tables(cr0, cr3, cr4, state.efer, trial.cpu.engine.physical_bits, gigabyte_pages, read, locate)
+
+
+def walk(trial: Trial, linear: int, state: ArchitecturalState | None = None) -> PageWalk:
+    """Translate a linear address as the guest's page tables say now."""
+    return walk_tables(guest_tables(trial, state), linear)
+
+
+def walk_tables(tables: Tables, linear: int) -> PageWalk:
+    """Translate a linear address by these tables."""
+    if not tables.cr0 & Cr0.PG:
+        return _end(tables, linear & _LINEAR_32, None, (), Gpa(linear & _LINEAR_32), PAGE_SIZE)
+    wide = bool(tables.efer & Efer.LMA)
+    paging = PAGING_4_LEVEL if wide else PAGING_PAE if tables.cr4 & Cr4.PAE else PAGING_32_BIT
+    nxe = paging.has_execute_disable and bool(tables.efer & Efer.NXE)
+    bits = tables.physical_bits
     if not wide:
         linear &= _LINEAR_32
     elif not is_canonical(linear):
         return _fault(linear, paging, (), "the address is not canonical: #GP, or #SS through the stack")
-    table = cr3 & _table_mask(paging, bits) if paging is not PAGING_PAE else cr3 & 0xFFFFFFE0
+    table = tables.cr3 & (_PAE_ROOT if paging is PAGING_PAE else _table_mask(paging, bits))
     steps: list[WalkStep] = []
     writable = user = executable = True
     for level in paging.levels:
         index = level.index(linear)
         gpa = Gpa(table + index * paging.entry_size)
-        entry = int.from_bytes(machine.read_physical(gpa, paging.entry_size), "little")
-        steps.append(WalkStep(level, index, gpa, entry, machine.space.host(gpa)))
+        entry = tables.read(gpa, paging.entry_size)
+        steps.append(WalkStep(level, index, gpa, entry, tables.locate(gpa)[1]))
         if not entry & PageEntry.PRESENT:
             return _fault(linear, paging, steps, f"the {level.name} is not present")
-        may_be_large = level.large_page and (paging.entry_size == 8 or bool(cr4 & Cr4.PSE))
+        may_be_large = level.large_page and (paging.entry_size == 8 or bool(tables.cr4 & Cr4.PSE))
         large = may_be_large and bool(entry & PageEntry.PAGE_SIZE)
         maps_page = large or level is paging.levels[-1]
         reserved = entry & paging.reserved_mask(level, maps_page=maps_page, physical_bits=bits, nxe=nxe)
-        if large and level.shift == _GIGABYTE_SHIFT and not find_cpu_model(trial.config.cpu).has(Feature.PDPE1GB):
+        if large and level.shift == _GIGABYTE_SHIFT and not tables.gigabyte_pages:
             reserved |= int(PageEntry.PAGE_SIZE)
         if reserved:
             return _fault(linear, paging, steps, f"the {level.name} has reserved bits set: {reserved:#x}")
@@ -138,7 +177,7 @@ def walk(trial: Trial, linear: int, state: ArchitecturalState | None = None) -> 
         if maps_page:
             size = 1 << level.shift
             gpa = Gpa(_frame(entry, paging, level, bits) | linear & size - 1)
-            found = _end(machine, linear, paging, steps, gpa, size)
+            found = _end(tables, linear, paging, steps, gpa, size)
             return replace(found, writable=writable, user=user, executable=executable)
         table = entry & _table_mask(paging, bits)
     raise AssertionError("the last level maps a page")
@@ -157,16 +196,14 @@ def _frame(entry: int, paging: PagingFormat, level: PagingLevel, bits: int) -> i
 
 
 def _end(  # noqa: PLR0917 - the parts of a walk in the order in which they are found
-    machine: Machine,
+    tables: Tables,
     linear: int,
     paging: PagingFormat | None,
     steps: Sequence[WalkStep],
     gpa: Gpa,
     size: int,
 ) -> PageWalk:
-    if not machine.board.a20:
-        gpa = Gpa(gpa & ~_A20)
-    region, host = machine.space.region(gpa), machine.space.host(gpa)
+    region, host = tables.locate(gpa)
     return PageWalk(Gva(linear), paging, tuple(steps), gpa, size, True, True, True, "", region, host)
 
 
@@ -180,11 +217,11 @@ def _fault(linear: int, paging: PagingFormat, steps: Sequence[WalkStep], why: st
 def read_linear(trial: Trial, linear: int, size: int) -> bytes:
     """Guest memory by linear address; shorter, or empty, where it comes to a page that is not mapped."""
     machine = trial.machine
-    state = machine.processor.guest_state()
+    tables = guest_tables(trial)
     data = bytearray()
     while len(data) < size:
         at = linear + len(data)
-        found = walk(trial, at, state)
+        found = walk_tables(tables, at)
         if found.gpa is None or found.host is None:
             break
         data += machine.read_physical(found.gpa, min(size - len(data), PAGE_SIZE - (at & PAGE_OFFSET_MASK)))
@@ -194,13 +231,13 @@ def read_linear(trial: Trial, linear: int, size: int) -> bytes:
 def write_linear(trial: Trial, linear: int, data: bytes) -> bool:
     """Write guest memory by linear address, whatever its pages permit; nothing is written if a page is not mapped."""
     machine = trial.machine
-    state = machine.processor.guest_state()
+    tables = guest_tables(trial)
     pieces: list[tuple[Gpa, bytes]] = []
     done = 0
     while done < len(data):
         at = linear + done
         size = min(len(data) - done, PAGE_SIZE - (at & PAGE_OFFSET_MASK))
-        found = walk(trial, at, state)
+        found = walk_tables(tables, at)
         if found.gpa is None or found.host is None:
             return False
         pieces.append((found.gpa, data[done : done + size]))

@@ -1,4 +1,4 @@
-"""A page walk as lines of text: the guest's dimension, and beside it where each entry lies in the PC's memory."""
+"""Page walks as lines of text: the guest's dimension, and the second one, of EPT or of shadow page tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from simvirt.machine.memory import RegionKind
 
 if TYPE_CHECKING:
+    from simvirt.observe.dimensions import EptWalk, Translation
     from simvirt.observe.page_walk import PageWalk
 
 
@@ -38,3 +39,29 @@ def show_walk(walk: PageWalk) -> list[str]:
         lines.append(f"  page of {size}, {', '.join(rights)}; {references}")
     region = f" ({walk.region.name})" if walk.region is not None and walk.region.name else ""
     return [*lines, f"  guest-physical {walk.gpa:#x}{region} -> {place}"]
+
+
+def show_translation(translation: Translation) -> list[str]:
+    """Both dimensions, as far as there are two."""
+    lines = ["the guest's page tables:", *_indented(show_walk(translation.guest))]
+    if translation.nested:
+        lines.append("each guest-physical address by EPT (SDM Vol. 3C §29.3):")
+        for walk in translation.nested:
+            lines += _show_ept(walk)
+    elif translation.shadow is not None:
+        lines += [
+            "the VMM's page tables, which the processor walks instead:",
+            *_indented(show_walk(translation.shadow)),
+        ]
+    total = translation.references
+    return [*lines, f"{total} memory reference{'' if total == 1 else 's'} with nothing cached"]
+
+
+def _show_ept(walk: EptWalk) -> list[str]:
+    end = "EPT violation" if walk.host is None else f"host-physical {walk.host:#x}"
+    entries = ", ".join(f"level {step.level} at {step.at:#x}: {step.entry:#x}" for step in walk.steps)
+    return [f"  {walk.gpa:#010x} -> {end}", f"    {entries}"]
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]

@@ -1,0 +1,53 @@
+"""`simvirt pages`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FlatGuest, Simvirt
+
+# Page directory at 0x200000: a 4 MiB page maps itself; then paging goes on, and a loop.
+_PAGING = bytes.fromhex(
+    "c7 05 00 00 20 00 83 00 00 00  b8 00 00 20 00 0f 22 d8  b8 10 00 00 00 0f 22 e0"
+    "0f 20 c0 0d 00 00 00 80 0f 22 c0  eb fe"
+)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [
+        ("bare-metal", "1 memory reference with nothing cached"),
+        ("vtx", "each guest-physical address by EPT"),
+        ("trap-and-emulate", "the VMM's page tables, which the processor walks instead"),
+    ],
+)
+def test_a_walk(simvirt: Simvirt, flat: FlatGuest, strategy: str, told: str) -> None:
+    guest = flat(_PAGING)
+    result = simvirt("pages", guest, "--at-instruction", "20", "--address", "100000", "--strategy", strategy)
+    assert (result.status, result.err) == (0, "")
+    assert "32-bit paging (SDM Vol. 3A §4.3)" in result.out
+    assert "PDE 0" in result.out
+    assert told in result.out
+
+
+def test_without_paging(simvirt: Simvirt) -> None:
+    result = simvirt("pages", "hello", "--at-instruction", "0", "--address", "guest_main")
+    assert "no paging" in result.out
+    assert "0 memory references" in result.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--at-instruction", "1e6", "--address", "0"), "retires only 267 instructions: finished"),
+        (("--at-instruction", "1", "--address", "gest_main"), "did you mean guest_main"),
+        (("--at-instruction", "x", "--address", "0"), "not a number of instructions"),
+    ],
+)
+def test_bad_requests(simvirt: Simvirt, words: tuple[str, ...], told: str) -> None:
+    result = simvirt("pages", "hello", *words)
+    assert result.status == 2
+    assert told in result.err
