@@ -70,6 +70,7 @@ class Counted:
         vm_exits: exits to the VMM by the name of their reason.
         by_intervention: exits by what kind of thing the VMM did.
         innocuous_exits: exits on innocuous instructions for the VMM's own ends, by the name of their reason.
+        shadow_paging: what `vmm.shadow_paging.statistics` counts, where there was any.
     """
 
     instructions: int
@@ -77,6 +78,7 @@ class Counted:
     vm_exits: Mapping[str, int] = field(default_factory=dict)
     by_intervention: Mapping[Intervention, int] = field(default_factory=dict)
     innocuous_exits: Mapping[str, int] = field(default_factory=dict)
+    shadow_paging: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def interventions(self) -> int:
@@ -95,6 +97,7 @@ class Counted:
             "interventions": self.interventions,
             "direct_fraction": self.direct_fraction,
             "vm_exits": dict(self.vm_exits),
+            **({"shadow_paging": dict(self.shadow_paging)} if self.shadow_paging else {}),
         }
 
 

@@ -18,6 +18,8 @@ from simvirt.observe.showable import renders
 from simvirt.vmm.exit_log import ATTEMPTS_KEPT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -52,6 +54,7 @@ def show_figures(run: Run) -> RenderableType:
                 f"{share(numbers.direct_fraction, 4)} executed directly"
             ),
         ),
+        *_shadow_paging(numbers.shadow_paging),
         ("modelled", Text(f"{run.modelled.cycles:,} cycles on {run.modelled.preset}")),
         ("", Text(run.modelled.source, style="dim")),
         ("measured", Text(f"{run.measured.host_seconds:.3f} s on this host")),
@@ -65,6 +68,17 @@ def show_figures(run: Run) -> RenderableType:
     if run.post_mortem:
         parts += [Text(), run.post_mortem]
     return Group(*parts)
+
+
+def _shadow_paging(numbers: Mapping[str, int]) -> list[tuple[str, RenderableType]]:
+    """Shadow page tables in one line, where there were any."""
+    if not numbers:
+        return []
+    hidden, true, traced = (numbers[name] for name in ("hidden_faults", "true_faults", "traced_writes"))
+    from rich.text import Text
+
+    line = f"{counted(hidden, 'hidden fault')}, {counted(true, 'true fault')}, {counted(traced, 'traced write')}"
+    return [("shadow paging", Text(line))]
 
 
 def outcome_text(run: Run) -> str:

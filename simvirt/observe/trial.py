@@ -10,6 +10,7 @@ import gc
 import time
 import traceback
 import weakref
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UsageError
@@ -141,6 +142,7 @@ class Trial:
             vm_exits={reason.name: number for reason, number in sorted(log.counts.items(), key=lambda c: c[0].name)},
             by_intervention=dict(log.interventions),
             innocuous_exits={reason.name: number for reason, number in log.hidden.most_common()},
+            shadow_paging=asdict(log.shadow_paging) if log.shadow_paging.fills else {},
         )
         return Run(
             image=self.image,

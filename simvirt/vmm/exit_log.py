@@ -7,9 +7,11 @@ attached.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
+
+from simvirt.vmm.shadow_paging.statistics import ShadowStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +100,7 @@ class ExitLogState:
     total: int
     emulated_instructions: int
     attempts: tuple[ResourceAttempt, ...]
+    shadow_paging: ShadowStatistics
 
 
 ATTEMPTS_KEPT: Final = 1000
@@ -113,6 +116,7 @@ class ExitLog:
     :ivar hidden: those of the kind `HIDDEN`, by reason.
     :ivar emulated_instructions: guest instructions that the VMM completed instead of the processor.
     :ivar attempts: attempts to reach what was not given, the first thousand of them.
+    :ivar shadow_paging: of a VMM with shadow page tables.
     :ivar listener: called with a full record of every intervention, if it is not None.
     """
 
@@ -123,6 +127,7 @@ class ExitLog:
         self.total = 0
         self.emulated_instructions = 0
         self.attempts: list[ResourceAttempt] = []
+        self.shadow_paging = ShadowStatistics()
         self.listener: Callable[[ExitRecord], None] | None = None
 
     def note(self, reason: Enum, intervention: Intervention) -> int:
@@ -143,6 +148,7 @@ class ExitLog:
             self.total,
             self.emulated_instructions,
             tuple(self.attempts),
+            replace(self.shadow_paging),
         )
 
     def restore(self, state: ExitLogState) -> None:
@@ -153,6 +159,8 @@ class ExitLog:
         self.total = state.total
         self.emulated_instructions = state.emulated_instructions
         self.attempts[:] = state.attempts
+        for part in fields(ShadowStatistics):  # whoever counts has this object
+            setattr(self.shadow_paging, part.name, getattr(state.shadow_paging, part.name))
 
     @property
     def keeps_attempts(self) -> bool:

@@ -120,6 +120,7 @@ class VirtualCpu(Cpu):
             case FaultKind.HIDDEN if self.mmu.in_window(linear):
                 raise EngineError(f"the guest has mapped {linear:#x}, where the VMM is, and nothing else is free")
             case FaultKind.HIDDEN:
+                self.mmu.statistics.hidden_faults += 1
                 self.on_hidden_fault()
                 return None
 

@@ -79,6 +79,7 @@ class TrapAndEmulate:
         allocator = Allocator(real.engine, memory, gated)
         guest = VirtualCpu(real, memory, guest_memory, allocator, gated)
         log = ExitLog()
+        guest.mmu.statistics = log.shadow_paging
         processor = DeprivilegedProcessor(guest, allocator, Dispatcher(guest, Interpreter(guest), bus, log), bus)
         real.engine.set_cpuid(config.cpu_model.native_leaves())
         real.engine.follow_paging_features(config.cpu_model)

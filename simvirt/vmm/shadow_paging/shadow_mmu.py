@@ -14,6 +14,7 @@ from simvirt.vmm.shadow_paging.cache import OutOfFramesError, ShadowCache
 from simvirt.vmm.shadow_paging.guest_walk import GuestWalk, GuestWalker, PagingControls
 from simvirt.vmm.shadow_paging.saved import ShadowState
 from simvirt.vmm.shadow_paging.shadow_table import LEAF_LEVEL, XD, A, D, P, Role, ShadowTable, W
+from simvirt.vmm.shadow_paging.statistics import ShadowStatistics
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0, Eflags
@@ -56,31 +57,11 @@ class Fault:
     """Of the guest's own fault."""
 
 
-@dataclass(slots=True)
-class ShadowStatistics:
-    """What shadow paging has cost so far.
-
-    :ivar fills: hidden faults, and translations that the VMM itself needed.
-    :ivar true_faults: page faults that the guest got.
-    :ivar traced_writes: writes to page tables that have shadows.
-    :ivar entries_dropped: words of those tables that said something else afterwards.
-    :ivar root_switches: loads of the real CR3.
-    :ivar flushes: times that all shadows had to go.
-    """
-
-    fills: int = 0
-    true_faults: int = 0
-    traced_writes: int = 0
-    entries_dropped: int = 0
-    root_switches: int = 0
-    flushes: int = 0
-
-
 class ShadowMmu:
     """Keeps the real CR3 on shadows of the guest's tables while the guest's paging is on.
 
+    :ivar statistics: what it counts.
     :ivar on_root: called when another root is in force: what hangs on the guest's translations has to be looked at.
-    :ivar on_window: called when the VMM's own pages have moved.
     :ivar on_write: called with the guest-physical address and size of whatever was written behind a trace's back.
     :ivar dependencies: guest-physical addresses of page-table words that somebody's translations went through.
     """
@@ -101,7 +82,6 @@ class ShadowMmu:
         self._fill_window()
         self.statistics = ShadowStatistics()
         self.on_root: Callable[[], None] = lambda: None
-        self.on_window: Callable[[], None] = lambda: None
         self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
         self.dependencies: set[int] = set()
         self._walker = GuestWalker(_OFF, physical.read_entry)
@@ -251,7 +231,6 @@ class ShadowMmu:
         self._forget()
         self.cache.window.base = free
         self._find_root()
-        self.on_window()
 
     def _guest_uses(self, linear: int) -> bool:
         """Is the guest's page directory entry for this address present?"""
