@@ -130,6 +130,11 @@ class Breakpoints:
         """The debugger's points, in the order in which they were set."""
         return (*self._breakpoints.values(), *self._watchpoints)
 
+    @property
+    def armed(self) -> bool:
+        """Is there any, of the guest's or of the debugger's?"""
+        return bool(self._hardware or self._breakpoints or self._watchpoints)
+
     def insert(self, point: DebuggerPoint) -> None:
         """Set a point; setting it again changes nothing.
 

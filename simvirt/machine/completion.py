@@ -48,6 +48,7 @@ from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.msrs import read_msr, write_msr
 from simvirt.machine.port_permission import io_allowed
 from simvirt.machine.segment_loading import load_task_register
+from simvirt.machine.string_io import further_iterations, runs_on
 from simvirt.machine.system_calls import syscall, sysenter
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0, Cr4, Dr6, Efer, Eflags, iopl
@@ -125,7 +126,10 @@ def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
         value = event.value
     else:
         value = bus.read_port(event.port, event.size)
+    goes_on = runs_on(cpu, event)
     finish_port_access(cpu, event, value)
+    if goes_on:
+        further_iterations(cpu, bus, event)
 
 
 def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:

@@ -520,6 +520,11 @@ class Engine:
     def count(self, value: int) -> None:
         self._words[self._count] = value
 
+    @property
+    def limit(self) -> int:
+        """The count at which the current run, or the last one, ends."""
+        return self._words[self._limit]
+
     def run(self, limit: int, *, window: bool = False) -> NativeEvent:
         """Run until an event or until exactly `limit` instructions are retired in all.
 

@@ -108,7 +108,7 @@ def _keyboard_controller(wiring: Wiring) -> KeyboardController:
 
 
 DEVICES: Final[tuple[DeviceRow, ...]] = (
-    DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2))),
+    DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))),
     DeviceRow("pit", lambda wiring: Pit8254(wiring.clock, wiring.events, wiring.line), (range(0x40, 0x44),), Irq.TIMER),
     DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254)), (range(0x61, 0x62),)),
     DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),

@@ -32,6 +32,13 @@ class LinearMemory:
         self._engine = engine
         self._view = engine.memory.view
 
+    def host(self, gva: int, access: Access, *, user: bool = False) -> Hpa | None:
+        """Where an explicit access to an address ends in host memory; None where there is no memory.
+
+        :raises ProcessorFault: #PF, #GP(0).
+        """
+        return self._translate(gva, access, user=user, explicit=True)
+
     def _pieces(
         self, gva: int, size: int, access: Access, *, user: bool, explicit: bool
     ) -> Iterator[tuple[Hpa | None, int, int]]:

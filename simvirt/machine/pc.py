@@ -29,11 +29,18 @@ class BoardBus:
 
     def __init__(self, board: Board, space: AddressSpace, cpu_model: CpuModel) -> None:
         self.cpu_model = cpu_model
+        self._board = board
         self._space = space
         self.read_port: Callable[[Port, int], int] = board.read_port  # type: ignore[assignment]  # sizes are 1, 2 or 4 by construction
         self.write_port: Callable[[Port, int, int], None] = board.write_port  # type: ignore[assignment]  # likewise
         self._clock = board.clock
         self._ports = board.bus
+
+    def disturbed(self) -> bool:
+        """Is INTR high, or anything due by now, or the run over?"""
+        board = self._board
+        deadline = board.next_deadline()
+        return board.interrupt_pending() or board.ended or (deadline is not None and deadline <= board.clock.now())
 
     def claims_port(self, port: Port, size: int) -> bool:
         """Would a device take any part of this access?"""

@@ -23,6 +23,10 @@ class Bus(Protocol):
         """OUT of `size` bytes."""
         ...
 
+    def disturbed(self) -> bool:
+        """Does a device want something of the processor now: an interrupt, a moment that has come, the run's end?"""
+        ...
+
     def read_memory(self, gpa: Gpa, size: int) -> int:
         """Read of device memory."""
         ...

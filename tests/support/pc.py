@@ -56,6 +56,9 @@ class RecordingBus:
         self.device_values: dict[int, int] = {}
         self.time = 0
 
+    def disturbed(self) -> bool:
+        return False
+
     def read_port(self, port: Port, size: int) -> int:
         value = self.port_values.get(port, 0x1122_3344) & (1 << 8 * size) - 1
         self.log.append(("in", port, size, value))

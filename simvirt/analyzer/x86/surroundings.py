@@ -40,6 +40,10 @@ class Surroundings:
         del port, size
         self.port_value = value & 0xFF
 
+    def disturbed(self) -> bool:
+        """Always: an experiment is one instruction, and of a repeated one a single iteration."""
+        return True
+
     def claims_port(self, port: Port, size: int) -> bool:
         """A device answers at every port."""
         del port, size

@@ -4,10 +4,10 @@ A device is a small class with mutable state. It knows the pins that it is wired
 console) and nothing of who drives it: the same class serves the bare PC and every VM. The board
 (`simvirt.machine.board`) wires the devices together.
 
-=====================  ==========================================  =====================
+=====================  ==========================================  ===============================
 module                 chip                                        ports
-=====================  ==========================================  =====================
-`pic`, `pic_chip`      two 8259A interrupt controllers             0x20-0x21, 0xA0-0xA1
+=====================  ==========================================  ===============================
+`pic`, `pic_chip`      two 8259A interrupt controllers             0x20-0x21, 0xA0-0xA1, 0x4D0-0x4D1
 `pit`, `counter`       8254 interval timer and one counter of it   0x40-0x43
 `keyboard_controller`  8042 keyboard controller                    0x60, 0x64
 `keyboard`, `keys`     the keyboard behind it
@@ -18,7 +18,7 @@ module                 chip                                        ports
 `debug_exit`           ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
 `uart`                 16550A serial port COM1, the console        0x3F8-0x3FF
 `reset_control`        reset control register                      0xCF9
-=====================  ==========================================  =====================
+=====================  ==========================================  ===============================
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from simvirt.machine.devices import InterruptLine
 
 FLOATING_VECTOR: Final = 0xFF
+ELCR_WRITABLE: Final = (0xF8, 0xDE)
+"""IRQ 0, 1, 2, 8 and 13 are edge triggered always (Intel 82371SB data sheet, "ELCR1", "ELCR2")."""
 
 
 class Irq(IntEnum):
@@ -64,7 +66,9 @@ class PicPairState:
 
 
 class PicPair:
-    """Master and slave of a PC, the slave at the master's IR2. Ports 0 and 1 are the master's, 2 and 3 the slave's.
+    """Master and slave of a PC, the slave at the master's IR2.
+
+    Ports 0 and 1 are the master's, 2 and 3 the slave's; 4 and 5 are the edge/level control registers of both.
 
     `on_intr` is told when the master's INT output, the processor's INTR pin, changes.
     """
@@ -135,14 +139,20 @@ class PicPair:
 
     def read(self, offset: int, _size: AccessSize) -> int:
         """Read a register: see `Pic8259.read`."""
-        return self.master.read(offset) if offset < 2 else self.slave.read(offset - 2)
+        if offset < 2:
+            return self.master.read(offset)
+        if offset < 4:
+            return self.slave.read(offset - 2)
+        return (self.master, self.slave)[offset - 4].level_triggered
 
     def write(self, offset: int, _size: AccessSize, value: int) -> None:
         """Write a command word: see `Pic8259.write`."""
         if offset < 2:
             self.master.write(offset, value)
-        else:
+        elif offset < 4:
             self.slave.write(offset - 2, value)
+        else:
+            (self.master, self.slave)[offset - 4].level_triggered = value & ELCR_WRITABLE[offset - 4]
 
     def reset(self) -> None:
         """Power-on state of both."""

@@ -9,6 +9,9 @@ there.
 A request must be held until it is acknowledged ("Edge and Level Triggered Modes"): if the line falls before that, the
 request is withdrawn, in edge triggered mode as well. (Some emulators latch the edge for good. The chip does not.)
 
+Chip sets since the EISA bus have a register beside each 8259A that makes single inputs level triggered
+(`level_triggered`; Intel 82371SB data sheet, "ELCR1 - Edge/Level Triggered Register").
+
 What the data sheet leaves open, and how it stands here: after power-on, and until an initialization sequence ICW1 to
 ICW4 has been completed, INT stays low; the mask is zero. ICW1 also clears ISR and the pending requests. Deviation:
 the MCS-80/85 mode (ICW4 bit 0 clear) is treated as 8086 mode, as the three-byte CALL that it supplies means nothing
@@ -77,6 +80,7 @@ class PicChipState:
     special_mask: bool
     rotate_on_aeoi: bool
     int_output: bool
+    level_triggered: int
 
 
 class Pic8259:
@@ -92,6 +96,7 @@ class Pic8259:
         "_imr",
         "_irr",
         "_isr",
+        "_level_triggered",
         "_lines",
         "_lowest",
         "_on_int",
@@ -113,7 +118,7 @@ class Pic8259:
 
     def reset(self) -> None:
         """Power-on: nothing requested or in service, waiting for initialization; the chip has no reset pin."""
-        self._lines = self._irr = self._isr = self._imr = 0
+        self._lines = self._irr = self._isr = self._imr = self._level_triggered = 0
         self._lowest = 7
         self._icw1 = self._vector_base = self._icw3 = self._icw4 = 0
         self._stage = InitStage.NONE
@@ -133,6 +138,16 @@ class Pic8259:
                 return
             self._lines &= ~bit
             self._irr &= ~bit
+        self._update()
+
+    @property
+    def level_triggered(self) -> int:
+        """A bit for each input that is level triggered whatever ICW1 says: the edge/level control register."""
+        return self._level_triggered
+
+    @level_triggered.setter
+    def level_triggered(self, inputs: int) -> None:
+        self._level_triggered = inputs
         self._update()
 
     def has_slave(self, level: int) -> bool:
@@ -217,6 +232,7 @@ class Pic8259:
             special_mask=self._special_mask,
             rotate_on_aeoi=self._rotate_on_aeoi,
             int_output=self.int_output,
+            level_triggered=self._level_triggered,
         )
 
     def restore(self, state: PicChipState) -> None:
@@ -237,10 +253,14 @@ class Pic8259:
         self._special_mask = state.special_mask
         self._rotate_on_aeoi = state.rotate_on_aeoi
         self.int_output = state.int_output
+        self._level_triggered = state.level_triggered
 
     def _requests(self) -> int:
-        """IRR: in level triggered mode the lines themselves, else the edges not yet acknowledged."""
-        return self._lines if self._icw1 & ICW1_LTIM else self._irr
+        """IRR: of level triggered inputs the lines themselves, else the edges not yet acknowledged."""
+        if self._icw1 & ICW1_LTIM:
+            return self._lines
+        levels = self._level_triggered
+        return self._lines & levels | self._irr & ~levels if levels else self._irr
 
     def _winner(self, requests: int) -> int | None:
         """The priority resolver: the level that may interrupt now, or None."""

@@ -17,6 +17,7 @@ from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.fills import Access
 from simvirt.machine.machine import Stop
 from simvirt.machine.msrs import read_msr, write_msr
+from simvirt.machine.string_io import further_iterations, runs_on
 from simvirt.machine.vmx.control_registers import write_with_mask
 from simvirt.strategies.vtx import controls
 from simvirt.vmm.exit_log import Disposition, ResourceAttempt
@@ -83,7 +84,10 @@ def port(vcpu: Vcpu) -> Stop:
             value = board.read_port(number, size)  # type: ignore[arg-type]  # likewise
         event = PortAccess(number, size, is_out, value, vmcs.fields[_LENGTH], True, io.rep, address_size)
         vcpu.log.emulated_instructions += 1
+        goes_on = runs_on(cpu, event)
         finish_port_access(cpu, event, value)
+        if goes_on:
+            vcpu.log.emulated_instructions += further_iterations(cpu, vcpu.bus, event)
     except ProcessorFault as fault:
         inject_fault(vcpu, fault)
     return Stop.HANDLED

@@ -390,3 +390,25 @@ def test_intr_tells_every_change_and_can_deliver_foretells_it(
             foretold = copy.can_deliver(irq)
             copy.pulse(irq)
             assert copy.interrupt_pending() is foretold
+
+
+def test_elcr_makes_single_inputs_level_triggered() -> None:
+    """Intel 82371SB, "ELCR1" and "ELCR2": a line that stays high requests again after the end of interrupt."""
+    intr: list[bool] = []
+    pair = PicPair(intr.append)
+    for offset, values in ((0, (0x11,)), (1, (0x20, 4, 1, 0)), (2, (0x11,)), (3, (0x28, 2, 1, 0))):
+        for value in values:
+            pair.write(offset, 1, value)
+    pair.write(4, 1, 0xFF)
+    pair.write(5, 1, 0xFF)
+    assert (pair.read(4, 1), pair.read(5, 1)) == (0xF8, 0xDE)
+    pair.write(4, 1, 0x20)
+    for irq in (5, 6):
+        pair.set_line(irq, True)
+        assert pair.acknowledge() == 0x20 + irq
+        pair.write(0, 1, 0x20)
+        assert pair.interrupt_pending() is (irq == 5)
+        pair.set_line(5, False)
+    assert not pair.interrupt_pending()
+    pair.write(4, 1, 0x40)  # the line of 6 is high still
+    assert pair.acknowledge() == 0x26
