@@ -77,6 +77,11 @@ def add_machine_options(parser: ArgumentParser) -> None:
     machine.add_argument(
         "--costs", metavar="PRESET", help="what models cycles, see `simvirt list costs` (default: core2-2006)"
     )
+    machine.add_argument(
+        "--disk",
+        metavar="FILE",
+        help="raw image of a disk; what is written stays in memory, or with FILE:rw goes to the file",
+    )
     console = parser.add_argument_group("input")
     given = console.add_mutually_exclusive_group()
     given.add_argument(
@@ -101,7 +106,7 @@ def add_machine_options(parser: ArgumentParser) -> None:
 
 def shared_arguments(arguments: Namespace) -> dict[str, Any]:
     """What was given of the options above; for the rest the library has its defaults."""
-    names = ("memory", "cpu", "seed", "start_time", "input", "keys", "max_instructions", "costs")
+    names = ("memory", "cpu", "seed", "start_time", "input", "keys", "disk", "max_instructions", "costs")
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
@@ -111,6 +116,7 @@ def run_config(arguments: Namespace) -> RunConfig:
     Raises:
         UsageError: no such CPU model, or no such amount of memory.
     """
+    from simvirt.machine.disk import DiskOption
     from simvirt.observe.results import RunConfig
     from simvirt.observe.session import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, clock_time, memory_size
     from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
@@ -123,4 +129,5 @@ def run_config(arguments: Namespace) -> RunConfig:
         start_time=clock_time(arguments.start_time),
         input=arguments.input or b"",
         keys=arguments.keys or "",
+        disk=None if arguments.disk is None else DiskOption.parse(arguments.disk),
     )

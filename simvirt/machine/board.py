@@ -120,7 +120,7 @@ class Board:
         self._event_irq: dict[str, Irq | None] = {}
         self.hardware = Hardware() if hardware is None else hardware
         """The description that it was built from."""
-        for row in self.hardware.devices:
+        for row in self.hardware.rows:
             self._add(row)
 
     def read_port(self, port: Port, size: AccessSize) -> int:

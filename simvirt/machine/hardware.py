@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from simvirt.errors import MonitorError
+from simvirt.machine.devices.ata import COMMAND_BLOCK, CONTROL_BLOCK, AtaDisk
 from simvirt.machine.devices.debug_exit import DebugExit
 from simvirt.machine.devices.keyboard_controller import KeyboardController
+from simvirt.machine.devices.pci import ADDRESS_PORTS, DATA_PORTS, PciData, PciHost
 from simvirt.machine.devices.pic import Irq
 from simvirt.machine.devices.pit import Pit8254
 from simvirt.machine.devices.port_a import PortA
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from simvirt.machine.clock import Clock
     from simvirt.machine.devices import Device, InterruptLine
     from simvirt.machine.devices.pic import PicPair
+    from simvirt.machine.disk import DiskImage
     from simvirt.machine.event_queue import EventQueue
 
 D = TypeVar("D")
@@ -89,7 +92,7 @@ class DeviceRow:
 
 def _rtc(wiring: Wiring) -> Mc146818:
     hardware = wiring.hardware
-    cmos = standard_cmos(hardware.memory_size, hardware.start_time)
+    cmos = standard_cmos(hardware.memory_size, hardware.start_time, hardware.disk)
     return Mc146818(wiring.clock, wiring.events, wiring.line, cmos)
 
 
@@ -114,12 +117,24 @@ DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),
     DeviceRow("keyboard", _keyboard_controller, (range(0x60, 0x61), range(0x64, 0x65)), Irq.KEYBOARD),
     DeviceRow("vga", lambda _wiring: Vga(), VGA_PORTS),
+    DeviceRow("pci", lambda _wiring: PciHost(), (ADDRESS_PORTS,), widths=(4,)),
+    DeviceRow("pci-data", lambda wiring: PciData(wiring.peer(PciHost)), (DATA_PORTS,), widths=(1, 2, 4)),
     DeviceRow("reset-control", lambda wiring: ResetControl(wiring.reset), (range(0xCF9, 0xCFA),)),
     DeviceRow("rtc", _rtc, (range(0x70, 0x72),), Irq.RTC),
     DeviceRow("com1", _uart, (range(0x3F8, 0x400),), Irq.COM1),
     DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),
 )
 """The devices of the PC."""
+
+
+def _ata(wiring: Wiring) -> AtaDisk:
+    disk = wiring.hardware.disk
+    assert disk is not None  # the row is there for a disk
+    return AtaDisk(wiring.clock, wiring.events, wiring.line, disk)
+
+
+ATA: Final = DeviceRow("ata", _ata, (COMMAND_BLOCK, CONTROL_BLOCK), Irq.ATA_PRIMARY, (1, 2, 4))
+"""The row of a machine that has a disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +146,10 @@ class Hardware:
     start_time: datetime = DEFAULT_START_TIME
     """What the real-time clock shows at power-on."""
     devices: Sequence[DeviceRow] = DEVICES
+    disk: DiskImage | None = None
+    """The disk on the primary ATA channel; without one there is no channel."""
+
+    @property
+    def rows(self) -> tuple[DeviceRow, ...]:
+        """The rows of all devices."""
+        return (*self.devices, ATA) if self.disk is not None else tuple(self.devices)

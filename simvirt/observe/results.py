@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.devices.screen import Screen
+    from simvirt.machine.disk import DiskOption
     from simvirt.machine.machine import Outcome
     from simvirt.observe.postmortem import PostMortem
     from simvirt.vmm.exit_log import ExitRecord, Intervention, ResourceAttempt
@@ -40,6 +41,7 @@ class RunConfig:
         start_time: what the real-time clock shows at power-on; like what follows, not in JSON.
         input: bytes that wait at the other end of the serial line.
         keys: what is typed on the keyboard (`machine.devices.keys.strokes`).
+        disk: the guest's disk.
     """
 
     cpu: str
@@ -49,6 +51,7 @@ class RunConfig:
     start_time: datetime = DEFAULT_START_TIME
     input: bytes = b""
     keys: str = ""
+    disk: DiskOption | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""

@@ -12,12 +12,14 @@ import re
 import time
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UsageError
 from simvirt.guests.image import GuestImage
 from simvirt.guests.resolve import resolve
 from simvirt.machine.devices.keys import strokes
+from simvirt.machine.disk import DiskOption
 from simvirt.machine.hardware import DEFAULT_START_TIME
 from simvirt.observe.contest import Contest
 from simvirt.observe.costs import DEFAULT_COSTS, find_costs
@@ -33,7 +35,6 @@ from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.live import LiveInput
@@ -64,6 +65,7 @@ def run(
     start_time: datetime | str | None = None,
     input: bytes | str = b"",  # noqa: A002 - the command line's word for it
     keys: str = "",
+    disk: str | Path | DiskOption | None = None,
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     trace: bool | Listener | None = None,
     costs: str = DEFAULT_COSTS,
@@ -82,6 +84,7 @@ def run(
         start_time: what the real-time clock shows at power-on, as 2026-01-01T00:00:00; that one when None.
         input: console input, which the serial port receives while the guest listens; text is encoded as UTF-8.
         keys: what is typed on the keyboard while the guest reads it; other keys by names like <F1> and <Ctrl-C>.
+        disk: the raw image of the guest's disk; its writes stay in memory unless `:rw` stands behind the path.
         max_instructions: guest instructions after which the run ends with the outcome `limit`.
         trace: True keeps every exit with its cause in `Run.exits`; a function is called with each of them instead.
         costs: name of the cost preset that models cycles.
@@ -95,7 +98,7 @@ def run(
     """
     image = _image(guest)
     preset = find_costs(costs)
-    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys)
+    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk)
     chosen = _strategy(strategy)
     exits: list[ExitRecord] = []
     listener = exits.append if trace is True else trace if callable(trace) else None
@@ -107,7 +110,8 @@ def run(
             _drive(trial, progress)
         else:
             drive_live(trial, live)
-        post_mortem = examine(trial, lambda: _watched(stop, Trial(image, chosen, config)))
+        changes_disk = config.disk is not None and config.disk.writable  # the run cannot be repeated then
+        post_mortem = None if changes_disk else examine(trial, lambda: _watched(stop, Trial(image, chosen, config)))
     return replace(trial.finish(preset, tuple(exits)), post_mortem=post_mortem)
 
 
@@ -122,6 +126,7 @@ def compare(
     start_time: datetime | str | None = None,
     input: bytes | str = b"",  # noqa: A002 - the command line's word for it
     keys: str = "",
+    disk: str | Path | DiskOption | None = None,
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     costs: str = DEFAULT_COSTS,
     progress: Progress | None = None,
@@ -138,6 +143,7 @@ def compare(
         start_time: what the real-time clock shows at power-on, as 2026-01-01T00:00:00; that one when None.
         input: console input, which the serial port receives while the guest listens; text is encoded as UTF-8.
         keys: what is typed on the keyboard while the guest reads it; other keys by names like <F1> and <Ctrl-C>.
+        disk: the raw image of the guest's disk; its writes stay in memory unless `:rw` stands behind the path.
         max_instructions: guest instructions after which a run ends with the outcome `limit`.
         costs: name of the cost preset that models cycles.
         progress: called now and then with the instructions of the reference and the host seconds so far.
@@ -149,7 +155,11 @@ def compare(
     if interval is not None and interval < 1:
         raise UsageError(f"interval is {interval}: checkpoints are at least one instruction apart")
     image = _image(guest)
-    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys)
+    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk)
+    if config.disk is not None and config.disk.writable:
+        raise UsageError(
+            f"each strategy would change the disk image {config.disk.path} for the next one: compare without :rw"
+        )
     contest = Contest(
         image,
         config,
@@ -220,13 +230,29 @@ def _config(
     start_time: datetime | str | None,
     received: bytes | str,
     keys: str,
+    disk: str | Path | DiskOption | None,
 ) -> RunConfig:
     if max_instructions < 1:
         raise UsageError(f"max_instructions is {max_instructions}: a run needs at least one instruction")
     model = find_cpu_model(DEFAULT_CPU_MODEL if cpu is None else cpu)
     data = received.encode() if isinstance(received, str) else bytes(received)
     strokes(keys)  # what cannot be typed is refused before anything is built
-    return RunConfig(model.name, memory_size(memory), seed, max_instructions, clock_time(start_time), data, keys)
+    return RunConfig(
+        model.name,
+        memory_size(memory),
+        seed,
+        max_instructions,
+        start_time=clock_time(start_time),
+        input=data,
+        keys=keys,
+        disk=_disk(disk),
+    )
+
+
+def _disk(disk: str | Path | DiskOption | None) -> DiskOption | None:
+    if isinstance(disk, str):
+        return DiskOption.parse(disk)
+    return DiskOption(disk) if isinstance(disk, Path) else disk
 
 
 def clock_time(text: datetime | str | None) -> datetime:

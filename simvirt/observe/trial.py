@@ -64,7 +64,9 @@ class Trial:
         self.image = image
         self.strategy = strategy
         self.config = config
-        machine_config = MachineConfig(config.memory, find_cpu_model(config.cpu), config.seed, config.start_time)
+        machine_config = MachineConfig(
+            config.memory, find_cpu_model(config.cpu), config.seed, start_time=config.start_time, disk=config.disk
+        )
         if len(_ENGINES) >= _MANY:
             gc.collect()  # a machine is full of circles: without this, finished ones would pile up
         virtualized = strategy.build(image, machine_config)

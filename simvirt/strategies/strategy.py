@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from simvirt.machine.disk import DiskImage, DiskOption
 from simvirt.machine.hardware import DEFAULT_START_TIME, Hardware
 
 if TYPE_CHECKING:
@@ -81,10 +82,17 @@ class MachineConfig:
     start_time: datetime = DEFAULT_START_TIME
     """What the guest's real-time clock shows at power-on."""
 
+    disk: DiskOption | None = None
+    """The guest's disk."""
+
     @property
     def hardware(self) -> Hardware:
-        """The description of the guest's board."""
-        return Hardware(self.memory_size, self.start_time)
+        """The description of the guest's board; an image is opened for it.
+
+        :raises UsageError: it cannot be.
+        """
+        disk = None if self.disk is None else DiskImage(self.disk)
+        return Hardware(self.memory_size, self.start_time, disk=disk)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,9 @@ class PlainBus:
         self.written: list[tuple[int, int, int]] = []
         self.answer = 0x5A5A5A5A
 
+    def disturbed(self) -> bool:
+        return False
+
     def read_port(self, port: Port, size: int) -> int:
         del port
         return self.answer & (1 << 8 * size) - 1

@@ -17,6 +17,8 @@ module                 chip                                        ports
 `vga`, `screen`        VGA registers, and the text on the screen   0x3B4-0x3DA
 `debug_exit`           ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
 `uart`                 16550A serial port COM1, the console        0x3F8-0x3FF
+`ata`                  a disk on the primary ATA channel           0x1F0-0x1F7, 0x3F6
+`pci`                  PCI configuration space and host bridge     0xCF8, 0xCFC-0xCFF
 `reset_control`        reset control register                      0xCF9
 =====================  ==========================================  ===============================
 """

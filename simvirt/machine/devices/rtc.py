@@ -25,10 +25,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from simvirt.machine.disk import HEADS, SECTORS_PER_TRACK
+
 if TYPE_CHECKING:
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.clock import Clock
     from simvirt.machine.devices import InterruptLine
+    from simvirt.machine.disk import DiskImage
     from simvirt.machine.event_queue import EventQueue
 
 # "Address Map": ten bytes of time and alarm, four registers, and memory.
@@ -346,16 +349,20 @@ CHECKSUM: Final = 0x2E
 CHECKSUMMED: Final = range(0x10, 0x2E)
 EXTENDED_MEMORY_FOUND: Final = 0x30
 MEMORY_ABOVE_16_MIB: Final = 0x34
+DISK_TYPES: Final = 0x12
+DISK_C_TYPE: Final = 0x19
+DISK_C_GEOMETRY: Final = 0x1B
+USER_TYPE: Final = 47
 _BASE_LIMIT: Final = 640
 _MIB: Final = 1 << 20
 
 
-def standard_cmos(memory_size: int, start: datetime) -> bytes:
-    """The 128 bytes as the firmware of a PC with this much memory and no disk drives leaves them.
+def standard_cmos(memory_size: int, start: datetime, disk: DiskImage | None = None) -> bytes:
+    """The 128 bytes as the firmware of a PC with this much memory and at most one fixed disk leaves them.
 
     The memory sizes are words, low byte first: base memory at 0x15 and extended memory, from 1 MByte on, at 0x17 and
     0x30, in KByte; memory above 16 MByte at 0x34, in units of 64 KByte. The checksum at 0x2E is the sum of the bytes
-    0x10 to 0x2D, high byte first.
+    0x10 to 0x2D, high byte first. A fixed disk is of the user's type 47, whose geometry stands at 0x1B.
 
     >>> from datetime import datetime
     >>> cmos = standard_cmos(64 << 20, datetime(2026, 1, 1))
@@ -377,5 +384,11 @@ def standard_cmos(memory_size: int, start: datetime) -> bytes:
         (MEMORY_ABOVE_16_MIB, min(max(memory_size - 16 * _MIB, 0) >> 16, 0xFFFF)),
     ):
         cmos[index : index + 2] = value.to_bytes(2, "little")
+    if disk is not None:
+        cmos[DISK_TYPES], cmos[DISK_C_TYPE] = 0xF0, USER_TYPE
+        cmos[DISK_C_GEOMETRY : DISK_C_GEOMETRY + 9] = (
+            disk.cylinders.to_bytes(2, "little") + bytes((HEADS,)) + b"\xff\xff\xc8"
+            + disk.cylinders.to_bytes(2, "little") + bytes((SECTORS_PER_TRACK,))
+        )  # fmt: skip
     cmos[CHECKSUM : CHECKSUM + 2] = sum(cmos[index] for index in CHECKSUMMED).to_bytes(2, "big")
     return bytes(cmos)

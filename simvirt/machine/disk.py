@@ -1,0 +1,103 @@
+"""Disk images: raw files of 512-byte sectors, which a guest's writes change only on purpose.
+
+A copy-on-write image leaves its file alone: what is written is kept in memory, sector by sector, and is a part of the
+machine's state. A writable one goes to the file, each sector as it is written, so the file is consistent whenever the
+process ends.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from simvirt.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECTOR: Final = 512
+HEADS: Final = 16
+SECTORS_PER_TRACK: Final = 63
+MOST_CYLINDERS: Final = 16383
+WRITABLE_SUFFIX: Final = ":rw"
+LBA28_SECTORS: Final = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOption:
+    """Which file is a disk, and whether its guest may change it."""
+
+    path: Path
+    writable: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> DiskOption:
+        """From a path, or a path with `:rw` behind it.
+
+        >>> DiskOption.parse("disk.img:rw").writable
+        True
+        """
+        if text.endswith(WRITABLE_SUFFIX):
+            return cls(Path(text.removesuffix(WRITABLE_SUFFIX)), writable=True)
+        return cls(Path(text))
+
+
+class DiskImage:
+    """An open image.
+
+    :raises UsageError: the file cannot be read (or written, if it is to be), holds no whole sectors, or too many.
+    """
+
+    def __init__(self, option: DiskOption) -> None:
+        self.option = option
+        self._written: dict[int, bytes] = {}
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(option.path, os.O_RDWR if option.writable else os.O_RDONLY)
+            size = os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise UsageError(f"the disk image {option.path} cannot be opened: {error.strerror}") from None
+        if size == 0 or size % SECTOR or size // SECTOR > LBA28_SECTORS:
+            self._close()
+            raise UsageError(
+                f"the disk image {option.path} has {size} bytes: a raw image of whole sectors of {SECTOR} bytes, "
+                "128 GiB at most, is needed"
+            )
+        self.sectors = size // SECTOR
+
+    def __del__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def cylinders(self) -> int:
+        """Of the geometry that firmware gives a disk of this size, with 16 heads and 63 sectors on a track."""
+        return max(1, min(self.sectors // (HEADS * SECTORS_PER_TRACK), MOST_CYLINDERS))
+
+    def read(self, sector: int) -> bytes:
+        """One sector; zeros where the file has become shorter."""
+        written = self._written.get(sector)
+        if written is not None:
+            return written
+        return os.pread(self._descriptor, SECTOR, sector * SECTOR).ljust(SECTOR, b"\0")
+
+    def write(self, sector: int, data: bytes) -> None:
+        """Write one sector."""
+        if self.option.writable:
+            os.pwrite(self._descriptor, data, sector * SECTOR)
+        else:
+            self._written[sector] = data
+
+    def save(self) -> dict[int, bytes]:
+        """The sectors that differ from the file."""
+        return dict(self._written)
+
+    def restore(self, written: Mapping[int, bytes]) -> None:
+        """Go back to a saved state. What has gone to a writable file stays there."""
+        self._written = {int(sector): data for sector, data in written.items()}
