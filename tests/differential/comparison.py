@@ -1,0 +1,179 @@
+"""One batch of cases on both machines, their logs side by side, and what to think of each difference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from simvirt.x86.decode import disassemble
+from tests.differential import layout, machines
+from tests.differential.batch import Batch
+from tests.differential.generator import KINDS, Generator
+from tests.differential.layout import CASES, FLOATING_POINT, LOG, MASTERS, RECORD_SIZE, Bench, Mode
+from tests.differential.reasons import Reason, judge
+from tests.differential.step import Step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORD: Final = np.dtype(
+    {
+        "names": [
+            "general",
+            "rip",
+            "cs",
+            "rflags",
+            "ss",
+            "segments",
+            "vector",
+            "error",
+            "cr2",
+            "sum",
+            "case",
+            "step",
+            "fx",
+        ],
+        "formats": ["<16u8", "<u8", "<u8", "<u8", "<u8", "<4u2", "<u4", "<u4", "<u8", "<u4", "<u4", "<u4", "512u1"],
+        "offsets": [0, 0x80, 0x88, 0x90, 0xA0, 0xA8, 0xB0, 0xB4, 0xB8, 0xC0, 0xC4, 0xC8, 0x100],
+        "itemsize": RECORD_SIZE,
+    }
+)
+_FX_IGNORED: Final = (*range(6, 24), *range(0x1D0, 0x200))
+"""Of an FXSAVE image: FOP, FIP, FCS, FDP, FDS (docs/deviations.md) and what is reserved."""
+
+
+def make_batch(bench: Bench, mode: Mode, seed: int, count: int | None = None) -> Batch:
+    """A batch of random cases, as many as there is room for or `count`."""
+    generator = Generator(seed, mode)
+    random = generator.random
+    kinds = [kind for kind, weight in KINDS[mode] for _ in range(weight)]
+    # All cases of one batch share the sandbox: it is either in low memory or in high memory.
+    kind = random.choice(kinds).value
+    batch_kinds = [k.value for k in kinds if k.value.low == kind.low]
+    count = min(count or 1 << 20, layout.MOST_CASES[kind.low])
+    cases = []
+    for number in range(count):
+        flavour = random.choice(batch_kinds)
+        while flavour.offset and number * layout.CASE_CODE >= 0x10000:  # beyond the reach of a 16-bit segment
+            flavour = random.choice(batch_kinds)
+        cases.append(generator.case(number, flavour))
+    cr4 = random.choice((0, 0, 0x800)) | random.choice((0, 0x4)) if mode is not Mode.REAL else 0
+    if mode is Mode.LONG:
+        cr4 |= random.choice((0, 0x10000))
+    memory = bench.memory(mode, kind.sandbox, count, cr4=cr4)
+    code = min(case.address for case in cases)
+    memory[code] = b"".join(case.code for case in cases)
+    memory[CASES] = b"".join(case.record for case in cases)
+    memory[MASTERS] = generator.masters(kind.sandbox)
+    memory[FLOATING_POINT] = generator.floating_point()
+    return Batch(mode, seed, cases, memory, bench.entry)
+
+
+def log_of(batch: Batch, memory: bytes) -> np.ndarray:
+    """The records that a run has left."""
+    parameters = layout.LOW_PARAMETERS if batch.mode is Mode.REAL else layout.PARAMETERS
+    end = int.from_bytes(memory[parameters + 0xC : parameters + 0x10], "little")
+    start = LOG if batch.mode is Mode.REAL else layout.LOG_LINEAR
+    return np.frombuffer(memory, dtype=RECORD, offset=LOG, count=(end - start) // RECORD_SIZE).copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One step that two machines did otherwise."""
+
+    flavour: str
+    instruction: str
+    code: str
+    fields: tuple[str, ...]
+    detail: str
+    seed: int
+    case: int
+    step: int
+
+
+@dataclass(slots=True)
+class Result:
+    """What a batch has shown."""
+
+    steps: int = 0
+    faults: Counter[int] = field(default_factory=Counter)
+    explained: Counter[Reason] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    ends: tuple[str, str] = ("", "")
+
+
+def compare(batch: Batch, here: bytes, there: bytes) -> Result:
+    """Compare two logs step by step."""
+    ours, theirs = log_of(batch, here), log_of(batch, there)
+    for log in (ours, theirs):
+        log["fx"][:, _FX_IGNORED] = 0
+    common, rows_a, rows_b = np.intersect1d(_keys(ours), _keys(theirs), assume_unique=True, return_indices=True)
+    a, b = ours[rows_a], theirs[rows_b]
+    result = Result(steps=len(common), faults=Counter(a["vector"].tolist()))
+    finished: set[int] = set()
+    raw_a, raw_b = (log.view(np.uint8).reshape(len(common), RECORD_SIZE) for log in (a, b))
+    for row in np.flatnonzero((raw_a != raw_b).any(axis=1)).tolist():
+        case = int(a[row]["case"])
+        if case in finished:
+            continue
+        step = Step(batch, ours, int(rows_a[row]), theirs[int(rows_b[row])])
+        verdict = judge(step)
+        if verdict is None:
+            result.differences.append(_difference(step))
+            finished.add(case)
+        else:
+            result.explained[verdict.reason] += 1
+            if verdict.ends_case:
+                finished.add(case)
+    missing = set(np.setxor1d(ours["case"], theirs["case"]).tolist())
+    lonely = set(np.setxor1d(_keys(ours), _keys(theirs)) // _STEP_FACTOR) | missing
+    for case in sorted(int(each) for each in lonely - finished):
+        result.differences.append(Difference("", "", "", ("steps",), "one machine only", batch.seed, case, 0))
+    return result
+
+
+_STEP_FACTOR: Final = 64
+
+
+def _keys(log: np.ndarray) -> np.ndarray:
+    keys: np.ndarray = log["case"].astype(np.int64) * _STEP_FACTOR + log["step"]
+    return keys
+
+
+def _difference(step: Step) -> Difference:
+    details = []
+    for name in sorted(step.fields):
+        x, y = step.ours[name], step.theirs[name]
+        if x.ndim:
+            places = np.flatnonzero(x != y).tolist()
+            values = [(hex(int(x[p])), hex(int(y[p]))) for p in places[:4]]
+            details.append(f"{name}{places[:8]}: {values}")
+        else:
+            details.append(f"{name}: {int(x):#x} {int(y):#x}")
+    text = disassemble(step.code, step.ip, step.case.flavour.bits)
+    detail = f"v{int(step.ours['vector'])} " + "; ".join(details)
+    number, index = int(step.ours["case"]), int(step.ours["step"])
+    return Difference(
+        step.case.flavour.name,
+        text,
+        step.code.hex(),
+        tuple(sorted(step.fields)),
+        detail,
+        step.batch.seed,
+        number,
+        index,
+    )
+
+
+def run_batch(bench: Bench, mode: Mode, seed: int, folder: Path, count: int | None = None) -> Result:
+    """Make a batch, run it on both machines, compare."""
+    batch = make_batch(bench, mode, seed, count)
+    limit = 40_000_000_000
+    here, ended = machines.run_here(batch.memory, batch.entry, limit)
+    there, qemu_ended = machines.run_qemu(batch.memory, batch.entry, folder)
+    result = compare(batch, here, there)
+    result.ends = (ended, qemu_ended)
+    return result

@@ -1,0 +1,140 @@
+"""Every encoding that the CPU model claims, found by asking the decoder about the whole opcode map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import iced_x86
+from iced_x86 import Code, CpuidFeature, Decoder, FlowControl, Mnemonic
+
+_F, _M = CpuidFeature, Mnemonic
+_FEATURES: Final = frozenset(
+    {
+        *(_F.INTEL8086, _F.INTEL8086_ONLY, _F.INTEL186, _F.INTEL286, _F.INTEL386, _F.INTEL486, _F.X64, _F.CPUID),
+        *(_F.CMOV, _F.CX8, _F.CMPXCHG16B, _F.FPU, _F.FPU287, _F.FPU387, _F.FXSR, _F.MMX, _F.SSE, _F.SSE2, _F.SSE3),
+        *(_F.SSSE3, _F.SSE4_1, _F.SSE4_2, _F.POPCNT, _F.AES, _F.PCLMULQDQ, _F.MOVBE, _F.LZCNT, _F.PREFETCHW, _F.BMI1),
+        *(_F.BMI2, _F.ADX, _F.FSGSBASE, _F.SMAP, _F.SEP, _F.SYSCALL, _F.MULTIBYTENOP, _F.PAUSE, _F.CLFSH, _F.TSC),
+        *(_F.MSR, _F.RDTSCP, _F.RDPMC),
+    }
+)
+_NOT_COMPARABLE: Final = frozenset(
+    {
+        # What they tell differs between two machines by right.
+        *(_M.CPUID, _M.RDTSC, _M.RDTSCP, _M.RDPMC),
+        # Undefined or of no use on these processors.
+        *(_M.UD0, _M.JMPE, _M.LOADALL, _M.FRSTPM, _M.FSETPM, _M.CLTS, _M.INVD, _M.WBINVD),
+        # They store where the last x87 instruction was, which the two write down differently (docs/deviations.md).
+        *(_M.FNSTENV, _M.FNSAVE, _M.FXSAVE, _M.FXSAVE64),
+        # It reads more than the sandbox has.
+        *(_M.FXRSTOR, _M.FXRSTOR64),
+    }
+)
+_KERNEL_ONLY_HARM: Final = frozenset(
+    {
+        *(_M.HLT, _M.IN, _M.OUT, _M.INSB, _M.INSW, _M.INSD, _M.OUTSB, _M.OUTSW, _M.OUTSD, _M.LGDT, _M.LIDT, _M.LLDT),
+        *(_M.LTR, _M.LMSW, _M.RDMSR, _M.WRMSR, _M.SYSEXIT, _M.SYSEXITQ, _M.SYSRET, _M.SYSRETQ, _M.RSM, _M.INVLPG),
+    }
+)
+"""Faults at CPL 3; in ring 0 they would end the bench, or belong to tests of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One way to begin an instruction: a prefix that is part of its opcode, the opcode, and what is fixed of ModRM."""
+
+    prefix: bytes
+    opcode: bytes
+    modrm: int | None
+    """None where there is no ModRM byte."""
+    any_register: bool
+    """Is the reg field an operand, free to choose?"""
+    any_rm: bool
+
+    @property
+    def is_memory(self) -> bool:
+        """Does ModRM name memory?"""
+        return self.modrm is not None and self.modrm < 0xC0
+
+
+def is_allowed(instruction: iced_x86.Instruction, *, kernel: bool) -> bool:
+    """May this instruction stand in a case?"""
+    code = instruction.code
+    if code == Code.INVALID or instruction.mnemonic in _NOT_COMPARABLE:
+        return False
+    if not set(instruction.cpuid_features()) <= _FEATURES:
+        return False
+    if kernel:
+        if instruction.mnemonic in _KERNEL_ONLY_HARM:
+            return False
+        if instruction.mnemonic == _M.MOV and _touches_control(instruction):
+            return False
+    return True
+
+
+def _touches_control(instruction: iced_x86.Instruction) -> bool:
+    """MOV to CR or DR, and from DR: not for random values."""
+    kinds = [instruction.op_register(i) for i in range(instruction.op_count) if instruction.op_kind(i) == 0]
+    first = 0 if not kinds else kinds[0]
+    names = iced_x86.Register
+    is_control = names.CR0 <= first <= names.DR15
+    reads_debug = len(kinds) > 1 and names.DR0 <= kinds[1] <= names.DR15
+    return is_control or reads_debug
+
+
+@cache
+def templates(bits: int) -> dict[int, tuple[Template, ...]]:
+    """The templates of every instruction code in 16, 32 or 64-bit code."""
+    found: dict[int, set[Template]] = {}
+    tail = bytes(12)
+    prefixes = (b"", b"\x66", b"\xf3", b"\xf2")
+    maps = (b"", b"\x0f", b"\x0f\x38", b"\x0f\x3a")
+    legacy = {0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3}
+    for prefix in prefixes:
+        for table in maps:
+            for last in range(256):
+                if table == b"" and (last in legacy or last == 0x0F or (bits == 64 and 0x40 <= last < 0x50)):
+                    continue
+                if table == b"\x0f" and last in (0x38, 0x3A):
+                    continue
+                opcode = table + bytes((last,))
+                _explore(found, bits, prefix, opcode, tail)
+    if bits != 16:
+        for vex_map in (2, 3):
+            for pp in range(4):
+                for w in (0, 0x80) if bits == 64 else (0,):
+                    for opcode_byte in range(0xF0, 0xF8):
+                        vex = bytes((0xC4, 0xE0 | vex_map, w | 0x78 | pp, opcode_byte))
+                        _explore(found, bits, b"", vex, tail)
+    return {code: tuple(sorted(each, key=repr)) for code, each in found.items()}
+
+
+def _code(bits: int, data: bytes) -> tuple[int, int]:
+    instruction = Decoder(bits, data).decode()
+    return instruction.code, instruction.len
+
+
+def _explore(found: dict[int, set[Template]], bits: int, prefix: bytes, opcode: bytes, tail: bytes) -> None:
+    memory = 0x06 if bits == 16 else 0x05
+    results = {
+        modrm: _code(bits, prefix + opcode + bytes((modrm,)) + tail) for modrm in (memory, memory | 8, 0xC0, 0xC8)
+    }
+    if results[memory] == results[0xC0] and results[memory | 8] == results[0xC8] == results[memory]:
+        code = results[0xC0][0]
+        if code != Code.INVALID:
+            found.setdefault(code, set()).add(Template(prefix, opcode, None, False, False))
+        return
+    for register in range(8):
+        modrm = register << 3 | memory
+        code, _ = _code(bits, prefix + opcode + bytes((modrm,)) + tail)
+        if code != Code.INVALID:
+            found.setdefault(code, set()).add(Template(prefix, opcode, register << 3, False, True))
+        for rm in range(8):
+            modrm = 0xC0 | register << 3 | rm
+            code, _ = _code(bits, prefix + opcode + bytes((modrm,)) + tail)
+            if code != Code.INVALID:
+                found.setdefault(code, set()).add(Template(prefix, opcode, modrm, False, False))
+
+
+__all__ = ["FlowControl", "Template", "is_allowed", "templates"]

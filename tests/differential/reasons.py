@@ -1,0 +1,220 @@
+"""Why two machines may differ: what the manual leaves undefined, what QEMU does wrong, what this engine does not do.
+
+`judge` takes from a difference what needs no explanation by the instruction (flags that are undefined, flags of
+floating-point exceptions, RF); for the rest it looks for the first rule that fits. What no rule fits is unexplained.
+Each reason that is this PC's own ("here: ...") is listed in docs/deviations.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from iced_x86 import Code, CpuidFeature, Mnemonic
+
+from tests.differential.step import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+from simvirt.x86.flags import Eflags
+
+_M: Final = Mnemonic
+_RF: Final = int(Eflags.RF)
+_VIRTUAL: Final = int(Eflags.VIF | Eflags.VIP)
+_DB, _UD, _SS, _GP, _PF, _MF = 1, 6, 12, 13, 14, 16
+_STATUS, _STATUS_HIGH, _CONTROL_HIGH, _MXCSR, _MXCSR_HIGH = 2, 3, 1, 24, 25
+"""Bytes of an FXSAVE image."""
+_EXPONENTS: Final = frozenset(32 + 16 * number + byte for number in range(8) for byte in (8, 9))
+
+
+class Reason(Enum):
+    """Where a difference comes from."""
+
+    UNDEFINED_FLAGS = "undefined: flags after the instruction"
+    UNDEFINED_RESULT = "undefined: BSWAP of 16 bits, upper half of SMSW of 32 bits"
+    APPROXIMATION = "undefined: the last bits of RCPPS and RSQRTPS"
+    STORE_ORDER = "undefined: which page of an 80-bit store faults first"
+    QEMU_RF = "QEMU: RF is 0 in the EFLAGS image of a fault (SDM Vol. 3B 18.3.1.1 wants 1)"
+    QEMU_LOST_TRAP = "QEMU: the single-step trap after PAUSE, STI and LSS comes one instruction late"
+    QEMU_STACK_FAULT = "QEMU: a non-canonical address in SS is #GP, not #SS"
+    QEMU_GATE_ERROR = "QEMU: the error code of a gate fault in long mode is the vector times 16"
+    QEMU_ADX = "QEMU: ADCX and ADOX spoil RFLAGS"
+    QEMU_MMX_REX = "QEMU: REX.R and REX.B before an MMX instruction choose registers that do not exist"
+    QEMU_AH_REX = "QEMU: SAHF and LAHF behind a REX prefix use SPL for AH"
+    QEMU_REP_IO = "QEMU: REP INS and OUTS with a count of 0 check the port"
+    QEMU_FAR_STACK = "QEMU: far returns read the stack of ring 3 as supervisor"
+    QEMU_SYSCALL = "QEMU: SYSCALL in compatibility mode is not #UD, as on AMD's processors, and in 64-bit mode clears CF to OF"
+    QEMU_CMPXCHG = "QEMU: CMPXCHG that fails does not extend its 32-bit destination with zeros"
+    X87_FLAGS = "here: x87 exception flags other than ZE are not set"
+    X87_FAULT = "here: unmasked x87 exceptions other than ZE are not #MF"
+    X87_PRECISION = "here: transcendental instructions, constants, remainders and decimal numbers have 53 bits"
+    X87_PRECISION_CONTROL = "here: x87 results at reduced precision are rounded otherwise"
+    X87_DENORMAL = "here: x87 arithmetic with denormal numbers and unsupported encodings"
+    X87_STORE = "here: FST of a number too small or too large for its format"
+    FISTTP = "here: FISTTP of what does not fit"
+    MXCSR_FLAGS = "here: SSE exception flags are not set in MXCSR"
+    FLUSH_TO_ZERO = "here: MXCSR.FZ has no effect"
+    SSE_ALIGNMENT = "here: SSE instructions accept unaligned memory operands"
+    COMPARE_PREDICATE = "here: CMPPS and its kin are #UD when reserved bits of the predicate are set"
+    HORIZONTAL = "here: horizontal additions of a register to itself are wrong"
+    DOT_PRODUCT = "here: DPPS and DPPD add their products in another order"
+    MMX_STATE = "here: MMX forms of SSSE3 instructions leave TOP and the tag word as they are"
+    MMX_FAULT = "here: conversions to MMX registers change TOP and the tag word although they fault"
+    MMX_EXPONENT = "here: MMX results leave bits 79:64 of the x87 register"
+    INT1 = "here: INT1 is #UD"
+    INS_STORES = "here: INS whose port may not be accessed has stored 0"
+    OUTS_ORDER = "here: OUTS reads memory before it asks for the port"
+    BZHI = "here: BZHI clears the topmost bit where it should clear none"
+    BEXTR = "here: BEXTR of 32 bits takes bits from the upper half, or loses the topmost"
+    PDEP = "here: PDEP and PEXT of 32 bits in 64-bit code use a mask of 64"
+    XM_FAULT = "here: unmasked SSE exceptions are not #XM (QEMU neither), and leave other results"
+    POPCNT_16 = "here: POPCNT in 16-bit code counts 32 bits"
+    MOVBE_64 = "here: 66 before REX.W MOVBE makes it a word"
+    NEAR_BRANCH = "here: 66 before a near branch in 64-bit mode truncates RIP, as on AMD's processors"
+    OPCODE_EXTENSION = "here: REX.R before C6 /0 and C7 /0 is #UD"
+    IRET_VM = "here: IRET heeds VM at CPL 3, and leaves VIF and VIP as they are at CPL 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An explanation.
+
+    :ivar ends_case: what follows in the case follows from this difference, and is not looked at.
+    """
+
+    reason: Reason
+    ends_case: bool
+
+
+def judge(step: Step) -> Verdict | None:
+    """The reason for a difference, or None."""
+    of_flags, of_floating_point = _take_flags(step), _take_floating_point_flags(step)
+    reason = of_flags or of_floating_point
+    if not step.fields:
+        return Verdict(reason or Reason.UNDEFINED_FLAGS, ends_case=False)
+    if len(step.fields) > 1 and not step.writes_memory:
+        step.fields.discard("sum")  # a stack in the sandbox, on which the bench has saved registers
+    for each, fits in _RULES:
+        if fits(step):
+            return Verdict(each, ends_case=True)
+    return None
+
+
+def _take_flags(step: Step) -> Reason | None:
+    """RFLAGS: RF in the image of a fault, what a wrong IRET left behind, what is undefined."""
+    difference = step.flags_difference
+    if not difference:
+        return None
+    reason = None
+    for part, name in (
+        (_RF if step.here != _DB and int(step.ours["rflags"]) & _RF else 0, Reason.QEMU_RF),
+        (_VIRTUAL if step.in_long_mode else 0, Reason.IRET_VM),
+        (step.undefined_flags, Reason.UNDEFINED_FLAGS),
+    ):
+        if difference & part:
+            difference &= ~part
+            reason = name
+    if not difference:
+        step.fields.discard("rflags")
+    return reason
+
+
+def _take_floating_point_flags(step: Step) -> Reason | None:
+    """Exception flags of the x87 and of SSE, which stay behind in every later step."""
+    if "fx" not in step.fields:
+        return None
+    reason = None
+    if step.places & {_STATUS, _STATUS_HIGH} and step.byte_difference(_STATUS_HIGH) & 0x7F == 0:  # but for B
+        step.places -= {_STATUS, _STATUS_HIGH}
+        reason = Reason.X87_FLAGS
+    if _MXCSR in step.places and step.byte_difference(_MXCSR) & 0xC0 == 0:
+        step.places.discard(_MXCSR)
+        reason = Reason.MXCSR_FLAGS
+    if not step.places:
+        step.fields.discard("fx")
+    return reason
+
+
+_COMPARES: Final = frozenset({_M.CMPPS, _M.CMPPD, _M.CMPSS, _M.CMPSD})
+_IMPRECISE: Final = frozenset(
+    {
+        *(_M.F2XM1, _M.FYL2X, _M.FYL2XP1, _M.FPATAN, _M.FPTAN, _M.FSIN, _M.FCOS, _M.FSINCOS, _M.FPREM, _M.FPREM1),
+        *(_M.FLDL2T, _M.FLDL2E, _M.FLDPI, _M.FLDLG2, _M.FLDLN2, _M.FSCALE, _M.FXTRACT, _M.FBLD, _M.FBSTP),
+        *(_M.FRNDINT, _M.FXAM),
+    }
+)
+_HORIZONTAL: Final = frozenset(
+    {_M.PHADDW, _M.PHADDD, _M.PHADDSW, _M.PHSUBW, _M.PHSUBD, _M.PHSUBSW, _M.HADDPS, _M.HADDPD, _M.HSUBPS, _M.HSUBPD}
+)
+_APPROXIMATE: Final = frozenset({_M.RCPPS, _M.RCPSS, _M.RSQRTPS, _M.RSQRTSS})
+_INS: Final = frozenset({_M.INSB, _M.INSW, _M.INSD})
+_OUTS: Final = frozenset({_M.OUTSB, _M.OUTSW, _M.OUTSD})
+_TO_MMX: Final = frozenset({_M.CVTTPD2PI, _M.CVTPD2PI, _M.CVTPS2PI, _M.CVTTPS2PI})
+_MOV_IMMEDIATE: Final = frozenset({Code.MOV_RM8_IMM8, Code.MOV_RM16_IMM16, Code.MOV_RM32_IMM32, Code.MOV_RM64_IMM32})
+_FAR: Final = frozenset({_M.RETF, _M.IRET, _M.IRETD, _M.IRETQ, _M.CALL})
+
+_RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
+    (Reason.INT1, lambda s: s.mnemonic == _M.INT1),
+    (Reason.MMX_STATE, lambda s: CpuidFeature.SSSE3 in s.features and s.differs_in("fx") and s.is_mmx),
+    (
+        Reason.COMPARE_PREDICATE,
+        lambda s: s.mnemonic in _COMPARES and s.instruction.immediate8 > 7 and s.here == _UD and s.there != _UD,
+    ),
+    (Reason.SSE_ALIGNMENT, lambda s: s.there == _GP and s.here in (_DB, _PF) and s.has_memory_of_16_bytes),
+    (Reason.X87_FAULT, lambda s: s.there == _MF and s.here == _DB),
+    (Reason.X87_FLAGS, lambda s: s.mnemonic == _M.FNSTSW and s.differs_in("general", "sum")),
+    (Reason.MXCSR_FLAGS, lambda s: s.mnemonic == _M.STMXCSR and s.differs_in("sum")),
+    (Reason.X87_PRECISION, lambda s: s.mnemonic in _IMPRECISE and s.here == _DB and s.differs_in("fx", "sum")),
+    (Reason.INS_STORES, lambda s: s.mnemonic in _INS and s.there == _GP and s.here in (_GP, _PF)),
+    (Reason.OUTS_ORDER, lambda s: s.mnemonic in _OUTS and s.there == _GP and s.here == _PF),
+    (
+        Reason.QEMU_REP_IO,
+        lambda s: s.mnemonic in _INS | _OUTS and s.here == _DB and s.there == _GP and s.repeats_zero_times,
+    ),
+    (Reason.BZHI, lambda s: s.mnemonic == _M.BZHI),
+    (Reason.BEXTR, lambda s: s.mnemonic == _M.BEXTR),
+    (Reason.PDEP, lambda s: s.mnemonic in (_M.PDEP, _M.PEXT) and s.bits == 64 and s.differs_in("general")),
+    (Reason.APPROXIMATION, lambda s: s.mnemonic in _APPROXIMATE and s.differs_in("fx")),
+    (Reason.POPCNT_16, lambda s: s.mnemonic == _M.POPCNT and s.bits == 16 and not s.has_66),
+    (Reason.HORIZONTAL, lambda s: s.mnemonic in _HORIZONTAL and s.differs_in("fx") and s.is_register_with_itself),
+    (Reason.NEAR_BRANCH, lambda s: s.bits == 64 and s.has_66 and s.is_near_branch),
+    (Reason.OPCODE_EXTENSION, lambda s: s.bits == 64 and s.here == _UD and s.instruction.code in _MOV_IMMEDIATE),
+    (Reason.QEMU_LOST_TRAP, lambda s: s.mnemonic in (_M.PAUSE, _M.STI, _M.LSS) and s.here == _DB),
+    (Reason.QEMU_STACK_FAULT, lambda s: s.here == _SS and s.there == _GP and s.in_long_mode),
+    (
+        Reason.QEMU_GATE_ERROR,
+        lambda s: s.here == s.there == _GP and s.differs_in("error") and s.mnemonic in (_M.INT, _M.INT3),
+    ),
+    (Reason.QEMU_ADX, lambda s: s.mnemonic in (_M.ADCX, _M.ADOX) and s.differs_in("rflags")),
+    (
+        Reason.UNDEFINED_RESULT,
+        lambda s: (
+            (s.mnemonic == _M.SMSW or (s.mnemonic == _M.BSWAP and s.has_word_register)) and s.differs_in("general")
+        ),
+    ),
+    (Reason.STORE_ORDER, lambda s: s.mnemonic == _M.FBSTP and s.here == s.there == _PF and s.differs_in("cr2", "fx")),
+    (Reason.MMX_FAULT, lambda s: s.mnemonic in _TO_MMX and s.here == s.there == _PF and s.differs_in("fx")),
+    (Reason.QEMU_MMX_REX, lambda s: s.bits == 64 and s.is_mmx and s.has_rex_register),
+    (Reason.MMX_EXPONENT, lambda s: s.is_mmx and s.differs_in("fx") and s.places <= _EXPONENTS),
+    (Reason.DOT_PRODUCT, lambda s: s.mnemonic in (_M.DPPS, _M.DPPD) and s.differs_in("fx")),
+    (Reason.FLUSH_TO_ZERO, lambda s: s.differs_in("fx") and s.is_sse and bool(s.fx_before[_MXCSR_HIGH] & 0x80)),
+    (Reason.XM_FAULT, lambda s: s.differs_in("fx", "general", "sum") and s.is_sse and s.has_unmasked_sse_exception),
+    (
+        Reason.X87_DENORMAL,
+        lambda s: s.is_x87 and s.differs_in("sum", "fx", "general", "rflags") and s.has_odd_number,
+    ),
+    (Reason.X87_STORE, lambda s: s.mnemonic in (_M.FST, _M.FSTP) and s.differs_in("fx", "sum")),
+    (
+        Reason.X87_PRECISION_CONTROL,
+        lambda s: s.is_x87 and s.differs_in("fx") and s.fx_before[_CONTROL_HIGH] & 3 != 3,
+    ),
+    (Reason.FISTTP, lambda s: s.mnemonic == _M.FISTTP and s.differs_in("fx", "sum")),
+    (Reason.MOVBE_64, lambda s: s.mnemonic == _M.MOVBE and s.bits == 64 and s.has_66),
+    (Reason.QEMU_AH_REX, lambda s: s.mnemonic in (_M.SAHF, _M.LAHF) and s.bits == 64 and s.rex != 0),
+    (Reason.QEMU_SYSCALL, lambda s: s.mnemonic == _M.SYSCALL and s.here == _UD),
+    (Reason.QEMU_CMPXCHG, lambda s: s.mnemonic == _M.CMPXCHG and s.bits == 64 and s.differs_in("general")),
+    (Reason.QEMU_FAR_STACK, lambda s: s.mnemonic in _FAR and s.here == s.there == _PF and s.differs_in("error")),
+)
+"""Reasons that belong to one instruction, the first that fits; what follows in the case hangs on its result."""

@@ -1,0 +1,179 @@
+"""One step of a case in both logs, with the instruction that led to it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import iced_x86
+import numpy as np
+from iced_x86 import CpuidFeature, InstructionInfoFactory, MemorySizeExt, OpAccess, OpKind, Register, RegisterExt
+
+from tests.differential.layout import Mode
+
+if TYPE_CHECKING:
+    from tests.differential.batch import Batch
+    from tests.differential.generator import Case
+
+_READS: Final = frozenset({OpAccess.READ, OpAccess.COND_READ, OpAccess.NO_MEM_ACCESS, OpAccess.NONE})
+_INFO: Final = InstructionInfoFactory()
+
+
+class Step:
+    """What an instruction did on this machine ("here") and on the other.
+
+    :ivar fields: the fields that differ and are not explained yet.
+    :ivar places: the bytes of the FXSAVE image that do.
+    """
+
+    def __init__(self, batch: Batch, log: np.ndarray, row: int, theirs: Any) -> None:
+        self.batch = batch
+        self.ours: Any = log[row]
+        self.theirs = theirs
+        self.case: Case = batch.cases[int(self.ours["case"])]
+        start = int.from_bytes(self.case.record[0x80:0x88], "little")
+        self.before: Any = None if self.ours["step"] == 0 else log[row - 1]
+        self.ip = start if self.before is None else int(self.before["rip"])
+        offset = self.ip - start
+        code = self.case.code[offset : offset + 15] if 0 <= offset < len(self.case.code) else b""
+        self.bits = self.case.flavour.bits
+        self.instruction = iced_x86.Decoder(self.bits, code, ip=self.ip).decode()
+        self.code = code[: self.instruction.len]
+        self.mnemonic = self.instruction.mnemonic
+        self.here = int(self.ours["vector"])
+        self.there = int(self.theirs["vector"])
+        self.fields = {name for name in self.ours.dtype.names if not np.array_equal(self.ours[name], self.theirs[name])}
+        self.places: set[int] = set(np.flatnonzero(self.ours["fx"] != self.theirs["fx"]).tolist())
+
+    def differs_in(self, *names: str) -> bool:
+        """Does it differ in these fields alone?"""
+        return self.fields <= set(names)
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    @property
+    def in_long_mode(self) -> bool:
+        """IA-32e mode, compatibility mode included."""
+        return self.batch.mode is Mode.LONG
+
+    @property
+    def flags_difference(self) -> int:
+        """Bits of RFLAGS."""
+        return int(self.ours["rflags"]) ^ int(self.theirs["rflags"])
+
+    def byte_difference(self, place: int) -> int:
+        """Bits of a byte of the FXSAVE image."""
+        return int(self.ours["fx"][place]) ^ int(self.theirs["fx"][place])
+
+    @property
+    def fx_before(self) -> bytes:
+        """The FXSAVE image before the instruction, or what is left of it after a case's first."""
+        return bytes((self.ours if self.before is None else self.before)["fx"])
+
+    @property
+    def has_unmasked_sse_exception(self) -> bool:
+        """Was any exception of MXCSR unmasked?"""
+        return int.from_bytes(self.fx_before[24:26], "little") & 0x1F80 != 0x1F80
+
+    @property
+    def has_odd_number(self) -> bool:
+        """Was any x87 register a denormal or an unsupported encoding?"""
+        image = self.fx_before
+        for start in range(32, 160, 16):
+            mantissa = int.from_bytes(image[start : start + 8], "little")
+            exponent = int.from_bytes(image[start + 8 : start + 10], "little") & 0x7FFF
+            if (exponent == 0 and mantissa) or (exponent and not mantissa >> 63):
+                return True
+        return False
+
+    @property
+    def repeats_zero_times(self) -> bool:
+        """Is it a repeated instruction whose count is 0?"""
+        return self.instruction.has_rep_prefix or self.instruction.has_repne_prefix
+
+    # ------------------------------------------------------------------------------------------------ the instruction
+
+    @property
+    def undefined_flags(self) -> int:
+        """The flags that the instruction leaves undefined, as bits of RFLAGS."""
+        bits = self.instruction.rflags_undefined
+        names = iced_x86.RflagsBits
+        places = {names.OF: 0x800, names.SF: 0x80, names.ZF: 0x40, names.AF: 0x10, names.CF: 1, names.PF: 4}
+        return sum(bit for name, bit in places.items() if bits & name)
+
+    @cached_property
+    def features(self) -> set[int]:
+        """The CPUID features that it belongs to."""
+        return set(self.instruction.cpuid_features())
+
+    @cached_property
+    def registers(self) -> list[Any]:
+        """Its register operands."""
+        i = self.instruction
+        return [i.op_register(n) for n in range(i.op_count) if i.op_kind(n) == OpKind.REGISTER]
+
+    @property
+    def is_mmx(self) -> bool:
+        """Does it name an MMX register?"""
+        return any(Register.MM0 <= register <= Register.MM7 for register in self.registers)
+
+    @property
+    def is_sse(self) -> bool:
+        """Does it name an XMM register?"""
+        return any(Register.XMM0 <= register <= Register.XMM15 for register in self.registers)
+
+    @property
+    def is_x87(self) -> bool:
+        """Is it an instruction of the x87?"""
+        return bool({CpuidFeature.FPU, CpuidFeature.FPU287, CpuidFeature.FPU387} & self.features)
+
+    @property
+    def is_near_branch(self) -> bool:
+        """A near jump or call, LOOP or JRCXZ."""
+        i = self.instruction
+        loop = i.is_loop or i.is_loopcc or i.is_jcx_short
+        return loop or i.is_jcc_short_or_near or i.is_jmp_short_or_near or i.is_call_near
+
+    @property
+    def has_word_register(self) -> bool:
+        """Is its first operand a register of 16 bits?"""
+        return bool(self.registers) and RegisterExt.size(self.registers[0]) == 2
+
+    @property
+    def is_register_with_itself(self) -> bool:
+        """Are both operands the same register?"""
+        return len(self.registers) == 2 and self.registers[0] == self.registers[1]
+
+    @property
+    def has_memory_of_16_bytes(self) -> bool:
+        """Has it a memory operand of 16 bytes?"""
+        i = self.instruction
+        kinds = [i.op_kind(n) for n in range(i.op_count)]
+        return OpKind.MEMORY in kinds and MemorySizeExt.size(i.memory_size) == 16
+
+    @property
+    def writes_memory(self) -> bool:
+        """Does it store anything, implicitly or not?"""
+        return any(use.access not in _READS for use in _INFO.info(self.instruction).used_memory())
+
+    @property
+    def has_66(self) -> bool:
+        """Has it an operand-size prefix?"""
+        return 0x66 in self.code[: self._prefixes]
+
+    @property
+    def rex(self) -> int:
+        """Its REX prefix, or 0."""
+        at = self._prefixes
+        return self.code[at] if self.bits == 64 and at < len(self.code) and self.code[at] & 0xF0 == 0x40 else 0
+
+    @property
+    def has_rex_register(self) -> bool:
+        """Has it REX.R or REX.B?"""
+        return bool(self.rex & 5)
+
+    @property
+    def _prefixes(self) -> int:
+        """How many legacy prefixes it has."""
+        legacy = b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3"
+        return len(self.code) - len(self.code.lstrip(legacy))
