@@ -84,6 +84,7 @@ _TF: Final = int(Eflags.TF)
 _RF: Final = int(Eflags.RF)
 _IF: Final = int(Eflags.IF)
 _LARGEST_OPERAND: Final = 16
+_LONGEST_STRING: Final = 0x7FFF_FFFF
 
 
 class Shutdown(Exception):  # noqa: N818 - a state of the processor, not an error of this program
@@ -206,7 +207,29 @@ class Cpu:
         if native is NativeEvent.DEBUG_REGISTERS:
             self.breakpoints.follow_debug_registers()
             return None
+        if native is NativeEvent.STRING_LENGTH:
+            return self._long_strings()
         return None if native is NativeEvent.SLICE else EngineFault(engine.status)
+
+    def _long_strings(self) -> Event | None:
+        """PCMPESTRI or PCMPESTRM with a length whose absolute value is 2**31 or more: it runs with one that is less.
+
+        Any length above 16 means 16 (SDM Vol. 2B "PCMPESTRI"), but the engine's absolute value of these is negative,
+        and it would write outside of its own memory. The instruction changes neither register.
+        """
+        state = self.state
+        prefixes, _ = self._opcode()
+        sign = 1 << (63 if prefixes.rex_w else 31)
+        lengths = {register: state[register] for register in (GeneralRegister.RAX, GeneralRegister.RDX)}
+        for register, length in lengths.items():
+            if abs((length & sign - 1) - (length & sign)) > _LONGEST_STRING:
+                state[register] = _LONGEST_STRING
+        try:
+            native = self.engine.run(self.engine.count + 1)
+        finally:
+            for register, length in lengths.items():
+                state[register] = length
+        return None if native is NativeEvent.LIMIT else self._event(native)
 
     def run_natively(self) -> Event | None:
         """Run the instruction at RIP alone, with no intercepts but those that every instruction has.

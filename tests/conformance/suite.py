@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from simvirt.errors import SimvirtError
 from simvirt.guests.build import build
@@ -25,12 +25,9 @@ from simvirt.x86.addresses import Gpa
 from simvirt.x86.cpuid import find_cpu_model
 from tests.differential.machines import CPU, QEMU, boot_rom
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 GUESTS: Final = Path(__file__).with_name("guests")
 MEMORY_SIZE: Final = 32 << 20
-LIMIT: Final = 30_000_000
+LIMIT: Final = 400_000
 """Instructions that a guest may need."""
 _CHECK: Final = re.compile(r'^ {4}\w+ (\w+), "([^"]+)", "([^"]+)"', re.MULTILINE)
 
@@ -148,6 +145,3 @@ def _run_qemu(built: GuestImage, place: Place, first: int, folder: Path) -> tupl
         return done.stdout.decode("ascii", "replace"), "finished" if done.returncode & 1 else "triple-fault"
     except subprocess.TimeoutExpired as expired:
         return (expired.stdout or b"").decode("ascii", "replace"), "hangs"
-
-
-Runner = "Callable[[GuestImage, Place, int, Path], tuple[str, str]]"

@@ -390,43 +390,36 @@ class _CaseBuilder:
         return bytes(data)
 
     def _acceptable(self, instruction: iced_x86.Instruction) -> bool:
-        r = self.r
         flavour = self.flavour
         if not is_allowed(instruction, kernel=flavour.ring == 0):
             return False
         mnemonic = instruction.mnemonic
-        if mnemonic in _RARE and r.random() < 0.7:
+        if mnemonic in _RARE and self.r.random() < 0.7:
             return False
         if mnemonic in _PORTS and self.iopl == 3 and not flavour.v86:
             return False
         info = self.g._info.info(instruction)
-        writes: set[int] = set()
-        loads_ss = False
-        for use in info.used_registers():
-            if use.access not in _WRITES:
-                continue
-            full = RegisterExt.full_register(use.register)
-            if full in _GENERAL:
-                writes.add(full - _R.RAX)
-            elif use.register == _R.SS:
-                loads_ss = True
-        if loads_ss and not self._may_load_ss(instruction):
+        written = [use.register for use in info.used_registers() if use.access in _WRITES]
+        if _R.SS in written and not self._may_load_ss(instruction):
             return False
+        full = (RegisterExt.full_register(register) for register in written)
+        writes = {register - _R.RAX for register in full if register in _GENERAL}
         if self.strict and _RSP in writes and not self._keeps_stack(instruction):
             return False
-        if self._reaches_far(instruction):
-            return False
-        dirty = writes & self.pointers
-        if dirty - {_RSP} and not instruction.is_string_instruction and r.random() < 0.9:
-            return False
-        if _RSP in dirty and not instruction.is_stack_instruction and r.random() < 0.9:
+        if self._reaches_far(instruction) or self._loses_pointer(instruction, writes & self.pointers):
             return False
         if flavour.low and not self._stays_low(instruction, info):
             return False
-        self.clean -= {register for register in writes if register != _RSP}
+        self.clean -= writes - {_RSP}
         if instruction.is_string_instruction and not instruction.has_rep_prefix and not instruction.has_repne_prefix:
             self.clean |= writes & {_RSI, _RDI}
         return True
+
+    def _loses_pointer(self, instruction: iced_x86.Instruction, written: set[int]) -> bool:
+        """Would a pointer point elsewhere? Now and then that is as well."""
+        if written - {_RSP} and not instruction.is_string_instruction and self.r.random() < 0.9:
+            return True
+        return _RSP in written and not instruction.is_stack_instruction and self.r.random() < 0.9
 
     def _reaches_far(self, instruction: iced_x86.Instruction) -> bool:
         """A bit test of memory, with a register for the bit's number: it may be anywhere."""

@@ -45,8 +45,11 @@ class Reason(Enum):
     QEMU_AH_REX = "QEMU: SAHF and LAHF behind a REX prefix use SPL for AH"
     QEMU_REP_IO = "QEMU: REP INS and OUTS with a count of 0 check the port"
     QEMU_FAR_STACK = "QEMU: far returns read the stack of ring 3 as supervisor"
-    QEMU_SYSCALL = "QEMU: SYSCALL in compatibility mode is not #UD, as on AMD's processors, and in 64-bit mode clears CF to OF"
+    QEMU_SYSCALL = (
+        "QEMU: SYSCALL in compatibility mode is not #UD, as on AMD's processors, and in 64-bit mode clears CF to OF"
+    )
     QEMU_CMPXCHG = "QEMU: CMPXCHG that fails does not extend its 32-bit destination with zeros"
+    QEMU_ENTER = "QEMU: ENTER with a 32-bit operand on a 16-bit stack writes all of EBP"
     X87_FLAGS = "here: x87 exception flags other than ZE are not set"
     X87_FAULT = "here: unmasked x87 exceptions other than ZE are not #MF"
     X87_PRECISION = "here: transcendental instructions, constants, remainders and decimal numbers have 53 bits"
@@ -61,7 +64,7 @@ class Reason(Enum):
     HORIZONTAL = "here: horizontal additions of a register to itself are wrong"
     DOT_PRODUCT = "here: DPPS and DPPD add their products in another order"
     MMX_STATE = "here: MMX forms of SSSE3 instructions leave TOP and the tag word as they are"
-    MMX_FAULT = "here: conversions to MMX registers change TOP and the tag word although they fault"
+    MMX_FAULT = "here: conversions to and from MMX operands change TOP and the tag word although they fault"
     MMX_EXPONENT = "here: MMX results leave bits 79:64 of the x87 register"
     INT1 = "here: INT1 is #UD"
     INS_STORES = "here: INS whose port may not be accessed has stored 0"
@@ -151,7 +154,7 @@ _HORIZONTAL: Final = frozenset(
 _APPROXIMATE: Final = frozenset({_M.RCPPS, _M.RCPSS, _M.RSQRTPS, _M.RSQRTSS})
 _INS: Final = frozenset({_M.INSB, _M.INSW, _M.INSD})
 _OUTS: Final = frozenset({_M.OUTSB, _M.OUTSW, _M.OUTSD})
-_TO_MMX: Final = frozenset({_M.CVTTPD2PI, _M.CVTPD2PI, _M.CVTPS2PI, _M.CVTTPS2PI})
+_TO_MMX: Final = frozenset({_M.CVTTPD2PI, _M.CVTPD2PI, _M.CVTPS2PI, _M.CVTTPS2PI, _M.CVTPI2PS, _M.CVTPI2PD})
 _MOV_IMMEDIATE: Final = frozenset({Code.MOV_RM8_IMM8, Code.MOV_RM16_IMM16, Code.MOV_RM32_IMM32, Code.MOV_RM64_IMM32})
 _FAR: Final = frozenset({_M.RETF, _M.IRET, _M.IRETD, _M.IRETQ, _M.CALL})
 
@@ -215,6 +218,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (Reason.QEMU_AH_REX, lambda s: s.mnemonic in (_M.SAHF, _M.LAHF) and s.bits == 64 and s.rex != 0),
     (Reason.QEMU_SYSCALL, lambda s: s.mnemonic == _M.SYSCALL and s.here == _UD),
     (Reason.QEMU_CMPXCHG, lambda s: s.mnemonic == _M.CMPXCHG and s.bits == 64 and s.differs_in("general")),
+    (Reason.QEMU_ENTER, lambda s: s.mnemonic == _M.ENTER and s.bits == 16 and s.has_66 and s.differs_in("general")),
     (Reason.QEMU_FAR_STACK, lambda s: s.mnemonic in _FAR and s.here == s.there == _PF and s.differs_in("error")),
 )
 """Reasons that belong to one instruction, the first that fits; what follows in the case hangs on its result."""

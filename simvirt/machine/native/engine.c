@@ -366,7 +366,7 @@ static void meet_special(struct simvirt *s, const struct block *b, enum special 
         s->met_in = b;
         index_in_block(b, b->pc, &s->instruction_length);
         if (what == UNDEFINED) s->event = EVENT_SVM_EXIT, s->code = 0x100 + SVM_EXCEPTION + 6;
-        else s->event = what == BREAKPOINT ? EVENT_BREAKPOINT : EVENT_FAR_TRANSFER;
+        else s->event = what == BREAKPOINT ? EVENT_BREAKPOINT : what == FAR_TRANSFER ? EVENT_FAR_TRANSFER : EVENT_STRING_LENGTH;
     }
     stop(s);
 }

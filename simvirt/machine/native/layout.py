@@ -33,6 +33,7 @@ class NativeEvent(IntEnum):
     BREAKPOINT = 8
     DEBUG_REGISTERS = 9
     FAR_TRANSFER = 10
+    STRING_LENGTH = 11
 
 
 class RegionWords(ctypes.Structure):

@@ -34,7 +34,7 @@ enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of
 enum event {
     EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
     EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7, EVENT_BREAKPOINT = 8, EVENT_DEBUG_REGISTERS = 9,
-    EVENT_FAR_TRANSFER = 10,
+    EVENT_FAR_TRANSFER = 10, EVENT_STRING_LENGTH = 11,
 };
 
 /* A translated block of Unicorn 2.1.4 (exec/exec-all.h), as far as it is read here. */
@@ -169,7 +169,7 @@ int canonical(const struct simvirt *s, u64 va);
 int usual_iret(struct simvirt *s, u64 size);
 
 /* special.c */
-enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3 };
+enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4 };
 enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before);
 
 #endif

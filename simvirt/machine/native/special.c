@@ -3,6 +3,7 @@
  *   UNDEFINED    what the engine executes although it is #UD
  *   BREAKPOINT   an address at which a debug register of the guest or a debugger wants to hear of execution
  *   FAR_TRANSFER far JMP, CALL, RET and IRET outside of real-address and virtual-8086 mode (machine/far_transfers.py)
+ *   STRING_LENGTH  a string comparison with lengths that the engine cannot take
  */
 #include <string.h>
 
@@ -103,6 +104,27 @@ static enum special kind_of(const struct simvirt *s, const struct block *b, cons
     return has_selectors && !s->native_far_transfers && !s->override_count && is_far_transfer(op) ? FAR_TRANSFER : PLAIN;
 }
 
+/* PCMPESTRI and PCMPESTRM (66 0F 3A 60 and 61). The engine takes the absolute values of EAX and EDX, or of RAX and RDX, as an int: what does
+ * not fit, -2^31 above all, becomes a negative length, with which it writes far outside of its own memory. */
+static int compares_strings(const struct block *b, const u8 code[16], int *wide) {
+    const int code_64 = (b->flags & HF_CS64) != 0;
+    int i = 0;
+    for (*wide = 0; i < 12 && is_prefix(code[i], code_64); i++) *wide = code_64 && (code[i] & 0xf8) == 0x48;
+    return code[i] == 0x0f && code[i + 1] == 0x3a && (code[i + 2] & 0xfe) == 0x60;
+}
+
+static int is_too_long(u64 value, int wide) {
+    const int64_t length = wide ? (int64_t)value : (int32_t)value;
+    return length > INT32_MAX || length < -INT32_MAX;
+}
+
+enum { RAX = 0, RDX = 2 };
+
+static int has_long_string(const struct simvirt *s, int wide) {
+    const u64 *registers = (const u64 *)(s->env + s->off_env_eip) - 16;
+    return is_too_long(registers[RAX], wide) || is_too_long(registers[RDX], wide);
+}
+
 /* ------------------------------------------------------------------------------------------------ searching a block */
 
 static int has_breakpoint(const struct simvirt *s, u64 pc) {
@@ -138,6 +160,8 @@ enum special first_special(struct simvirt *s, const struct block *b, int enterin
         instruction_bytes(s, b, at, code);
         const enum special kind = kind_of(s, b, code);
         if (kind && !(kind == FAR_TRANSFER && entering && !i && is_usual_iret(s, b, code))) return kind;
+        int wide;                                       /* the lengths are known when it is the next instruction */
+        if (compares_strings(b, code, &wide) && (!entering || i || has_long_string(s, wide))) return STRING_LENGTH;
     }
     *before = 0;
     return PLAIN;
