@@ -49,6 +49,12 @@ class Reason(Enum):
         "QEMU: SYSCALL in compatibility mode is not #UD, as on AMD's processors, and in 64-bit mode clears CF to OF"
     )
     QEMU_CMPXCHG = "QEMU: CMPXCHG that fails does not extend its 32-bit destination with zeros"
+    QEMU_IRET = "QEMU: IRET enters virtual-8086 mode at any CPL and in long mode, and leaves VIF and VIP as they are"
+    QEMU_NULL_SELECTOR = "QEMU: null data segment registers keep their RPL on the way to an outer ring"
+    QEMU_CALL_LIMIT = "QEMU: a far CALL beyond the limit names the segment"
+    QEMU_RETURN_LIMIT = "QEMU: far returns go beyond the limit of CS"
+    QEMU_REBIAS = "QEMU: masked overflow and underflow of SSE give other results"
+    QEMU_LONG_STRING = "QEMU: PCMPESTRI and PCMPESTRM cut 64-bit lengths to 32 bits"
     QEMU_ENTER = "QEMU: ENTER with a 32-bit operand on a 16-bit stack writes all of EBP"
     X87_FLAGS = "here: x87 exception flags other than ZE are not set"
     X87_FAULT = "here: unmasked x87 exceptions other than ZE are not #MF"
@@ -66,6 +72,8 @@ class Reason(Enum):
     MMX_STATE = "here: MMX forms of SSSE3 instructions leave TOP and the tag word as they are"
     MMX_FAULT = "here: conversions to and from MMX operands change TOP and the tag word although they fault"
     MMX_EXPONENT = "here: MMX results leave bits 79:64 of the x87 register"
+    LOCK_NEG = "here: flags of LOCK NEG are those of the operand, not of the result"
+    COMPATIBILITY_RIP = "here: a near branch above 2 GiB in compatibility mode extends the sign of EIP"
     INT1 = "here: INT1 is #UD"
     INS_STORES = "here: INS whose port may not be accessed has stored 0"
     OUTS_ORDER = "here: OUTS reads memory before it asks for the port"
@@ -77,7 +85,6 @@ class Reason(Enum):
     MOVBE_64 = "here: 66 before REX.W MOVBE makes it a word"
     NEAR_BRANCH = "here: 66 before a near branch in 64-bit mode truncates RIP, as on AMD's processors"
     OPCODE_EXTENSION = "here: REX.R before C6 /0 and C7 /0 is #UD"
-    IRET_VM = "here: IRET heeds VM at CPL 3, and leaves VIF and VIP as they are at CPL 0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ def _take_flags(step: Step) -> Reason | None:
     reason = None
     for part, name in (
         (_RF if step.here != _DB and int(step.ours["rflags"]) & _RF else 0, Reason.QEMU_RF),
-        (_VIRTUAL if step.in_long_mode else 0, Reason.IRET_VM),
+        (_VIRTUAL if not step.is_v86 else 0, Reason.QEMU_IRET),
         (step.undefined_flags, Reason.UNDEFINED_FLAGS),
     ):
         if difference & part:
@@ -152,6 +159,7 @@ _HORIZONTAL: Final = frozenset(
     {_M.PHADDW, _M.PHADDD, _M.PHADDSW, _M.PHSUBW, _M.PHSUBD, _M.PHSUBSW, _M.HADDPS, _M.HADDPD, _M.HSUBPS, _M.HSUBPD}
 )
 _APPROXIMATE: Final = frozenset({_M.RCPPS, _M.RCPSS, _M.RSQRTPS, _M.RSQRTSS})
+_LONG_STRINGS: Final = frozenset({_M.PCMPESTRI64, _M.PCMPESTRM64})
 _INS: Final = frozenset({_M.INSB, _M.INSW, _M.INSD})
 _OUTS: Final = frozenset({_M.OUTSB, _M.OUTSW, _M.OUTSD})
 _TO_MMX: Final = frozenset({_M.CVTTPD2PI, _M.CVTPD2PI, _M.CVTPS2PI, _M.CVTTPS2PI, _M.CVTPI2PS, _M.CVTPI2PD})
@@ -219,6 +227,33 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (Reason.QEMU_SYSCALL, lambda s: s.mnemonic == _M.SYSCALL and s.here == _UD),
     (Reason.QEMU_CMPXCHG, lambda s: s.mnemonic == _M.CMPXCHG and s.bits == 64 and s.differs_in("general")),
     (Reason.QEMU_ENTER, lambda s: s.mnemonic == _M.ENTER and s.bits == 16 and s.has_66 and s.differs_in("general")),
+    (
+        Reason.QEMU_IRET,
+        lambda s: s.mnemonic in (_M.IRET, _M.IRETD, _M.IRETQ) and bool(int(s.theirs["rflags"]) & int(Eflags.VM)),
+    ),
+    (Reason.QEMU_NULL_SELECTOR, lambda s: s.differs_in("segments") and s.ours_is_null_where_theirs_is),
+    (
+        Reason.QEMU_CALL_LIMIT,
+        lambda s: (
+            s.mnemonic == _M.CALL and s.here == s.there == _GP and s.ours["error"] == 0 and s.differs_in("error", "sum")
+        ),
+    ),
+    (
+        Reason.QEMU_RETURN_LIMIT,
+        lambda s: s.mnemonic in _FAR and s.here == _GP and s.ours["error"] == 0 and s.there == _DB,
+    ),
+    (
+        Reason.QEMU_REBIAS,
+        lambda s: s.is_sse and s.differs_in("fx", "sum") and bool(int(s.theirs["fx"][_MXCSR]) & 0x18),
+    ),
+    (Reason.QEMU_LONG_STRING, lambda s: s.mnemonic in _LONG_STRINGS),
+    (Reason.LOCK_NEG, lambda s: s.mnemonic == _M.NEG and s.instruction.has_lock_prefix and s.differs_in("rflags")),
+    (
+        Reason.COMPATIBILITY_RIP,
+        lambda s: (
+            s.in_long_mode and s.bits == 32 and s.is_near_branch and s.differs_in("rip") and s.rips_agree_in_32_bits
+        ),
+    ),
     (Reason.QEMU_FAR_STACK, lambda s: s.mnemonic in _FAR and s.here == s.there == _PF and s.differs_in("error")),
 )
 """Reasons that belong to one instruction, the first that fits; what follows in the case hangs on its result."""

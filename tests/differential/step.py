@@ -57,6 +57,22 @@ class Step:
         return self.batch.mode is Mode.LONG
 
     @property
+    def is_v86(self) -> bool:
+        """Virtual-8086 mode."""
+        return self.case.flavour.v86
+
+    @property
+    def ours_is_null_where_theirs_is(self) -> bool:
+        """Do the data segment registers differ in the RPL of null selectors alone?"""
+        pairs = zip(self.ours["segments"].tolist(), self.theirs["segments"].tolist(), strict=True)
+        return all(ours == theirs or (ours == 0 and theirs < 4) for ours, theirs in pairs)
+
+    @property
+    def rips_agree_in_32_bits(self) -> bool:
+        """Do the instruction pointers differ in their upper halves alone?"""
+        return (int(self.ours["rip"]) ^ int(self.theirs["rip"])) & 0xFFFFFFFF == 0
+
+    @property
     def flags_difference(self) -> int:
         """Bits of RFLAGS."""
         return int(self.ours["rflags"]) ^ int(self.theirs["rflags"])
