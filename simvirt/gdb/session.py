@@ -29,6 +29,7 @@ from simvirt.observe.stops import (
     Reached,
     StopReason,
 )
+from simvirt.x86.exceptions import Vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,13 @@ if TYPE_CHECKING:
     from simvirt.gdb.connection import Connection
     from simvirt.gdb.target import Target
 
-_SIGINT, _SIGTRAP = 2, 5
+_SIGINT, _SIGILL, _SIGTRAP, _SIGFPE, _SIGBUS, _SIGSEGV = 2, 4, 5, 8, 10, 11
+"""gdb's own numbers of signals, the same on every system."""
+_SIGNALS: Final[dict[int, int]] = {
+    Vector.DE: _SIGFPE, Vector.UD: _SIGILL, Vector.NM: _SIGFPE, Vector.MF: _SIGFPE, Vector.XM: _SIGFPE,
+    Vector.AC: _SIGBUS, Vector.NP: _SIGSEGV, Vector.SS: _SIGSEGV, Vector.GP: _SIGSEGV, Vector.PF: _SIGSEGV,
+}  # fmt: skip
+"""What an exception is to gdb, where somebody has asked to stop at it (`monitor stop-at`)."""
 _OK: Final = b"OK"
 _UNKNOWN: Final = b""
 _BAD_REQUEST, _BAD_ADDRESS = b"E16", b"E0e"
@@ -212,7 +219,12 @@ class Session:
         return self._stop_reply(self._reason)
 
     def _stop_reply(self, reason: StopReason) -> bytes:
-        text = f"T{_SIGINT if isinstance(reason, Interrupted) else _SIGTRAP:02x}thread:1;"
+        signal = _SIGTRAP
+        if isinstance(reason, Interrupted):
+            signal = _SIGINT
+        elif isinstance(reason, AtHandler):
+            signal = _SIGNALS.get(reason.vector, _SIGTRAP)
+        text = f"T{signal:02x}thread:1;"
         match reason:
             case AtWatchpoint(point):
                 text += f"{_WATCH_WORDS[point.access]}:{point.address:x};"

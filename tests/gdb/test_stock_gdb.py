@@ -95,6 +95,7 @@ printf "handler %x\n", $pc
 def test_exceptions_behave_when_one_steps_back(gdb: Gdb, strategy: str) -> None:
     text = gdb("faults", EXCEPTION, "--strategy", strategy)
     assert "#DE has been delivered" in text
+    assert "SIGFPE" in text
     handlers = re.findall(r"handler (\w+)", text)
     assert len(handlers) == 2
     assert handlers[0] == handlers[1]
