@@ -40,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--registers",
-        choices=("i386", "x86-64"),
+        choices=("i386", "i8086", "x86-64"),
         help="the registers that gdb sees for the whole session (default: x86-64 for a 64-bit image, else i386)",
     )
     add_shared_options(parser)

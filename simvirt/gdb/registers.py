@@ -389,7 +389,9 @@ def _system(bits: int) -> list[Register]:
 
 I386: Final = _layout("i386", "i386", 32)
 X86_64: Final = _layout("x86-64", "i386:x86-64", 64)
-LAYOUTS: Final = {layout.name: layout for layout in (I386, X86_64)}
+I8086: Final = replace(I386, name="i8086", architecture="i8086")
+"""The registers of i386, for a session with 16-bit code: gdb goes by the architecture when it disassembles."""
+LAYOUTS: Final = {layout.name: layout for layout in (I386, I8086, X86_64)}
 
 
 def find_layout(name: str) -> Layout:

@@ -120,8 +120,9 @@ class Session:
 
     def _exec_file(self, rest: bytes) -> bytes:
         _, _, window = rest.partition(b":")
-        path = self._target.timeline.trial.image.path
-        return _window(str(path.resolve()).encode() if path is not None else b"", window)
+        image = self._target.timeline.trial.image
+        has_symbols = image.path is not None and len(image.symbols) > 0
+        return _window(str(image.path.resolve()).encode() if image.path and has_symbols else b"", window)
 
     def _why(self, _rest: bytes) -> bytes:
         return self._stop_reply(self._reason)

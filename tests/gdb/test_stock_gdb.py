@@ -144,6 +144,31 @@ def test_the_64_bit_layout(gdb: Gdb) -> None:
     assert re.search(r"r15\s+0x0", text)
 
 
+def test_16_bit_code(gdb: Gdb, tmp_path: Path) -> None:
+    """LJMP to a 16-bit code segment at 1 MiB: gdb shows its instructions, and breaks at linear addresses."""
+    code = bytes.fromhex("0f 01 15 20 00 10 00  ea 0e 00 00 00 08 00  b8 34 12 40 eb fd".replace(" ", ""))
+    table = (0x17).to_bytes(2, "little") + (0x10_0030).to_bytes(4, "little")
+    descriptors = bytes(8) + bytes.fromhex("ffff0000109b0000") + bytes(8)
+    image = tmp_path / "code16.bin"
+    image.write_bytes((code.ljust(0x20, b"\xf4") + table).ljust(0x30, b"\0") + descriptors)
+    script = """
+break *0x100011
+continue
+print/x $cs_base + $eip
+x/i $cs_base + $eip
+print/x $ax
+set architecture i386
+set architecture i8086
+reverse-stepi
+x/i $cs_base + $eip
+"""
+    text = gdb(str(image), script, "--registers", "i8086")
+    assert "$1 = 0x100011" in text
+    assert re.search(r"0x100011:\s+inc\s+%ax", text)
+    assert "$2 = 0x1234" in text
+    assert re.search(r"0x10000e:\s+mov\s+\$0x1234,%ax", text)
+
+
 def test_a_gdb_that_vanishes_and_one_that_detaches(tmp_path: Path) -> None:
     """The guest stays where the first left it, and runs to its end when the second has let it go."""
     with subprocess.Popen(
