@@ -185,6 +185,7 @@ _THEOREMS: Final = {
     "2": "2, recursive",
     "3": "3, hybrid monitor",
     "3-penneman": "3, by Penneman's user-sensitive",
+    "root-mode": "root and non-root modes",
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from simvirt.analyzer.model.properties import Property
+    from simvirt.analyzer.model.properties import NonRoot, Property
     from simvirt.analyzer.model.state import Value
 
 
@@ -20,6 +20,7 @@ class Declared:
     :ivar privileged: is it declared to trap in user mode and not with privilege? None: the source is silent.
     :ivar properties: the properties declared; None: the source is silent, which is not the same as innocuous.
     :ivar unpredictable_modes: modes in which the manual leaves open what happens.
+    :ivar non_root: what becomes of it in non-root mode, on a machine that has one; None: nothing is declared.
     :ivar facts: whatever else is declared, for the report: ``{"CPL": 0, "VM exit": "always"}``.
     """
 
@@ -27,6 +28,7 @@ class Declared:
     privileged: bool | None = None
     properties: frozenset[Property] | None = None
     unpredictable_modes: frozenset[Value] = frozenset()
+    non_root: NonRoot | None = None
     facts: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 

@@ -38,6 +38,15 @@ SENSITIVE = (
 """An instruction with one of these is sensitive; one with none is innocuous."""
 
 
+class NonRoot(Enum):
+    """How a processor with root and non-root modes keeps a sensitive instruction of a guest from the real machine."""
+
+    TRAPS = "traps"
+    """It exits to the monitor, always or where the monitor asks for it."""
+    DUPLICATE = "duplicate"
+    """It acts on the guest's own copy of the state, or on what the monitor has set to be seen."""
+
+
 class Reading(Enum):
     """How a definition is read. `definitions` says for each what the letter is and what the repair."""
 

@@ -40,6 +40,9 @@ class Theorem(Enum):
     """Theorem 3: user-sensitive instructions are privileged; Popek and Goldberg's user-sensitive."""
     HYBRID_PENNEMAN = "3-penneman"
     """Theorem 3 with user-sensitive after Penneman et al., Definition 11, which knows configuration."""
+    ROOT_MODE = "root-mode"
+    """Bugnion, Nieh & Tsafrir 2017, for processors with root and non-root modes and all state in both: a hypervisor may
+    be constructed if each sensitive instruction traps in non-root mode, or acts on that mode's state alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ _CONSTRUCTIBLE = {
     Theorem.RECURSIVE: "the machine is recursively virtualizable",
     Theorem.HYBRID: "a hybrid virtual machine monitor may be constructed",
     Theorem.HYBRID_PENNEMAN: "a hybrid virtual machine monitor may be constructed",
+    Theorem.ROOT_MODE: "a hypervisor may be constructed in root mode",
 }
 NOTHING_FOLLOWS = "nothing follows: the hypothesis is sufficient, not necessary"
 NOT_DECIDED = "not decided"
@@ -92,11 +96,13 @@ def verdicts(
         return _judge(theorem, reading, classifications, sensitive, under_c0=under_c0, remarks=remarks)
 
     first = judge(Theorem.VMM, SENSITIVE)
+    has_root_mode = any(one.form.declared.non_root is not None for one in classifications)
     return (
         first,
         _recursive(first, timing_free_vmm),
         judge(Theorem.HYBRID, (Property.USER_SENSITIVE,)),
         judge(Theorem.HYBRID_PENNEMAN, (Property.USER_SENSITIVE_PENNEMAN,)),
+        *((_root_mode(classifications, reading, under_c0=under_c0),) if has_root_mode else ()),
     )
 
 
@@ -129,6 +135,29 @@ def _judge(
         conclusion=_conclusion(theorem, hypothesis),
         evidence=weakest(evidence),
         remarks=remarks,
+    )
+
+
+def _root_mode(classifications: Sequence[Classification], reading: Reading, *, under_c0: bool) -> TheoremVerdict:
+    """What is declared of the sensitive forms in non-root mode; a form of which nothing is, leaves it undecided."""
+    unknown = [
+        one.form.identifier
+        for one in classifications
+        if one.sensitive(reading) is not False and one.form.declared.non_root is None
+    ]
+    hypothesis = Hypothesis.UNDECIDED if unknown else Hypothesis.MET
+    return TheoremVerdict(
+        theorem=Theorem.ROOT_MODE,
+        reading=reading,
+        under_c0=under_c0,
+        hypothesis=hypothesis,
+        critical=(),
+        open=tuple(unknown),
+        conclusion=_conclusion(Theorem.ROOT_MODE, hypothesis),
+        evidence=Evidence.DECLARED,
+        remarks=(
+            "sensitive as in the legacy architecture; what becomes of each in non-root mode is the manual's word",
+        ),
     )
 
 

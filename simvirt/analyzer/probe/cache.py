@@ -40,7 +40,12 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for library in _LIBRARIES:
         digest.update(f"{library} {version(library)}\n".encode())
-    files = [path for layer in _LAYERS for path in (_PACKAGE / layer).rglob("*") if path.suffix in {".py", ".c", ".so"}]
+    files = [
+        path
+        for layer in _LAYERS
+        for path in (_PACKAGE / layer).rglob("*")
+        if path.suffix in {".py", ".c", ".so", ".toml"}
+    ]
     with suppress(UnsupportedError):
         files += isa_directory().rglob("*.toml")
     for path in sorted(files):

@@ -36,6 +36,7 @@ def as_json(analysis: Analysis, classifications: Iterable[Classification] | None
             "1": _theorem(theorems[Theorem.VMM]),
             "2": _theorem(theorems[Theorem.RECURSIVE]),
             "3": _theorem(theorems[Theorem.HYBRID]) | {"penneman": _theorem(theorems[Theorem.HYBRID_PENNEMAN])},
+            **({"root-mode": _theorem(theorems[Theorem.ROOT_MODE])} if Theorem.ROOT_MODE in theorems else {}),
         },
         "obstacles": [{"name": o.name, "text": o.text, "source": o.source} for o in analysis.info.obstacles],
         "assumptions": list(analysis.architecture.assumptions),

@@ -11,13 +11,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer.model.form import Declared, Form
-from simvirt.analyzer.model.properties import Property
+from simvirt.analyzer.model.properties import NonRoot, Property
 from simvirt.analyzer.x86 import layout
 from simvirt.analyzer.x86.groups import group_of
 from simvirt.analyzer.x86.situations import situations
 from simvirt.x86.decode import decode, disassemble
 from simvirt.x86.forms import Encoding, PrivilegeFact
-from simvirt.x86.sensitivity import Sensitivity, classify
+from simvirt.x86.sensitivity import Sensitivity, VtxBehaviour, classify
 
 if TYPE_CHECKING:
     from simvirt.analyzer.x86.variants import Variant
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 DECODER: Final = "iced-x86's tables"
 
+_NON_ROOT: Final = {
+    VtxBehaviour.ALWAYS: NonRoot.TRAPS,
+    VtxBehaviour.CONTROL: NonRoot.TRAPS,
+    VtxBehaviour.SHADOW: NonRoot.DUPLICATE,
+    VtxBehaviour.OWN_STATE: NonRoot.DUPLICATE,
+}
 _SYSTEM_ONLY: Final = frozenset({PrivilegeFact.CPL0, PrivilegeFact.IO_PRIVILEGE})
 
 
@@ -75,7 +81,8 @@ def _declared(form: EncodingForm, bits: int) -> Declared:
         privileged = None
     if privileged:
         properties = frozenset({Property.MODE_SENSITIVE})
-    return Declared(row.source if row else DECODER, privileged, properties, facts=facts)
+    non_root = _NON_ROOT[row.vtx] if row else None
+    return Declared(row.source if row else DECODER, privileged, properties, non_root=non_root, facts=facts)
 
 
 def not_executed(form: EncodingForm, bits: int) -> str:

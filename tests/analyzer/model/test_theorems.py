@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from simvirt.analyzer.model.classification import Classification
-from simvirt.analyzer.model.properties import Evidence, Reading
+from simvirt.analyzer.model.form import Declared
+from simvirt.analyzer.model.properties import Evidence, NonRoot, Reading
 from simvirt.analyzer.model.theorems import NOTHING_FOLLOWS, Hypothesis, Theorem, TheoremVerdict, verdicts
 from tests.analyzer.model import tiny
 from tests.analyzer.model.tiny import Instruction, Tiny
@@ -69,3 +70,17 @@ def test_configuration_c0_decides() -> None:
     architecture = tiny.architecture({"C": 0})
     assert verdicts(architecture, found)[0].hypothesis is Hypothesis.MET
     assert verdicts(architecture, found, under_c0=False)[0].hypothesis is Hypothesis.NOT_MET
+
+
+def test_root_mode_asks_what_each_sensitive_instruction_does_in_non_root_mode() -> None:
+    def found(instruction: Instruction, non_root: NonRoot | None) -> Classification:
+        return Tiny(instruction, declared=Declared("manual", non_root=non_root), c0={"C": 0}).classified()
+
+    def hypothesis(*all_of_them: Classification) -> Hypothesis | None:
+        said = verdicts(tiny.architecture({"C": 0}), all_of_them)
+        return next((verdict.hypothesis for verdict in said if verdict.theorem is Theorem.ROOT_MODE), None)
+
+    kept_apart = found(tiny.popf, NonRoot.DUPLICATE)
+    assert hypothesis(kept_apart, found(tiny.lpsw, NonRoot.TRAPS), found(tiny.load, None)) is Hypothesis.MET
+    assert hypothesis(kept_apart, found(tiny.pushf, None)) is Hypothesis.UNDECIDED
+    assert hypothesis(found(tiny.popf, None)) is None, "a machine without such modes"
