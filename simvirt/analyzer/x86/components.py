@@ -49,6 +49,7 @@ PORT: Final = f"port {layout.PORT:x}h"
 ACTIVITY: Final = "activity"
 RUNNING, IN_HLT = "running", "in HLT"
 COPROCESSOR_CODE_SEGMENT: Final = "x87 code segment"
+COPROCESSOR_INSTRUCTION_POINTER: Final = "x87 instruction pointer"
 FLOATING_POINT: Final = "x87, MMX and SSE registers"
 
 
@@ -146,7 +147,7 @@ def _accessors(bits: int) -> Iterator[Accessor]:
     yield _row(FLOATING_POINT, Part.GENERAL, "registers of the coprocessors", *_floating_point())
     title = "of the last x87 instruction"
     yield _row(COPROCESSOR_CODE_SEGMENT, Part.PROGRAM_COUNTER, title, *_coprocessor_code_segment())
-    yield _row("x87 instruction pointer", Part.PROGRAM_COUNTER, title, *_coprocessor_instruction_pointer())
+    yield _row(COPROCESSOR_INSTRUCTION_POINTER, Part.PROGRAM_COUNTER, title, *_coprocessor_instruction_pointer())
 
 
 def _row(name: str, part: Part, title: str, read: Read, write: Write) -> Accessor:

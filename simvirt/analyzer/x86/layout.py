@@ -29,6 +29,8 @@ INNER_STACK, INNER_STACK_B, INNER_STACK_1 = 0x7800, 0x7400, 0x7C00
 CODE, CODE_ELSEWHERE = 0x8100, 0x8500
 TARGET, GATE_TARGET, SYSTEM_TARGET = 0x8140, 0x8180, 0x81C0
 """Where branches, call gates, and SYSENTER or SYSCALL lead."""
+COPROCESSOR_CODE: Final = 0x8F00
+"""Where a replay on another machine makes the x87 remember CS, before it comes to the instruction under test."""
 HANDLERS: Final = 0x9000
 """The handler of vector n stands at HANDLERS + 16 n."""
 LINEAR_SIZE: Final = 0x10000

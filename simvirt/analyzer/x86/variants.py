@@ -19,6 +19,7 @@ from simvirt.analyzer.model.state import Architecture, Part
 from simvirt.analyzer.x86 import layout
 from simvirt.analyzer.x86.components import (
     ADDRESS_MAP,
+    COPROCESSOR_INSTRUCTION_POINTER,
     IO_BITMAP,
     MODE,
     PORT,
@@ -113,6 +114,7 @@ class Variant:
             TIME_STAMP: 0x1234_5678,
             PROCESSOR: self.cpu_model,
             IO_BITMAP: "allows",
+            COPROCESSOR_INSTRUCTION_POINTER: layout.COPROCESSOR_CODE + 2,
             PORT: 0x5A,
         }
         if not self.pentium:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import pytest
 
 from simvirt.analyzer.model.analysis import Analysis
-from simvirt.analyzer.model.form import Form
 from simvirt.analyzer.model.properties import Property
 from simvirt.analyzer.probe.executors import open_executor
 from simvirt.analyzer.probe.sweep import machine_of, sweep
@@ -19,8 +18,6 @@ from simvirt.analyzer.x86.variants import Variant, find_variant
 from simvirt.x86.forms import find_form
 from simvirt.x86.sensitivity import InPaper, Sensitivity
 
-FOUND_HERE = {"fnstenv-m14byte", "fnstenv-m28byte", "fnsave-m94byte", "fnsave-m108byte"}
-"""In no published list: they store the selector that CS had at the last x87 instruction (SDM Vol. 1 §8.1.8)."""
 TRAPPED_UNDER_C0 = {"rdtsc"}
 """What a VMM makes trap by configuration (CR4.TSD), beside the I/O instructions, CLI and STI."""
 
@@ -32,32 +29,15 @@ def _rows(variant: Variant) -> dict[str, Sensitivity]:
     return {name: row for name, row in rows if row is not None}
 
 
-def _of_interest(name: str) -> list[Form]:
-    """All forms that touch the machine by any account, and a fortieth of the others."""
-    machine = machine_of(name)
-    bits = int(find_variant(name).bits)
-    forms = [form for form in machine.forms() if not form.not_executed]
-    return [
-        form
-        for number, form in enumerate(forms)
-        if number % 40 == 0 or sensitivity_of(find_form(form.identifier), bits) or form.identifier in FOUND_HERE
-    ]
-
-
-@pytest.fixture(scope="module")
-def pentium() -> Analysis:
-    return sweep("x86-32", forms=_of_interest("x86-32"))
-
-
 def _names(analysis: Analysis, *, under_c0: bool) -> set[str]:
     return {one.form.identifier for one in analysis.critical(under_c0=under_c0)}
 
 
-def test_critical_are_robin_and_irvines_and_the_omissions(pentium: Analysis) -> None:
+def test_critical_are_robin_and_irvines_and_the_omissions(pentium: Analysis, found_here: frozenset[str]) -> None:
     rows = _rows(find_variant("x86-32"))
     named = {name for name, row in rows.items() if row.paper in (InPaper.YES, InPaper.PROSE)}
     omitted = {name for name, row in rows.items() if row.paper is InPaper.NO and row.is_critical}
-    assert _names(pentium, under_c0=True) == (named | omitted | FOUND_HERE) - TRAPPED_UNDER_C0
+    assert _names(pentium, under_c0=True) == (named | omitted | found_here) - TRAPPED_UNDER_C0
 
 
 def test_for_all_configurations_those_that_iopl_and_tsd_guard_are_critical_too(pentium: Analysis) -> None:
@@ -77,14 +57,14 @@ def test_what_is_published_as_privileged_is(pentium: Analysis) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["x86-32", "x86-32-modern", "x86-64"])
-def test_no_other_form_is_critical(name: str) -> None:
+def test_no_other_form_is_critical(name: str, found_here: frozenset[str]) -> None:
     """All forms, those included that nobody has ever suspected."""
     with open_executor() as executor:
         analysis = sweep(name, executor)
     rows = _rows(find_variant(name))
     published = {form for form, row in rows.items() if row.is_critical}
     found = _names(analysis, under_c0=True)
-    assert found - published <= FOUND_HERE
+    assert found - published <= found_here
     assert published - found <= TRAPPED_UNDER_C0
 
 

@@ -1,0 +1,124 @@
+"""Witnesses replayed by QEMU: the evidence that what was observed here is not an accident of the engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from simvirt.analyzer.model.analysis import Analysis
+from simvirt.analyzer.model.experiment import Witness
+from simvirt.analyzer.model.properties import SENSITIVE
+from simvirt.analyzer.probe.sweep import machine_of, sweep
+from simvirt.analyzer.replay import build
+from simvirt.analyzer.replay.boot_image import boot_image, obstacle, write_boot_image
+from simvirt.analyzer.replay.report import Replayed, disagreements, parse
+from simvirt.analyzer.x86 import layout
+from simvirt.errors import UnsupportedError, UsageError
+from tests.guests import qemu
+
+needs_qemu = pytest.mark.skipif(not qemu.is_installed(), reason="QEMU is not installed")
+
+NOT_REPLAYED = {"cpuid"}
+"""Forms of which no program can set up the pair."""
+UNDEFINED = {"smsw-r32m16": "[0]"}
+"""Forms whose result the manual leaves open in part: SMSW of a 32-bit register, bits 31:16 (SDM Vol. 2B "SMSW")."""
+AT_ONCE = 200
+
+
+def _replay(witnesses: list[Witness], file: Path) -> list[tuple[Witness, tuple[Replayed, ...]]]:
+    """QEMU's runs of each witness; one boot serves many."""
+    found = []
+    for first in range(0, len(witnesses), AT_ONCE):
+        part = witnesses[first : first + AT_ONCE]
+        file.write_bytes(boot_image(part))
+        command = [qemu.EMULATOR, "-drive", f"file={file},format=raw,snapshot=on", "-cpu", "pentium3", "-no-reboot"]
+        command += ["-serial", "stdio", "-display", "none", "-monitor", "none", "-nic", "none"]
+        command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+        done = subprocess.run(command, capture_output=True, timeout=100, check=False, stdin=subprocess.DEVNULL)
+        runs = parse(done.stdout.decode("ascii", "replace"))
+        assert done.returncode == 1
+        found += [(witness, runs[2 * number : 2 * number + 2]) for number, witness in enumerate(part)]
+    return found
+
+
+def _witnesses(analysis: Analysis) -> list[Witness]:
+    claims = [one.claim(which) for one in analysis.critical() for which in SENSITIVE if one.holds(which)]
+    return [witness for claim in claims for witness in claim.witnesses]
+
+
+@needs_qemu
+def test_qemu_agrees_with_every_witness_of_a_critical_form(pentium: Analysis, tmp_path: Path) -> None:
+    witnesses = [witness for witness in _witnesses(pentium) if not obstacle("x86-32", witness)]
+    found = {}
+    for witness, runs in _replay(witnesses, tmp_path / "disk.img"):
+        differing = disagreements(witness, runs)
+        if witness.form.identifier in UNDEFINED:
+            differing = [text for text in differing if not _in_upper_half(text)]
+        if differing:
+            found[witness.identifier] = differing
+    assert found == {}
+    replayed = {witness.form.identifier for witness in witnesses}
+    assert {one.form.identifier for one in pentium.critical()} - replayed == NOT_REPLAYED
+
+
+def _in_upper_half(text: str) -> bool:
+    values = re.fullmatch(r"run \d: ECX = (\d+) here, (\d+) there", text)
+    return values is not None and int(values[1]) & 0xFFFF == int(values[2]) & 0xFFFF
+
+
+@needs_qemu
+def test_a_false_witness_is_found_out(tmp_path: Path) -> None:
+    """A replay that agreed with everything would show nothing."""
+    popf, pushf = (
+        next(iter(_witnesses(sweep("x86-32", forms=[machine_of("x86-32").form(name)])))) for name in ("popfd", "pushfd")
+    )
+    [(_, runs), (_, others)] = _replay([popf, pushf], tmp_path / "disk.img")
+    assert disagreements(popf, runs) == []
+    assert disagreements(pushf, others) == []
+    assert disagreements(popf, others) != []
+    assert disagreements(popf, runs[::-1]) != []
+
+
+def test_an_image_is_a_disk_that_boots(tmp_path: Path) -> None:
+    analysis = sweep("x86-32", forms=[machine_of("x86-32").form("popfd")])
+    file = tmp_path / "disk.img"
+    write_boot_image("x86-32", _witnesses(analysis)[0], file)
+    content = file.read_bytes()
+    assert content[510:512] == b"\x55\xaa"
+    assert len(content) % (1 << 20) == 0
+
+
+def test_what_cannot_be_replayed_says_why(tmp_path: Path) -> None:
+    witness = _witnesses(sweep("x86-32", forms=[machine_of("x86-32").form("cpuid")]))[0]
+    with pytest.raises(UnsupportedError, match="no program can set"):
+        write_boot_image("x86-32", witness, tmp_path / "disk.img")
+    with pytest.raises(UnsupportedError, match="32-bit x86"):
+        write_boot_image("x86-64", witness, tmp_path / "disk.img")
+    witness = _witnesses(sweep("x86-32", forms=[machine_of("x86-32").form("pushfd")]))[0]
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_boot_image("x86-32", witness, tmp_path / "no" / "disk.img")
+
+
+def test_output_that_breaks_off() -> None:
+    with pytest.raises(UsageError, match="did not come to its end"):
+        parse("simvirt witness runs count=00000002\nrun number=00000000")
+
+
+def test_the_runner_s_layout_is_the_analyzer_s() -> None:
+    text = (build.RUNNER / "layout.h").read_text()
+    defined = {name: int(value, 16) for name, value in re.findall(r"#define (\w+) (0x[0-9a-f]+)", text)}
+    assert defined["IO_BITMAP"] == layout.IO_BITMAP_BYTE
+    assert defined["PRISTINE_SIZE"] == layout.MEMORY_SIZE
+    assert defined["COPROCESSOR"] == layout.COPROCESSOR_CODE
+    for name in ("GDT", "GDT_B", "HANDLERS", "TABLES", "TABLES_B", "OTHER_MAP"):
+        assert defined[name] == getattr(layout, name)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="the ziglang package is not installed")
+@pytest.mark.long
+def test_the_runner_is_built_from_its_source() -> None:
+    assert build.build() == tuple((build.RUNNER / name).read_bytes() for name in ("boot.bin", "runner.bin"))
