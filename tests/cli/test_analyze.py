@@ -51,7 +51,7 @@ def test_json(simvirt: Simvirt) -> None:
     assert all(identifier.startswith("sgdt-m1632/") for identifier in form["witnesses"])
     assert analysis["theorems"]["1"]["hypothesis"] == "not-met"
     assert "sgdt-m1632" in analysis["theorems"]["1"]["critical"]
-    assert set(analysis["theorems"]) == {"1", "2", "3"}
+    assert set(analysis["theorems"]) == {"1", "2", "3", "root-mode"}
 
 
 def test_only_critical(simvirt: Simvirt) -> None:

@@ -103,7 +103,6 @@ LOCAL_DESCRIPTORS: Final = {
 }
 
 _ES, _CS, _SS, _DS, _FS, _GS = SegmentRegister
-_STRATEGIES: Final = ("bare-metal", "trap-and-emulate")
 
 
 def descriptors(entries: dict[int, bytes], size: int) -> bytes:
@@ -217,12 +216,12 @@ class Twins:
     """Both machines.
 
     :ivar bare: the reference.
-    :ivar deprivileged: the guest under trap-and-emulate.
+    :ivar deprivileged: the guest under trap-and-emulate, or the strategy that is asked for.
     """
 
-    def __init__(self, memory: int = MEMORY, cpu_model: str = "core2") -> None:
+    def __init__(self, memory: int = MEMORY, cpu_model: str = "core2", strategy: str = "trap-and-emulate") -> None:
         config = MachineConfig(memory, find_cpu_model(cpu_model))
-        self.bare, self.deprivileged = (registry.find(name).build(image(), config) for name in _STRATEGIES)
+        self.bare, self.deprivileged = (registry.find(name).build(image(), config) for name in ("bare-metal", strategy))
         self._memory = memory
         self._fresh = self.memory(self.bare.machine)
         self._starts = [machine.save() for machine in self.both]
