@@ -34,6 +34,16 @@ class Ability(Enum):
     DEPRIVILEGES = "the guest's kernel runs with less privilege than it believes"
 
 
+class Means(Enum):
+    """By what a strategy gets hold of the guest's sensitive instructions."""
+
+    NONE = "it does not"
+    TRAPS = "they trap, or it does not learn of them"
+    TRANSLATION = "the guest's kernel is translated before it runs"
+    HYPERCALLS = "the guest was changed to call the VMM instead"
+    NON_ROOT_MODE = "they act on the guest's own copy of the state, or exit"
+
+
 @dataclass(frozen=True, slots=True)
 class MapRule:
     """One line of the VM map f: a component that differs by design between the bare machine and the VM's processor."""
@@ -58,6 +68,7 @@ class StrategyInfo:
     reading: str
     """The paper or manual to read first."""
     abilities: frozenset[Ability]
+    means: Means = Means.NONE
     aliases: tuple[str, ...] = ()
     vm_map: tuple[MapRule, ...] = ()
     """Empty where the guest's state is the processor's."""

@@ -21,7 +21,7 @@ from simvirt.machine.engine import Intercepts, SvmExit
 from simvirt.machine.machine import Machine
 from simvirt.machine.memory import GatedAddressSpace, HostMemory
 from simvirt.machine.pc import BoardBus, host_memory_size, pc_regions
-from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, StrategyInfo, Virtualized
+from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, Means, StrategyInfo, Virtualized
 from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
 from simvirt.strategies.trap_and_emulate.processor import DeprivilegedProcessor
 from simvirt.strategies.trap_and_emulate.reasons import TrapReason
@@ -49,6 +49,7 @@ class TrapAndEmulate:
         year=1974,
         reading="Popek and Goldberg 1974; Robin and Irvine 2000",
         abilities=frozenset({Ability.PROTECTED_MODE, Ability.UNMODIFIED, Ability.DEPRIVILEGES}),
+        means=Means.TRAPS,
         aliases=("tae",),
         vm_map=(
             MapRule("CPL, RPL of CS and SS", "0 -> 1"),

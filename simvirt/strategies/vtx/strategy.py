@@ -11,7 +11,7 @@ from simvirt.machine.cpu import Cpu
 from simvirt.machine.machine import Machine
 from simvirt.machine.memory import HostMemory
 from simvirt.machine.pc import host_memory_size, pc_regions
-from simvirt.strategies.strategy import Ability, MachineConfig, StrategyInfo, Virtualized
+from simvirt.strategies.strategy import Ability, MachineConfig, Means, StrategyInfo, Virtualized
 from simvirt.strategies.vtx.controls import EPT_PAGES, VMM_MEMORY
 from simvirt.strategies.vtx.processor import VtxProcessor
 from simvirt.strategies.vtx.vcpu import Vcpu
@@ -36,6 +36,7 @@ class Vtx:
         abilities=frozenset(
             {Ability.REAL_MODE, Ability.PROTECTED_MODE, Ability.PAGING, Ability.LONG_MODE, Ability.UNMODIFIED}
         ),
+        means=Means.NON_ROOT_MODE,
         aliases=("vt-x", "vmx"),
         vm_map=(),  # nothing differs: what the VMM keeps of CR0 and CR4, the guest sees by the read shadows
         exit_reasons=ExitReason,
