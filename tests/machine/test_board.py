@@ -213,6 +213,10 @@ PORTS: Final = [
     0x64,
     *range(0x70, 0x72),
     0x92,
+    *range(0x3C0, 0x3DB),
+    0x4D0,
+    0xCF8,
+    0xCFC,
 ]
 SIZES = st.sampled_from((1, 1, 1, 2, 4))
 STEPS = st.lists(
