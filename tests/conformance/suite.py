@@ -31,6 +31,9 @@ LIMIT: Final = 400_000
 """Instructions that a guest may need."""
 _CHECK: Final = re.compile(r'^ {4}\w+ (\w+), "([^"]+)", "([^"]+)"', re.MULTILINE)
 
+_INCLUDE: Final = re.compile(r'^#include "(\w+\.h)"', re.MULTILINE)
+_MACRO: Final = re.compile(r"^\.macro (\w+_checks)$(.*?)^\.endm$", re.MULTILINE | re.DOTALL)
+
 
 class Place(Enum):
     """What a guest runs on; the value is the strategy's name."""
@@ -68,6 +71,10 @@ class Guest:
     def checks(self) -> tuple[Check, ...]:
         """What it checks, in order."""
         text = self.source.read_text(encoding="utf-8")
+        for header in _INCLUDE.findall(text):
+            # Checks that several guests share are the body of a macro.
+            for name, body in _MACRO.findall((GUESTS / header).read_text(encoding="utf-8")):
+                text = re.sub(rf"^    {name}$", lambda _, body=body: body, text, flags=re.MULTILINE)  # type: ignore[misc]
         return tuple(Check(self.name, *found.groups()) for found in _CHECK.finditer(text))
 
     @property
@@ -78,7 +85,7 @@ class Guest:
 
 _EVERYWHERE: Final = (Place.BARE_METAL, Place.VTX, Place.TRAP_AND_EMULATE, Place.QEMU)
 _UNMODIFIED: Final = (Place.BARE_METAL, Place.VTX, Place.QEMU)
-SUITE: Final = (Guest("exceptions", _EVERYWHERE),)
+SUITE: Final = (Guest("exceptions", _EVERYWHERE), Guest("paging32", _EVERYWHERE), Guest("paging_pae", _EVERYWHERE))
 
 
 @cache

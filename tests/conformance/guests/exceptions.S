@@ -1015,4 +1015,4 @@ checks:
     and eax, 0x802a
     equals eax, 2
     finish
-    ret
+    jmp report

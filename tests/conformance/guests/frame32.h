@@ -56,6 +56,13 @@
     store_address want_eip, \at
 .endm
 
+/* The same, and the address in CR2. */
+.macro faults_on address, error=0, at=0
+    faults 14, \error, \at
+    mov dword ptr [use_cr2], 1
+    mov dword ptr [want_cr2], \address
+.endm
+
 /* Where to go on after the exception, instead of to the end of the check. */
 .macro then label
     store_address resume, \label
@@ -132,6 +139,7 @@ got_frame_esp: .long 0
 got_cr2: .long 0
 got_ebx: .long 0
 use_cr2: .long 0
+want_cr2: .long 0
 failures: .long 0
     .balign 16
 gdt:
@@ -198,6 +206,9 @@ _start:
     mov gs, eax
     mov ss, eax
     mov esp, offset kernel_stack
+#ifdef SETUP
+    call setup
+#endif
     mov al, 0xff
     out 0x21, al
     out 0xa1, al
@@ -214,7 +225,9 @@ _start:
     lidt [idtr]
     mov eax, TASK
     ltr ax
-    call checks
+    jmp checks
+/* Checks end here. */
+report:
     mov eax, dword ptr [failures]
     out 0xf4, al
     hlt
@@ -331,7 +344,12 @@ verify:
     mov eax, dword ptr [got_error]
     cmp eax, dword ptr [want_error]
     jne 1f
-    mov eax, dword ptr [want_eip]
+    cmp dword ptr [use_cr2], 0
+    je 7f
+    mov eax, dword ptr [got_cr2]
+    cmp eax, dword ptr [want_cr2]
+    jne 1f
+7:  mov eax, dword ptr [want_eip]
     test eax, eax
     jz 2f
     cmp eax, dword ptr [got_eip]
