@@ -32,7 +32,6 @@ DEVIATIONS: Final[dict[str, str]] = {
 
 UNVIRTUALIZED: Final[dict[str, str]] = {
     "gate_to_ring_1": "a guest that enters ring 1 is refused",
-    "ts_null_ss": "a guest that enters ring 1 is refused",
     "interrupt_gate_if": "PUSHF shows the processor's IF, which the VMM keeps set (a leak of the x86)",
     "popf_iopl": "IOPL is the VMM's: POPF and PUSHF show it (a leak of the x86)",
 }

@@ -22,8 +22,8 @@ _HEAD: Final = """\
 # Conformance
 
 What the simulated PC does where the manual says what a processor does: checks written from the SDM, in assembly, one
-guest for each group (`tests/conformance/guests`). Each runs on every strategy that can run it, and under QEMU 7.2, which
-tells whether the check itself is right; where QEMU departs from the manual, it says so. This page is made by
+guest for each group (`tests/conformance/guests`). Each runs on every strategy that can run it, and under QEMU 7.2,
+which tells whether the check itself is right; where QEMU departs from the manual, it says so. This page is made by
 `python -m tests.conformance`, and a test compares it with a run.
 
 `pass`: as the manual says. `deviation`: otherwise, for the reason given below the table and in
@@ -57,9 +57,9 @@ def page(run: Callable[[Guest, Place], dict[str, str]]) -> str:
     """The whole page, from the verdicts that `run` gives for a guest and a place."""
     parts = [_HEAD]
     tables = {guest: {place: run(guest, place) for place in guest.places} for guest in SUITE}
-    cells = [
-        cell for table in tables.values() for place, row in table.items() if place in _OURS for cell in row.values()
-    ]
+    rows_of_ours = [row for table in tables.values() for place, row in table.items() if place in _OURS]
+    cells = [cell for row in rows_of_ours for cell in row.values()]
+    passed, deviate = cells.count("pass"), cells.count("deviation")
     checks = sum(len(guest.checks) for guest in SUITE)
     parts.append(
         f"{checks} checks, {len(cells)} runs of one on a strategy: {passed} pass, {deviate} are listed deviations, "
