@@ -95,7 +95,7 @@ def find_witness(identifier: str, isa: str | None = None) -> tuple[str, Witness]
         raise UsageError(
             f"'{identifier}' is no witness: they are named FORM/PROPERTY/DIGITS, as `simvirt analyze ISA` prints them"
         )
-    names = [row.info.name for row in INSTRUCTION_SETS] if isa is None else [find(isa).info.name]
+    names = [row.info.name for row in INSTRUCTION_SETS] if isa is None else [isa]
     known: set[str] = set()
     looked = []
     for name in names:

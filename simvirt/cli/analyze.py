@@ -194,5 +194,9 @@ def _print_remarks(analysis: Analysis) -> None:
         print(wrapped(f"Obstacle that is no instruction, {obstacle.name}: {obstacle.text} [{obstacle.source}]"))
     for remark in (*analysis.architecture.assumptions, *analysis.info.remarks):
         print(wrapped(remark))
-    if analysis.disagreements:
-        print(f"{len(analysis.disagreements)} disagreements with what is written, each explained: see --format json")
+    explained = [one for one in analysis.disagreements if one.reason]
+    if explained:
+        print(f"Explained disagreements with what is written: {len(explained)}, see --format json")
+    for one in analysis.disagreements:
+        if not one.reason:
+            print(wrapped(f"{one.form} is {one.observed}; {one.source} has: {one.declared}"))

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer.finite.choices import Choices
+from simvirt.analyzer.finite.encoding import encode
 from simvirt.analyzer.finite.processor import Processor, TrapTaken
 from simvirt.analyzer.model.experiment import Observation, Pair
 from simvirt.analyzer.model.form import Form
@@ -119,7 +120,7 @@ class _Copy:
 class FiniteMachine:
     """A machine of finitely many states, in the size in which things are proved on it."""
 
-    engine = "instruction functions in Python"
+    engine = "a Python function for each instruction"
 
     def __init__(self, description: Description) -> None:
         self.description = description
@@ -155,6 +156,7 @@ class FiniteMachine:
                 identifier=identifier,
                 text=" ".join([one.mnemonic, ", ".join(field.name for field in one.operands)]).strip(),
                 mnemonic=one.mnemonic,
+                encoding=self._example(one),
                 group=one.group,
                 declared=one.declared,
             )
@@ -266,6 +268,11 @@ class FiniteMachine:
             after = (before + 1) % (1 << self.description.by_name[counter].size.proof)
             return Completed({**start, counter: after, **written})
         return Called(trap.trap, start) if trap.is_call else Trapped(trap.trap, start)
+
+    def _example(self, instruction: Instruction) -> bytes:
+        """The instruction's word with all operands 0, its bytes from the most significant on."""
+        word = encode(instruction, dict.fromkeys((field.name for field in instruction.operands), 0))
+        return word.to_bytes(-(-self.description.storage.word.run // 8), "big")
 
     # -------------------------------------------------------------------------------------------------- domains
     def _varied(self) -> list[Component]:

@@ -66,7 +66,9 @@ def classify(
         for (which, reading), tally in tallies.items()
     }
     for name, seen in no_ops.found().items():
-        idle.witnesses[name] = Witness(form, Property.SENSITIVE_NO_OP, seen, Manner.SILENT)
+        ends = (seen.outcomes[0].end, seen.outcomes[1].end)
+        differences = result_differences((seen.pair.first, seen.pair.second), ends)
+        idle.witnesses[name] = Witness(form, Property.SENSITIVE_NO_OP, seen, Manner.SILENT, differences)
     no_op = _claim(Property.SENSITIVE_NO_OP, idle, Coverage(total, idle.applicable, exhaustive))
     claims |= {(Property.SENSITIVE_NO_OP, reading): no_op for reading in Reading}
     return Classification(form, claims | _promised(architecture, form, claims))

@@ -113,7 +113,7 @@ def _control(
         elif (
             reading is Reading.LETTER and outcome.trap.kind is TrapKind.OTHER and not architecture.is_privileged(start)
         ):
-            return Sign(True, Manner.CHANGE, (architecture.mode,), run)
+            return Sign(True, Manner.TRAP, (architecture.mode,), run)
     return said
 
 

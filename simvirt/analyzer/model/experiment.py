@@ -39,6 +39,8 @@ class Manner(Enum):
 
     CHANGE = "change"
     """One run changed what only a control program may change, and nothing trapped."""
+    TRAP = "trap"
+    """Its trap, or call, changed the mode: control sensitive by the letter alone."""
     SILENT = "silent"
     """The two runs ended differently, and nobody trapped."""
     TRAP_GATED = "trap-gated"
@@ -52,7 +54,7 @@ class Witness:
     """What shows that a form has a property, or has it not where the property is universal.
 
     :ivar differences: the components that show it: what a run changed, or in which the results differ.
-    :ivar run: for `CHANGE`, which of the two runs (0 or 1) shows it.
+    :ivar run: for `CHANGE` and `TRAP`, which of the two runs (0 or 1) shows it.
     """
 
     form: Form

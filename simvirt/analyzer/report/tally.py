@@ -138,6 +138,11 @@ def shows(witness: Witness) -> str:
     if witness.manner is Manner.TRAP_GATED:
         outcomes = [_WORDS[type(outcome)] for outcome in witness.observation.outcomes]
         return f"{outcomes[0]} with {component} {first}, {outcomes[1]} with {second}"
+    if witness.manner is Manner.TRAP:
+        return f"its trap changes {component if not witness.differences else witness.differences[0]}"
+    if witness.manner is Manner.NO_TRAP:
+        outcomes = [_WORDS[type(outcome)] for outcome in witness.observation.outcomes]
+        return f"{outcomes[0]} with {component} {first}, and {outcomes[1]} with {second}"
     what = ", ".join(witness.differences[:3]) + (" …" if len(witness.differences) > 3 else "")
     if witness.manner is Manner.CHANGE:
         return f"changes {what}, and nothing traps"
