@@ -53,7 +53,7 @@ def analyze(
     if whole and use_cache and (kept := cache.load(isa)) is not None:
         return kept
     find(isa)
-    forms = None if form is None else _forms_like(isa, form)
+    forms = None if form is None else forms_like(isa, form)
     if executor is not None and not isinstance(executor, str):
         analysis = sweep(isa, executor, forms=forms, progress=progress)
     else:
@@ -69,7 +69,12 @@ _WORTH_A_PROCESS = 32
 """Forms that are worth starting another process for."""
 
 
-def _forms_like(isa: str, text: str) -> list[Form]:
+def forms_like(isa: str, text: str) -> list[Form]:
+    """The forms whose name, syntax or mnemonic `text` is or is a part of; ``*`` and ``?`` stand for letters.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
     forms = machine_of(isa).forms()
     wanted = text.strip().lower()
     pattern = wanted if set(wanted) & set("*?") else f"*{wanted}*"

@@ -50,9 +50,41 @@ def execute(arguments: Namespace) -> ExitStatus:
                 "`explain exit` wants the exit's name or number: explain exit 30, explain exit EPT_VIOLATION"
             )
         _print_exit(" ".join(words[1:]))
-    else:
+    elif arguments.isa is None or _is_x86(arguments.isa):
         _explain_instruction(" ".join(words), arguments.isa)
+    else:
+        _explain_elsewhere(" ".join(words), arguments.isa)
     return ExitStatus.OK
+
+
+def _is_x86(isa: str) -> bool:
+    from simvirt.analyzer.x86.instruction_sets import VARIANT_INFOS
+
+    return isa in {info.name for info in VARIANT_INFOS}
+
+
+def _explain_elsewhere(words: str, isa: str) -> None:
+    """Of a machine that no strategy is for: what each form of that name is, what is declared of it, and the runs."""
+    from simvirt.analyzer.model.analysis import classify_form
+    from simvirt.analyzer.probe.sweep import machine_of
+    from simvirt.analyzer.registry import find
+    from simvirt.analyzer.report.tally import answer
+    from simvirt.analyzer.session import forms_like
+
+    row, machine = find(isa), machine_of(isa)
+    for number, form in enumerate(forms_like(isa, words)):
+        one = classify_form(machine, form)
+        code = f": {form.encoding.hex(' ')}" if form.encoding else ""
+        print(("\n" if number else "") + paint(form.text, Style.STRONG) + f"  {row.info.name}{code}")
+        print(f"{answer(one).value}; form {form.identifier}")
+        _print_claims(one)
+        print(wrapped(f"Described in: {form.declared.source}."))
+        for other in row.compare([one]):
+            why = f" {other.reason[:1].upper()}{other.reason[1:]}. Right: {other.right}." if other.reason else ""
+            print(wrapped(f"There it is {other.declared}; by experiment {other.observed}.{why}"))
+        for witness in _best(one):
+            print()
+            print_runs(witness, machine.architecture)
 
 
 def _explain_instruction(words: str, isa: str | None) -> None:

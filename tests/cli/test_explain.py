@@ -119,3 +119,21 @@ def test_a_paste_without_exits(simvirt: Simvirt, tmp_path: Path) -> None:
     result = simvirt("explain", "--paste", str(file))
     assert result.status == 2
     assert "no line is an exit" in result.err
+
+
+def test_an_instruction_of_another_machine(simvirt: Simvirt) -> None:
+    out = simvirt("explain", "move sr", "--isa", "m68k").out
+    assert "critical; form m68k:move-sr-d0" in out
+    assert "witness m68k:move-sr-d0/mode-sensitive/" in out
+    assert "unprivileged on the 68000" in out
+
+
+def test_a_disagreement_is_told_with_its_reason(simvirt: Simvirt) -> None:
+    out = " ".join(simvirt("explain", "svc", "--isa", "arm").out.split())
+    assert "There it is privileged; by experiment not privileged. It enters Supervisor mode from all modes." in out
+
+
+def test_an_unknown_instruction_of_another_machine(simvirt: Simvirt) -> None:
+    result = simvirt("explain", "mrss", "--isa", "arm")
+    assert result.status == 2
+    assert "did you mean 'MRS'?" in result.err
