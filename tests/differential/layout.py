@@ -59,7 +59,7 @@ class Sandbox:
     """The memory that cases play with: two windows that are filled before each case and summed up after each step."""
 
     base: int
-    """Of segments whose offsets reach it with 16 bits."""
+    """Where pointers into it begin; the base of segments whose offsets reach it with 16 bits."""
     window: int
     window_size: int
     edge: int
@@ -67,7 +67,7 @@ class Sandbox:
     edge_size: int
 
 
-HIGH_SANDBOX: Final = Sandbox(0x80_1E00, 0x80_1E00, 0x600, 0x80_2F00, 0x100)
+HIGH_SANDBOX: Final = Sandbox(0x80_1E00, 0x80_1000, 0x2000, 0x80_2FC0, 0x40)
 LOW_SANDBOX: Final = Sandbox(0x5_0000, 0x5_0000, 0x600, 0x5_FF00, 0x100)
 
 # Selectors of protected and of long mode.

@@ -53,6 +53,8 @@ class Reason(Enum):
     QEMU_NULL_SELECTOR = "QEMU: null data segment registers keep their RPL on the way to an outer ring"
     QEMU_CALL_LIMIT = "QEMU: a far CALL beyond the limit names the segment"
     QEMU_RETURN_LIMIT = "QEMU: far returns go beyond the limit of CS"
+    QEMU_LONG_AND_DEFAULT = "QEMU: far transfers to code with L and D both set are not #GP"
+    QEMU_MOVBE = "QEMU: 66 before REX.W MOVBE makes it a word"
     QEMU_REBIAS = "QEMU: masked overflow and underflow of SSE give other results"
     QEMU_LONG_STRING = "QEMU: PCMPESTRI and PCMPESTRM cut 64-bit lengths to 32 bits"
     QEMU_ENTER = "QEMU: ENTER with a 32-bit operand on a 16-bit stack writes all of EBP"
@@ -68,6 +70,7 @@ class Reason(Enum):
     SSE_ALIGNMENT = "here: SSE instructions accept unaligned memory operands"
     COMPARE_PREDICATE = "here: CMPPS and its kin are #UD when reserved bits of the predicate are set"
     HORIZONTAL = "here: horizontal additions of a register to itself are wrong"
+    STRING_SEARCH = "here: PCMPESTRI and its kin find no needle that the end of the haystack cuts"
     DOT_PRODUCT = "here: DPPS and DPPD add their products in another order"
     MMX_STATE = "here: MMX forms of SSSE3 instructions leave TOP and the tag word as they are"
     MMX_FAULT = "here: conversions to and from MMX operands change TOP and the tag word although they fault"
@@ -82,7 +85,6 @@ class Reason(Enum):
     PDEP = "here: PDEP and PEXT of 32 bits in 64-bit code use a mask of 64"
     XM_FAULT = "here: unmasked SSE exceptions are not #XM (QEMU neither), and leave other results"
     POPCNT_16 = "here: POPCNT in 16-bit code counts 32 bits"
-    MOVBE_64 = "here: 66 before REX.W MOVBE makes it a word"
     NEAR_BRANCH = "here: 66 before a near branch in 64-bit mode truncates RIP, as on AMD's processors"
     OPCODE_EXTENSION = "here: REX.R before C6 /0 and C7 /0 is #UD"
 
@@ -100,10 +102,13 @@ class Verdict:
 
 def judge(step: Step) -> Verdict | None:
     """The reason for a difference, or None."""
+    null = "segments" in step.fields and step.ours_is_null_where_theirs_is
+    if null:
+        step.fields.discard("segments")
     of_flags, of_floating_point = _take_flags(step), _take_floating_point_flags(step)
-    reason = of_flags or of_floating_point
+    reason = of_flags or of_floating_point or (Reason.QEMU_NULL_SELECTOR if null else None)
     if not step.fields:
-        return Verdict(reason or Reason.UNDEFINED_FLAGS, ends_case=False)
+        return Verdict(reason or Reason.UNDEFINED_FLAGS, ends_case=null)
     if len(step.fields) > 1 and not step.writes_memory:
         step.fields.discard("sum")  # a stack in the sandbox, on which the bench has saved registers
     for each, fits in _RULES:
@@ -160,6 +165,8 @@ _HORIZONTAL: Final = frozenset(
 )
 _APPROXIMATE: Final = frozenset({_M.RCPPS, _M.RCPSS, _M.RSQRTPS, _M.RSQRTSS})
 _LONG_STRINGS: Final = frozenset({_M.PCMPESTRI64, _M.PCMPESTRM64})
+_FAR_TRANSFERS: Final = frozenset({_M.CALL, _M.JMP, _M.RETF})
+_STRINGS: Final = frozenset({_M.PCMPESTRI, _M.PCMPESTRM, _M.PCMPISTRI, _M.PCMPISTRM})
 _INS: Final = frozenset({_M.INSB, _M.INSW, _M.INSD})
 _OUTS: Final = frozenset({_M.OUTSB, _M.OUTSW, _M.OUTSD})
 _TO_MMX: Final = frozenset({_M.CVTTPD2PI, _M.CVTPD2PI, _M.CVTPS2PI, _M.CVTTPS2PI, _M.CVTPI2PS, _M.CVTPI2PD})
@@ -196,7 +203,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (Reason.QEMU_STACK_FAULT, lambda s: s.here == _SS and s.there == _GP and s.in_long_mode),
     (
         Reason.QEMU_GATE_ERROR,
-        lambda s: s.here == s.there == _GP and s.differs_in("error") and s.mnemonic in (_M.INT, _M.INT3),
+        lambda s: s.here == s.there == _GP and s.differs_in("error") and s.in_long_mode and s.error_counts_gates_of_16,
     ),
     (Reason.QEMU_ADX, lambda s: s.mnemonic in (_M.ADCX, _M.ADOX) and s.differs_in("rflags")),
     (
@@ -222,7 +229,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         lambda s: s.is_x87 and s.differs_in("fx") and s.fx_before[_CONTROL_HIGH] & 3 != 3,
     ),
     (Reason.FISTTP, lambda s: s.mnemonic == _M.FISTTP and s.differs_in("fx", "sum")),
-    (Reason.MOVBE_64, lambda s: s.mnemonic == _M.MOVBE and s.bits == 64 and s.has_66),
+    (Reason.QEMU_MOVBE, lambda s: s.mnemonic == _M.MOVBE and s.bits == 64 and s.has_66),
     (Reason.QEMU_AH_REX, lambda s: s.mnemonic in (_M.SAHF, _M.LAHF) and s.bits == 64 and s.rex != 0),
     (Reason.QEMU_SYSCALL, lambda s: s.mnemonic == _M.SYSCALL and s.here == _UD),
     (Reason.QEMU_CMPXCHG, lambda s: s.mnemonic == _M.CMPXCHG and s.bits == 64 and s.differs_in("general")),
@@ -231,7 +238,11 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         Reason.QEMU_IRET,
         lambda s: s.mnemonic in (_M.IRET, _M.IRETD, _M.IRETQ) and bool(int(s.theirs["rflags"]) & int(Eflags.VM)),
     ),
-    (Reason.QEMU_NULL_SELECTOR, lambda s: s.differs_in("segments") and s.ours_is_null_where_theirs_is),
+    (
+        Reason.QEMU_LONG_AND_DEFAULT,
+        lambda s: s.mnemonic in _FAR_TRANSFERS and s.in_long_mode and s.here == _GP and s.there == _DB,
+    ),
+    (Reason.STRING_SEARCH, lambda s: s.mnemonic in _STRINGS and s.instruction.immediate8 & 0xC == 0xC),
     (
         Reason.QEMU_CALL_LIMIT,
         lambda s: (
@@ -254,6 +265,9 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
             s.in_long_mode and s.bits == 32 and s.is_near_branch and s.differs_in("rip") and s.rips_agree_in_32_bits
         ),
     ),
-    (Reason.QEMU_FAR_STACK, lambda s: s.mnemonic in _FAR and s.here == s.there == _PF and s.differs_in("error")),
+    (
+        Reason.QEMU_FAR_STACK,
+        lambda s: s.mnemonic in _FAR and s.here == _PF and (s.there != _PF or s.differs_in("error")),
+    ),
 )
 """Reasons that belong to one instruction, the first that fits; what follows in the case hangs on its result."""

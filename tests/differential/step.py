@@ -9,7 +9,7 @@ import iced_x86
 import numpy as np
 from iced_x86 import CpuidFeature, InstructionInfoFactory, MemorySizeExt, OpAccess, OpKind, Register, RegisterExt
 
-from tests.differential.layout import Mode
+from tests.differential.layout import FLOATING_POINT, Mode
 
 if TYPE_CHECKING:
     from tests.differential.batch import Batch
@@ -68,6 +68,12 @@ class Step:
         return all(ours == theirs or (ours == 0 and theirs < 4) for ours, theirs in pairs)
 
     @property
+    def error_counts_gates_of_16(self) -> bool:
+        """Is their error code that of an IDT whose gates count twice?"""
+        ours, theirs = int(self.ours["error"]), int(self.theirs["error"])
+        return bool(ours & 2) and (ours >> 3) * 16 | 2 == theirs
+
+    @property
     def rips_agree_in_32_bits(self) -> bool:
         """Do the instruction pointers differ in their upper halves alone?"""
         return (int(self.ours["rip"]) ^ int(self.theirs["rip"])) & 0xFFFFFFFF == 0
@@ -83,8 +89,11 @@ class Step:
 
     @property
     def fx_before(self) -> bytes:
-        """The FXSAVE image before the instruction, or what is left of it after a case's first."""
-        return bytes((self.ours if self.before is None else self.before)["fx"])
+        """The FXSAVE image before the instruction; for a case's first, what it was loaded from."""
+        if self.before is not None:
+            return bytes(self.before["fx"])
+        number = int.from_bytes(self.case.record[0xB0:0xB4], "little")
+        return self.batch.memory[FLOATING_POINT][512 * number : 512 * number + 512]
 
     @property
     def has_unmasked_sse_exception(self) -> bool:

@@ -1,0 +1,169 @@
+"""Instructions that the engine executes otherwise than the manual says (docs/deviations.md, "Instructions").
+
+The comparison with QEMU has found them. Each test has the manual's result and fails when the deviation is gone.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import pytest
+
+from simvirt.machine.events import ExceptionRaised
+from simvirt.x86.flags import Cr4
+from simvirt.x86.registers import GeneralRegister as G
+from tests.support.pc import CODE, DATA, PAGE_TABLES, Pc, flat_pc, long_pc, real_pc
+
+_STORE = 0x200
+"""Where, behind DATA, a test's code leaves a result."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Code, what is in the registers and at DATA (to which ESI points), and what the manual makes of it."""
+
+    name: str
+    code: str
+    bits: int = 32
+    registers: dict[G, int] = field(default_factory=dict)
+    data: bytes = b""
+    result: G | None = None
+    """The register that is looked at; None for the bytes at DATA + 0x200."""
+    manual: int | bytes = 0
+
+
+EXAMPLES = (
+    Example(
+        "BZHI with an index of the operand's size", "c4 e2 70 f5 c2 ; bzhi eax, edx, ecx", 32,
+        {G.RDX: 0xFFFF_FFFF, G.RCX: 0x20}, result=G.RAX, manual=0xFFFF_FFFF,
+    ),
+    Example(
+        "BEXTR of 32 bits", "c4 e2 78 f7 ca ; bextr ecx, edx, eax", 64,
+        {G.RDX: 0x1_8000_0000, G.RAX: 0x1F | 32 << 8}, result=G.RCX, manual=1,
+    ),
+    Example(
+        "PDEP of 32 bits", "c4 e2 73 f5 c2 ; pdep eax, ecx, edx", 64,
+        {G.RCX: 0xFFFF_FFFF, G.RDX: 0x3_0000_0001}, result=G.RAX, manual=1,
+    ),
+    Example(
+        "POPCNT in 16-bit code", "f3 0f b8 c1 ; popcnt ax, cx", 16,
+        {G.RCX: 0xFFFF_0001, G.RAX: 0}, result=G.RAX, manual=1,
+    ),
+    Example(
+        "LOCK NEG", "f0 f7 1e ; lock neg\n 0f 98 c0 ; sets al", 32,
+        {G.RAX: 0}, struct.pack("<I", 1), G.RAX, 1,
+    ),
+    Example(
+        "PHADDD of a register to itself", "0f 10 06 ; movups\n 66 0f 38 02 c0 ; phaddd\n 0f 11 86 00 02 00 00 ; movups",
+        32, data=struct.pack("<4I", 1, 2, 3, 4), manual=struct.pack("<4I", 3, 7, 3, 7),
+    ),
+    Example(
+        "an x87 result that is not exact", "9b db e3 ; raw\n d9 e8 ; fld1\n da 36 ; fidiv\n df e0 ; fnstsw", 32,
+        {G.RAX: 0}, struct.pack("<I", 3), G.RAX, 0x3A20,
+    ),
+    Example(
+        "FSIN", "9b db e3 ; raw\n d9 e8 ; fld1\n d9 fe ; fsin\n db be 00 02 00 00 ; fstp tbyte ptr [esi+200h]", 32,
+        manual=(0xD76AA47848677021).to_bytes(8, "little") + b"\xfe\x3f",
+    ),
+    Example(
+        "MXCSR after a result that is not exact",
+        "f3 0f 10 06 ; movss\n f3 0f 5e 46 04 ; divss\n 0f ae 9e 00 02 00 00 ; stmxcsr",
+        32, data=struct.pack("<ff", 1, 3), manual=b"\xa0\x1f\0\0",
+    ),
+    Example(
+        "MXCSR.FZ", "0f ae 56 08 ; ldmxcsr\n f3 0f 10 06 ; movss\n"
+        "f3 0f 59 46 04 ; mulss\n f3 0f 11 86 00 02 00 00 ; movss",
+        32, data=struct.pack("<ffI", 2.0**-100, 2.0**-40, 0x9F80), manual=bytes(4),
+    ),
+    Example(
+        "an MMX result in an x87 register", "9b db e3 ; raw\n 0f 6f 06 ; movq\n"
+        "0f ae 86 00 02 00 00 ; fxsave\n 66 8b 86 28 02 00 00 ; mov ax, [esi+228h]",
+        32, {G.RAX: 0}, bytes(8), G.RAX, 0xFFFF,
+    ),
+    Example(
+        "SSSE3 with MMX registers and the x87's tag word",
+        "9b db e3 ; raw\n 0f 38 1c 06 ; pabsb\n"
+        "0f ae 86 00 02 00 00 ; fxsave\n 0f b6 86 04 02 00 00 ; movzx eax, byte ptr [esi+204h]",
+        32, {G.RAX: 0}, bytes(8), G.RAX, 0xFF,
+    ),
+    Example(
+        "FISTTP of what does not fit", "9b db e3 ; raw\n d9 06 ; fld\n dd 8e 00 02 00 00 ; fisttp",
+        32, data=struct.pack("<f", 3e19), manual=bytes(7) + b"\x80",
+    ),
+)  # fmt: skip
+
+
+def _pc(bits: int) -> Pc:
+    pc = {16: real_pc, 32: flat_pc, 64: long_pc}[bits]()
+    state = pc.state
+    state.set_control_register(4, state.cr4 | int(Cr4.OSFXSR))
+    state.refresh()
+    if bits != 16:
+        state[G.RSI] = DATA
+    return pc
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_deviation_instructions_that_the_engine_executes_otherwise(example: Example) -> None:
+    pc = _pc(example.bits)
+    pc.write(DATA, example.data)
+    for register, value in example.registers.items():
+        pc.state[register] = value
+    pc.load(example.code + "\n f4 ; hlt")
+    pc.run()
+    assert not any(isinstance(event, ExceptionRaised) for event in pc.events)
+    if example.result is not None:
+        found: int | bytes = pc.state[example.result]
+    else:
+        assert isinstance(example.manual, bytes)
+        found = bytes(pc.memory[DATA + _STORE : DATA + _STORE + len(example.manual)])
+    assert found != example.manual
+
+
+@pytest.mark.parametrize(
+    ("bits", "code"),
+    [
+        (32, "0f c2 c1 08"),  # CMPPS with a reserved bit of the predicate
+        (64, "66 44 c7 06 00 00"),  # MOV with REX.R, which means nothing there
+    ],
+)
+def test_deviation_instructions_that_are_undefined_here_alone(bits: int, code: str) -> None:
+    pc = _pc(bits)
+    pc.load(f"{code} ; raw")
+    event = pc.event()
+    assert isinstance(event, ExceptionRaised)
+    assert event.vector == 6
+
+
+def test_deviation_66_truncates_rip_at_a_near_branch() -> None:
+    """On Intel's processors the prefix is ignored (Vol. 2A "JMP")."""
+    pc = _pc(64)
+    at = pc.state.rip
+    pc.load("66 eb 00 ; jmp")
+    pc.step()
+    assert pc.state.rip == (at + 3) & 0xFFFF != at + 3
+
+
+def test_deviation_fxrstor_leaves_the_pointer_of_the_last_instruction() -> None:
+    pc = _pc(32)
+    pc.write(DATA, b"\x7f\x03".ljust(512, b"\0"))
+    pc.load("d9 e8 ; fld1\n 0f ae 0e ; fxrstor\n 0f ae 86 00 02 00 00 ; fxsave\n f4 ; hlt")
+    pc.run()
+    assert pc.read(DATA + _STORE + 8, 4) == CODE  # of FLD1, by the manual 0
+
+
+def test_deviation_outs_reads_before_it_asks() -> None:
+    """At CPL 3 with IOPL 0 and no I/O bitmap, from an address that is not mapped."""
+    pc = flat_pc()
+    directory, table = PAGE_TABLES, PAGE_TABLES + 0x1000
+    pc.write32(directory, table | 7)
+    for page in range(1024):
+        pc.write32(table + 4 * page, page << 12 | 7)
+    pc.set_paging(directory)
+    pc.user()
+    pc.state[G.RSI] = 0x4000_0000
+    pc.load("6e ; outsb")
+    event = pc.event()
+    assert isinstance(event, ExceptionRaised)
+    assert event.vector == 14  # by the manual 13
