@@ -48,7 +48,9 @@ class UnknownNameError(UsageError):
         self.kind = kind
         self.name = name
         self.known = tuple(sorted(known))
-        self.nearest = next(iter(get_close_matches(name.lower(), [*self.known, *aliases], n=1, cutoff=0.5)), None)
+        spelled = {one.lower(): one for one in (*self.known, *aliases)}
+        nearest = get_close_matches(name.lower(), spelled, n=1, cutoff=0.5)
+        self.nearest = spelled[nearest[0]] if nearest else None
         hint = f"did you mean '{self.nearest}'? Known: " if self.nearest else "it is like none of those there are, "
         super().__init__(f"unknown {kind} '{name}': {hint}{', '.join(self.known)}")
 
