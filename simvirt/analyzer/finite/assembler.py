@@ -151,9 +151,8 @@ def _word(item: _Item, known: Mapping[str, int], literals: Mapping[str, int], na
     wanted = [one for one in item.instruction.operands if one.name not in operands]
     if len(given) != len(wanted):
         names = ", ".join(one.name for one in wanted) or "none"
-        raise AssemblyError(
-            name, item.line, f"{item.instruction.mnemonic} has operands {names}, not {', '.join(given)}"
-        )
+        reason = f"{item.instruction.mnemonic} has operands {names}, not {', '.join(given) or 'none'}"
+        raise AssemblyError(name, item.line, reason)
     operands |= {one.name: value(text) for one, text in zip(wanted, given, strict=True)}
     try:
         return encode(item.instruction, operands)

@@ -13,11 +13,11 @@ from simvirt.analyzer.finite.processor import Processor, TrapTaken
 from simvirt.analyzer.model.experiment import Observation, Pair
 from simvirt.analyzer.model.form import Form
 from simvirt.analyzer.model.outcome import Called, Completed, Trapped
-from simvirt.analyzer.model.state import RESOURCES, Architecture, Component, Part
+from simvirt.analyzer.model.state import RESOURCES, Architecture, Component, Part, changes
 from simvirt.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Hashable, Iterator, Sequence
 
     from simvirt.analyzer.finite.description import Description, Field, Instruction
     from simvirt.analyzer.model.outcome import Outcome
@@ -185,7 +185,7 @@ class FiniteMachine:
         """The form from all pairs of states, of which each stands for those that differ in what it never looks at.
 
         Where it never looks at what the two states of a pair differ in, its runs are one and the same, and one such
-        pair stands for all; of those that differ in the mode each is given, for the sake of what single runs show.
+        pair of its kind stands for all; of those that differ in the mode each is given, for what single runs show.
 
         :raises InstructionFunctionError: its function does what the machine does not offer.
         :raises UsageError: it looks at so much that there are too many.
@@ -194,7 +194,8 @@ class FiniteMachine:
         made = 0
         for component in self._varied():
             choices = Choices()
-            is_mode, ignored = component.name == self.description.mode, False
+            is_mode = component.name == self.description.mode
+            given: set[Hashable] = set()
             for _ in choices.runs():
                 made += 1
                 if made > MOST_OBSERVATIONS:
@@ -203,9 +204,11 @@ class FiniteMachine:
                         f"{MOST_OBSERVATIONS:,} pairs of states to try; give registers and words fewer bits"
                     )
                 seen, looked = self._observe_pair(instruction, component, choices)
-                if is_mode or looked or not ignored:
+                if is_mode or looked:
                     yield seen
-                ignored = ignored or not looked
+                elif (kind := self._kind(seen)) not in given:
+                    given.add(kind)
+                    yield seen
 
     def execute(self, form: Form, start: State) -> Outcome:
         """What the form comes to from this state."""
@@ -242,6 +245,13 @@ class FiniteMachine:
     def _asked_by_definitions(self) -> frozenset[str]:
         """What the definitions look at, whether the instruction does or not."""
         return frozenset({self.description.mode, *self.description.vmm_configuration})
+
+    def _kind(self, seen: Observation) -> Hashable:
+        """All that the definitions ask of a pair whose runs are one and the same."""
+        outcome, start = seen.outcomes[0], seen.pair.first
+        trap = None if isinstance(outcome, Completed) else outcome.trap
+        asked = tuple(start[name] for name in sorted(self._asked_by_definitions))
+        return type(outcome), trap, changes(start, outcome.end), asked
 
     def _unseen(self, name: str, trials: tuple[_Trial, _Trial]) -> Value:
         """A value for what no run looked at: any will do; of what they wrote, one that shows that they did."""
