@@ -264,6 +264,7 @@ class Board:
             console=self._put_console,
             exit=self._end,
             reset=self._request_reset,
+            wait=self._wait,
             a20=self._drive_a20,
             hardware=self.hardware,
             built=tuple(self.devices.values()),
@@ -299,6 +300,12 @@ class Board:
         if self.exit_status is None:
             self.exit_status = status
         self.ended = True
+
+    def _wait(self, nanoseconds: int) -> None:
+        """An access that takes time. Whatever is due at its end or earlier ends it, and happens behind the access."""
+        end = self.clock.now() + nanoseconds
+        deadline = self.events.next_deadline()
+        self.clock.skip_to(end if deadline is None else min(end, deadline))
 
     def _request_reset(self) -> None:
         self.reset_requested = self.ended = True

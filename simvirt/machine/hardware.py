@@ -57,6 +57,8 @@ class Wiring:
     """Ends the run with a status."""
     reset: Callable[[], None]
     """Pulls the reset line of the whole machine."""
+    wait: Callable[[int], None]
+    """Lets nanoseconds pass while the processor waits for the device, up to the next deadline of any device."""
     a20: Callable[[bool], None]
     """Is told when address line 20 is let through, and when not."""
     hardware: Hardware
@@ -113,7 +115,7 @@ def _keyboard_controller(wiring: Wiring) -> KeyboardController:
 DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))),
     DeviceRow("pit", lambda wiring: Pit8254(wiring.clock, wiring.events, wiring.line), (range(0x40, 0x44),), Irq.TIMER),
-    DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254)), (range(0x61, 0x62),)),
+    DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254), wiring.wait), (range(0x61, 0x62),)),
     DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),
     DeviceRow("keyboard", _keyboard_controller, (range(0x60, 0x61), range(0x64, 0x65)), Irq.KEYBOARD),
     DeviceRow("vga", lambda _wiring: Vga(), VGA_PORTS),

@@ -16,6 +16,10 @@ Sources: IBM PC/AT Technical Reference, "System Board"; Intel 82371AB (PIIX4) da
 Control Register". Refresh: the firmware of a PC programs timer counter 1 to 18 pulses (about 15 us) for it. Here it
 runs at that rate from power-on whatever counter 1 is programmed to, as later chip sets do it too; programs measure
 time by this bit.
+
+Programs that wait for OUT 2 or the refresh bit read the port over and over. On the ISA bus such a read takes a
+microsecond; here an instruction takes a nanosecond, and a wait of 50 ms would be millions of reads. So a read that
+follows `LOOKS_OF_A_READER` others without a pause between them takes a microsecond of virtual time, too.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from simvirt.machine.devices.pit import pulse_at
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.clock import Clock
     from simvirt.machine.devices.pit import Pit8254
@@ -35,6 +41,9 @@ WRITABLE: Final = 0x0F
 REFRESH: Final = 0x10
 OUT_2: Final = 0x20
 REFRESH_PULSES: Final = 18
+LOOKS_OF_A_READER: Final = 64
+ISA_ACCESS_NS: Final = 1000
+"""How long a read takes on the bus of a PC/AT, about; reads that are further apart are no polling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +51,53 @@ class PortBState:
     """The bits that were written."""
 
     written: int
+    looks: int
+    looked_at: int
 
 
 class PortB:
-    """The port; `pit` is the timer whose counter 2 it governs."""
+    """The port; `pit` is the timer whose counter 2 it governs, `wait` lets that many nanoseconds pass."""
 
-    __slots__ = ("_clock", "_pit", "_written")
+    __slots__ = ("_clock", "_looked_at", "_looks", "_pit", "_wait", "_written")
     state_type: ClassVar[type] = PortBState
 
-    def __init__(self, clock: Clock, pit: Pit8254) -> None:
+    def __init__(self, clock: Clock, pit: Pit8254, wait: Callable[[int], None]) -> None:
         self._clock = clock
         self._pit = pit
-        self._written = 0
+        self._wait = wait
+        self._written = self._looks = self._looked_at = 0
 
     def read(self, _offset: int, _size: AccessSize) -> int:
         """The bits written, the refresh toggle and OUT 2."""
+        self._look()
         refresh = REFRESH if pulse_at(self._clock.now()) // REFRESH_PULSES & 1 else 0
         return self._written | refresh | (OUT_2 if self._pit.out2() else 0)
 
     def write(self, _offset: int, _size: AccessSize, value: int) -> None:
         """Set the four writable bits."""
+        self._looks = 0
         self._written = value & WRITABLE
         self._pit.set_gate2(bool(value & GATE_2))
 
     def reset(self) -> None:
         """Power-on: all zero, GATE 2 low."""
-        self._written = 0
+        self._written = self._looks = self._looked_at = 0
         self._pit.set_gate2(False)
 
     def save(self) -> PortBState:
         """Everything, as a value."""
-        return PortBState(self._written)
+        return PortBState(self._written, self._looks, self._looked_at)
 
     def restore(self, state: PortBState) -> None:
         """Take up a saved state; GATE 2 is the timer's to restore."""
         self._written = state.written
+        self._looks = state.looks
+        self._looked_at = state.looked_at
+
+    def _look(self) -> None:
+        """A read, which takes its time when a program does nothing else."""
+        now = self._clock.now()
+        self._looks = self._looks + 1 if now - self._looked_at <= ISA_ACCESS_NS else 0
+        if self._looks > LOOKS_OF_A_READER:
+            self._wait(ISA_ACCESS_NS)
+        self._looked_at = self._clock.now()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.pit import Pit8254, pulse_time
-from simvirt.machine.devices.port_b import REFRESH_PULSES, PortB
+from simvirt.machine.devices.port_b import ISA_ACCESS_NS, LOOKS_OF_A_READER, REFRESH_PULSES, PortB
 from simvirt.machine.event_queue import EventQueue
 
 
 def bench() -> tuple[GuestClock, Pit8254, PortB]:
     clock = GuestClock(lambda: 0)
     pit = Pit8254(clock, EventQueue(), lambda _level: None)
-    return clock, pit, PortB(clock, pit)
+    return clock, pit, PortB(clock, pit, lambda nanoseconds: clock.skip_to(clock.now() + nanoseconds))
 
 
 def test_four_bits_can_be_written() -> None:
@@ -52,3 +52,16 @@ def test_reset_closes_the_gate() -> None:
     port.reset()
     pit.write(3, 1, 0xB0)
     assert port.read(0, 1) == 0
+
+
+def test_a_program_that_only_waits_takes_as_long_for_a_read_as_on_the_bus() -> None:
+    clock, _, port = bench()
+    for _ in range(LOOKS_OF_A_READER):
+        port.read(0, 1)
+    assert clock.now() == 0
+    port.read(0, 1)
+    assert clock.now() == ISA_ACCESS_NS
+    clock.skip_to(clock.now() + ISA_ACCESS_NS + 1)  # something else has been done
+    before = clock.now()
+    port.read(0, 1)
+    assert clock.now() == before
