@@ -111,6 +111,14 @@ _COUNT_AND_ACKNOWLEDGE: Final = (
 )  # fmt: skip
 _SKIP_THE_LOAD: Final = bytes.fromhex("83 c4 04 83 04 24 05 cf")  # add esp, 4; add dword [esp], 5; iret
 
+_LARGE_PAGES_ON: Final = (
+    b"\xbf" + _le(_PAGE_DIRECTORY + 4)  # mov edi, its second entry
+    + b"\xb8" + _le(0x83) + b"\xb9" + _le(1000) + b"\xf3\xab"  # 1000 large pages, each the first 4 MiB
+    + b"\xb8" + _le(0x10) + bytes.fromhex("0f 22 e0")  # mov cr4, PSE
+    + _PAGING_ON
+    + b"\xbe" + _le(0x40_0000)  # mov esi, the second entry's linear address
+)  # fmt: skip
+
 EMPTY: Final = Loop("empty loop", b"")
 CPUID: Final = Loop("CPUID", bytes.fromhex("31 c0 0f a2"))  # xor eax, eax; cpuid
 RDTSC: Final = Loop("RDTSC", bytes.fromhex("0f 31"))
@@ -118,6 +126,12 @@ CLI_STI: Final = Loop("CLI, STI", bytes.fromhex("fa fb"), exits=2)
 READ_CR0: Final = Loop("MOV from CR0", bytes.fromhex("0f 20 c0"))
 WRITE_CR3: Final = Loop("MOV to CR3", bytes.fromhex("0f 22 d8"), setup=bytes.fromhex("31 c0"))
 OUT: Final = Loop("OUT to a port where nothing is", bytes.fromhex("e6 80"))
+FIRST_ACCESS: Final = Loop(
+    "first access to a page",
+    bytes.fromhex("8b 06 81 c6 00 10 00 00"),  # mov eax, [esi]; add esi, 4096
+    setup=_LARGE_PAGES_ON,
+)
+"""A hidden fault under shadow paging; room for a million."""
 READ_TIMER: Final = Loop("IN from the 8254's counter 0", bytes.fromhex("e4 40"), setup=_PIT_SLOW)
 SYSTEM_CALL: Final = Loop("INT 0x80 and IRET", bytes.fromhex("cd 80"), vector=_SYSTEM_CALL, handler=b"\xcf", exits=2)
 PAGE_FAULT: Final = Loop(
@@ -126,6 +140,7 @@ PAGE_FAULT: Final = Loop(
     setup=_PAGING_ON,
     vector=_PAGE_FAULT,
     handler=_SKIP_THE_LOAD,
+    exits=2,
 )
 TIMER: Final = Loop(
     "timer interrupt, EOI, IRET",

@@ -11,7 +11,7 @@ from simvirt.machine.fills import Access
 from simvirt.strategies.trap_and_emulate.reasons import TrapReason
 from simvirt.vmm.allocator import VMM_RESERVE
 from simvirt.vmm.exit_log import Intervention
-from simvirt.x86.addresses import Gva
+from simvirt.x86.addresses import Gpa, Gva
 from simvirt.x86.registers import GeneralRegister
 from tests.support.assembler import d32
 from tests.support.code import code, le
@@ -357,3 +357,34 @@ def test_the_shadows_never_lead_outside_the_guest_s_memory(paged: Twins) -> None
         for user in (False, True):
             host = reach(Gva(linear), Access.WRITE, user=user)
             assert host is None or VMM_RESERVE <= host < VMM_RESERVE + MEMORY
+
+
+def test_deviation_an_entry_that_maps_itself_is_read_with_its_flag(paged: Twins) -> None:
+    """INC of the entry that maps it: 32-bit page 0 of OTHER_TABLE is OTHER_TABLE."""
+    paged.write(OTHER_TABLE, d32(OTHER_TABLE | 0x27))
+    found = paged.compare(code(paging_on() + f"ff 05 {le(FAR)} ; inc\nf4 ; hlt"), steps=8)
+    assert found is not None
+    assert f"memory at {OTHER_TABLE:#x}: 0x28 != 0x68" in found.what
+
+
+def test_deviation_pdptes_are_followed_when_cr3_is_loaded(paged: Twins) -> None:
+    """A PDPTE goes away: its shadows stay until CR3 is loaded, whatever INVLPG says."""
+    paged.write(DIRECTORY, (OTHER_DIRECTORY | 1).to_bytes(8, "little") * 2 + bytes(4080))
+    paged.write(OTHER_DIRECTORY, (TABLE | 7).to_bytes(8, "little").ljust(4096, b"\0"))
+    paged.write(TABLE, b"".join((page << 12 | 7).to_bytes(8, "little") for page in range(512)))
+    listing = (
+        paging_on(cr4=0x20)
+        + f"""
+        a1 {le(0x4000_0000 + DATA)} ; mov eax
+        c7 05 {le(DIRECTORY + 8)} 00 00 00 00 ; mov [PDPTE], 0
+        0f 01 3d {le(0x4000_0000 + DATA)} ; invlpg
+        a1 {le(0x4000_0000 + DATA)} ; mov eax
+    """
+    )
+    found = paged.compare(code(listing), steps=12)
+    assert found is not None
+    assert "CR2 0x40020000 != 0x0" in found.what
+    reload = f"b8 {le(DIRECTORY)} ; mov\n0f 22 d8 ; mov cr3\na1 {le(0x4000_0000 + DATA)} ; mov eax"
+    paged.virtual.machine.write_physical(Gpa(CODE + len(code(listing))), code(reload))
+    paged.virtual.machine.run_to(paged.virtual.machine.count + 3)
+    assert paged.virtual.cpu.fault_chain[-1].cr2 == 0x4000_0000 + DATA
