@@ -9,7 +9,9 @@ al. 2013: "Formal virtualization requirements for the ARM architecture", Journal
     outcome          what executing one instruction from one state came to: completed, trapped, called the supervisor
     form             one encoding of an instruction, with what manuals declare about it
     experiment       a pair of states that differ in one component, what came of both, and the witness
+    properties       the words: properties, readings, kinds of evidence
     definitions      the papers' definitions, each a predicate on one such observation, in two readings
+    no_op            the sensitive no-op, which one pair is not enough to tell
     classification   claims with their evidence
     classify         from observations to claims
     theorems         from claims to what the theorems say

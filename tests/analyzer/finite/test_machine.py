@@ -126,7 +126,11 @@ def one_by_one(machine: FiniteMachine, form: Form) -> Classification:
     return classify(machine.architecture, form, observations(), exhaustive=True)
 
 
-@pytest.mark.parametrize("name", BODIES)
+QUICK = ("load", "set", "leave", "widen", "drop")
+EACH_BODY = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long]) for name in BODIES]
+
+
+@pytest.mark.parametrize("name", EACH_BODY)
 def test_both_ways_come_to_the_same(tmp_path: Path, name: str) -> None:
     kept = {name: BODIES[name]}
     body = "".join(f"def {one}_(cpu, a):\n    {text}\n" for one, text in kept.items())
