@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from simvirt.machine.devices.ata_identity import LARGEST_MULTIPLE, identity
 from simvirt.machine.disk import HEADS, SECTOR, SECTORS_PER_TRACK
 
 if TYPE_CHECKING:
@@ -67,7 +68,6 @@ SET_FEATURES: Final = 0xEF
 WITHOUT_EFFECT: Final = frozenset((0xE0, 0xE1, 0xE2, 0xE3, 0xE6, 0xE7, *RECALIBRATE))
 """STANDBY and IDLE in their forms, SLEEP, FLUSH CACHE, RECALIBRATE."""
 ACCEPTED_FEATURES: Final = frozenset((0x02, 0x03, 0x55, 0x66, 0x82, 0xAA, 0xCC))
-LARGEST_MULTIPLE: Final = 16
 ACTIVE: Final = 0xFF
 
 LATENCY_NS: Final = 20_000
@@ -272,7 +272,7 @@ class AtaDisk:
                 self._fail(IDNF)
         elif command == IDENTIFY_DEVICE:
             self._left = 0
-            self._buffer[:] = self._identity()
+            self._buffer[:] = identity(self._image, self._heads, self._sectors, self._multiple)
             self._status |= DRQ
         elif command == EXECUTE_DIAGNOSTIC:
             self._sign()
@@ -420,46 +420,3 @@ class AtaDisk:
         self._looks = 0
         self._status = BSY | DRDY | DSC
         self._events.schedule("ata.command", self._clock.now() + LATENCY_NS)
-
-    def _identity(self) -> bytes:
-        """The data of IDENTIFY DEVICE (table 9)."""
-        image = self._image
-        capacity = self._heads * self._sectors
-        cylinders = min(image.sectors // capacity, 0xFFFF)
-        current = cylinders * capacity
-        words = {
-            0: 0x0040,  # a fixed disk
-            1: image.cylinders,
-            3: HEADS,
-            6: SECTORS_PER_TRACK,
-            47: 0x8000 | LARGEST_MULTIPLE,
-            49: 0x0200,  # LBA
-            51: 0x0200,
-            53: 0x0003,  # words 54 to 58 and 64 to 70 are valid
-            54: cylinders,
-            55: self._heads,
-            56: self._sectors,
-            57: current & 0xFFFF,
-            58: current >> 16,
-            59: 0x0100 | self._multiple,
-            60: image.sectors & 0xFFFF,
-            61: image.sectors >> 16,
-            64: 0x0003,  # PIO modes 3 and 4
-            67: 120,
-            68: 120,
-            80: 0x001E,  # ATA-1 to ATA/ATAPI-4
-            82: 0x4000,  # NOP
-            83: 0x5000,  # FLUSH CACHE
-            84: 0x4000,
-            85: 0x4000,
-            86: 0x1000,
-            87: 0x4000,
-        }
-        data = bytearray(SECTOR)
-        for word, value in words.items():
-            data[2 * word : 2 * word + 2] = value.to_bytes(2, "little")
-        for word, length, text in ((10, 20, "SIMVIRT00001"), (23, 8, "1.0"), (27, 40, "SIMVIRT DISK")):
-            swapped = bytearray(text.ljust(length).encode("ascii"))
-            swapped[0::2], swapped[1::2] = swapped[1::2], swapped[0::2]
-            data[2 * word : 2 * word + length] = swapped
-        return bytes(data)
