@@ -113,7 +113,7 @@ _SKIP_THE_LOAD: Final = bytes.fromhex("83 c4 04 83 04 24 05 cf")  # add esp, 4; 
 
 _LARGE_PAGES_ON: Final = (
     b"\xbf" + _le(_PAGE_DIRECTORY + 4)  # mov edi, its second entry
-    + b"\xb8" + _le(0x83) + b"\xb9" + _le(1000) + b"\xf3\xab"  # 1000 large pages, each the first 4 MiB
+    + b"\xb8" + _le(0x80_0083) + b"\xb9" + _le(1000) + b"\xf3\xab"  # 1000 large pages, each the 4 MiB from 8 MiB on
     + b"\xb8" + _le(0x10) + bytes.fromhex("0f 22 e0")  # mov cr4, PSE
     + _PAGING_ON
     + b"\xbe" + _le(0x40_0000)  # mov esi, the second entry's linear address
