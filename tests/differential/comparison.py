@@ -110,6 +110,8 @@ def compare(batch: Batch, here: bytes, there: bytes) -> Result:
     ours, theirs = log_of(batch, here), log_of(batch, there)
     for log in (ours, theirs):
         log["fx"][:, _FX_IGNORED] = 0
+        if batch.mode is not Mode.LONG:
+            log["general"][:, 8:] = 0  # never written
     common, rows_a, rows_b = np.intersect1d(_keys(ours), _keys(theirs), assume_unique=True, return_indices=True)
     a, b = ours[rows_a], theirs[rows_b]
     result = Result(steps=len(common), faults=Counter(a["vector"].tolist()))

@@ -80,7 +80,9 @@ def _touches_control(instruction: iced_x86.Instruction) -> bool:
     names = iced_x86.Register
     is_control = names.CR0 <= first <= names.DR15
     reads_debug = len(kinds) > 1 and names.DR0 <= kinds[1] <= names.DR15
-    return is_control or reads_debug
+    # CR2 is what an earlier case has left there.
+    reads_fault_address = len(kinds) > 1 and kinds[1] == names.CR2
+    return is_control or reads_debug or reads_fault_address
 
 
 @cache

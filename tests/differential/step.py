@@ -9,7 +9,7 @@ import iced_x86
 import numpy as np
 from iced_x86 import CpuidFeature, InstructionInfoFactory, MemorySizeExt, OpAccess, OpKind, Register, RegisterExt
 
-from tests.differential.layout import FLOATING_POINT, Mode
+from tests.differential.layout import FLOATING_POINT, GDT, LOG_LINEAR, PAGE_TABLES, Mode
 
 if TYPE_CHECKING:
     from tests.differential.batch import Batch
@@ -180,6 +180,25 @@ class Step:
     def writes_memory(self) -> bool:
         """Does it store anything, implicitly or not?"""
         return any(use.access not in _READS for use in _INFO.info(self.instruction).used_memory())
+
+    @property
+    def reaches_bench(self) -> bool:
+        """Is its memory operand in what the bench itself keeps: tables, stack, log?"""
+        i = self.instruction
+        kinds = [i.op_kind(n) for n in range(i.op_count)]
+        if OpKind.MEMORY not in kinds or self.case.flavour.ring == 3:
+            return False
+        record = self.case.record
+        first = [int.from_bytes(record[8 * n : 8 * n + 8], "little") for n in range(16)]
+        general = first if self.before is None else self.before["general"].tolist()
+
+        def value(register: Any) -> int:
+            number = RegisterExt.full_register(register) - Register.RAX
+            return int(general[number]) if register != Register.NONE and 0 <= number < 16 else 0
+
+        address = value(i.memory_base) + value(i.memory_index) * i.memory_index_scale + i.memory_displacement
+        address &= (1 << 64 if self.bits == 64 else 1 << 32) - 1
+        return GDT - 64 <= address < PAGE_TABLES or address >> 28 == LOG_LINEAR >> 28
 
     @property
     def has_66(self) -> bool:
