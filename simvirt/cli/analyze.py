@@ -120,7 +120,7 @@ def _print(analysis: Analysis, *, only_critical: bool) -> None:
 
 
 def _print_critical(analysis: Analysis) -> None:
-    from simvirt.analyzer.report.tally import critical_lines, shows
+    from simvirt.analyzer.report.tally import critical_lines
 
     lines = critical_lines(analysis)
     if not lines:
@@ -132,7 +132,7 @@ def _print_critical(analysis: Analysis) -> None:
     for line in lines:
         heading, group = ("" if line.group == group else line.group), line.group
         kinds = ", ".join(line.kinds) + (", no-op" if line.is_no_op else "")
-        rows.append((heading, line.mnemonic, str(len(line.forms)), kinds, line.listed or "-", shows(line.witness)))
+        rows.append((heading, line.mnemonic, str(len(line.forms)), kinds, line.listed or "-", line.seen))
     print(table(("group", "instruction", "forms", "sensitive to", "R&I", "seen"), rows, frozenset({2})))
     print()
     notes = [

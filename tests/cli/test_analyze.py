@@ -88,3 +88,10 @@ def test_bad_input(simvirt: Simvirt, words: tuple[str, ...], message: str) -> No
     result = simvirt("analyze", *words)
     assert result.status == 2
     assert message in result.err
+
+
+def test_the_page_of_another_machine_whose_holes_are_declared_in_part(simvirt: Simvirt) -> None:
+    out = " ".join(simvirt("analyze", "arm", "--only", "critical").out.split())
+    assert "CPS 1 control, mode, no-op" in out
+    assert "declared, not seen: Penneman et al." in out
+    assert simvirt("analyze", "arm", "--only", "critical", "--format", "html").status == 0

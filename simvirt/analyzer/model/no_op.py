@@ -4,8 +4,8 @@ CPS in user mode on ARM, POPF's change of IF, RDSSP with shadow stacks off. It i
 learns of nothing, and no trap: "it does nothing in user mode" does not make an instruction privileged.
 
 One pair is not enough to tell. An instruction that loads 0 does nothing from a state that has 0 there already. So
-either a change of a resource is dropped, or the instruction did nothing at all from every state with that value of the
-component, and something from its partners.
+either one mode drops a change of a resource that the other makes, or the instruction did nothing at all from every
+state with that value of the component, and something from its partners.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class NoOps:
                 self._worked.add(key)
             elif done[other]:
                 self._idle.setdefault(key, seen)
-        if any(self.architecture.part(name) in RESOURCES for name in ({*done[0]} ^ {*done[1]}) - {component.name}):
+        dropped = ({*done[0]} ^ {*done[1]}) - {component.name}
+        if not aside and any(self.architecture.part(name) in RESOURCES for name in dropped):
             self.dropped.setdefault(component.name, seen)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from simvirt.analyzer.report.tally import Answer, by_group, critical_lines, shows, totals
+from simvirt.analyzer.report.tally import Answer, by_group, critical_lines, totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,8 +39,8 @@ def fragment(analysis: Analysis, *, only_critical: bool = False) -> str:
             escape(line.mnemonic.upper()),
             str(len(line.forms)),
             escape(", ".join(line.kinds) + (", silent no-op" if line.is_no_op else "")),
-            escape(shows(line.witness)),
-            f"<code>{escape(line.witness.identifier)}</code>",
+            escape(line.seen),
+            f"<code>{escape(line.witness.identifier)}</code>" if line.witness else "",
         )
         for line in critical_lines(analysis)
     ]

@@ -105,10 +105,18 @@ class CriticalLine:
         return any(one.holds(Property.SENSITIVE_NO_OP) for one in self.forms)
 
     @property
-    def witness(self) -> Witness:
-        """The plainest evidence: a silent one before one that a trap shows."""
+    def witness(self) -> Witness | None:
+        """The plainest evidence: a silent one before one that a trap shows; None where a manual's word is all."""
         found = [witness for one in self.forms for which in SENSITIVE for witness in one.claim(which).witnesses]
-        return min(found, key=lambda witness: (witness.manner is not Manner.SILENT, not witness.differences))
+        plainest = sorted(found, key=lambda witness: (witness.manner is not Manner.SILENT, not witness.differences))
+        return plainest[0] if plainest else None
+
+    @property
+    def seen(self) -> str:
+        """What the plainest evidence shows, in words."""
+        if self.witness is not None:
+            return shows(self.witness)
+        return f"declared, not seen: {self.forms[0].form.declared.source}"
 
     @property
     def listed(self) -> str:
