@@ -36,7 +36,7 @@ class Reason(Enum):
     UNDEFINED_FLAGS = "undefined: flags after the instruction"
     UNDEFINED_RESULT = "undefined: BSWAP of 16 bits, upper half of SMSW of 32 bits"
     APPROXIMATION = "undefined: the last bits of RCPPS and RSQRTPS"
-    STORE_ORDER = "undefined: which page of an 80-bit store faults first"
+    STORE_ORDER = "undefined: which page of an 80-bit store faults first, and what of it is stored then"
     QEMU_RF = "QEMU: RF is 0 in the EFLAGS image of a fault (SDM Vol. 3B 18.3.1.1 wants 1)"
     QEMU_LOST_TRAP = "QEMU: the single-step trap after PAUSE, STI and LSS comes one instruction late"
     QEMU_STACK_FAULT = "QEMU: a non-canonical address in SS is #GP, not #SS"
@@ -78,6 +78,8 @@ class Reason(Enum):
     MMX_STATE = "here: MMX forms of SSSE3 instructions leave TOP and the tag word as they are"
     MMX_FAULT = "here: conversions to and from MMX operands change TOP and the tag word although they fault"
     MMX_EXPONENT = "here: MMX results leave bits 79:64 of the x87 register"
+    RORX = "here: RORX of an operand relative to RIP reads one byte too low"
+    X87_SIGNALLING = "here: loads leave signalling NaNs as they are"
     LOCK_NEG = "here: flags of LOCK NEG are those of the operand, not of the result"
     COMPATIBILITY_RIP = "here: a near branch above 2 GiB in compatibility mode extends the sign of EIP"
     INT1 = "here: INT1 is #UD"
@@ -227,7 +229,10 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
             (s.mnemonic == _M.SMSW or (s.mnemonic == _M.BSWAP and s.has_word_register)) and s.differs_in("general")
         ),
     ),
-    (Reason.STORE_ORDER, lambda s: s.mnemonic == _M.FBSTP and s.here == s.there == _PF and s.differs_in("cr2", "fx")),
+    (
+        Reason.STORE_ORDER,
+        lambda s: s.mnemonic == _M.FBSTP and s.here == s.there == _PF and s.differs_in("cr2", "fx", "sum"),
+    ),
     (Reason.MMX_FAULT, lambda s: s.mnemonic in _TO_MMX and s.here == s.there != _DB and s.differs_in("fx")),
     (Reason.QEMU_MMX_REX, lambda s: s.bits == 64 and s.is_mmx and s.has_rex_register),
     (Reason.MMX_EXPONENT, lambda s: s.is_mmx and s.differs_in("fx") and s.places <= _EXPONENTS),
@@ -278,6 +283,14 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         ),
     ),
     (Reason.QEMU_LONG_STRING, lambda s: s.mnemonic in _LONG_STRINGS),
+    (
+        Reason.RORX,
+        lambda s: s.mnemonic == _M.RORX and s.instruction.is_ip_rel_memory_operand and s.differs_in("general"),
+    ),
+    (
+        Reason.X87_SIGNALLING,
+        lambda s: s.mnemonic == _M.FLD and s.differs_in("fx") and bool(int(s.theirs["fx"][_STATUS]) & 1),
+    ),
     (Reason.LOCK_NEG, lambda s: s.mnemonic == _M.NEG and s.instruction.has_lock_prefix and s.differs_in("rflags")),
     (
         Reason.COMPATIBILITY_RIP,

@@ -51,6 +51,11 @@ EXAMPLES = (
         {G.RCX: 0xFFFF_0001, G.RAX: 0}, result=G.RAX, manual=1,
     ),
     Example(
+        "RORX relative to RIP",
+        "c4 e3 fb f0 05 01 00 00 00 00 ; rorx rax, [rip+1], 0\n f4 ; hlt\n 01 02 03 04 05 06 07 08 ; data",
+        64, {G.RAX: 0}, result=G.RAX, manual=0x0807_0605_0403_0201,
+    ),
+    Example(
         "LOCK NEG", "f0 f7 1e ; lock neg\n 0f 98 c0 ; sets al", 32,
         {G.RAX: 0}, struct.pack("<I", 1), G.RAX, 1,
     ),
