@@ -39,8 +39,8 @@ def test_a_write_outside_the_vm_s_memory_is_seen() -> None:
     class Leaky(Faulty):
         def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
             built = super().build(image, config)
-            (low, high) = built.machine.space.regions
-            smaller = AddressSpace([low, replace(high, size=high.size - PAGE_SIZE)])
+            *lower, high = built.machine.space.regions
+            smaller = AddressSpace([*lower, replace(high, size=high.size - PAGE_SIZE)])
             built.machine.space = smaller  # the engine still has the whole
             return built
 
