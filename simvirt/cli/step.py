@@ -154,7 +154,7 @@ class _Stepper:
             self._show()
         else:
             self._move(lambda: self._timeline.run(self._points.stops()))
-            if self._trial.outcome is not None:
+            if self._timeline.ended:
                 return  # it was never there
         while not self._over:
             line = self._read()
@@ -227,15 +227,16 @@ class _Stepper:
                 return f"the run is over: {outcome.value}; you can go back from here, q ends"
             case Interrupted():
                 return "stopped by Ctrl-C"
-            case _ if self._trial.count >= self._trial.config.max_instructions:
-                return "the run is over: limit; you can go back from here, q ends"
             case _:
                 return ""
 
     def step(self, words: list[str]) -> None:
         """Forward."""
         count = positive_count(words[0]) if words else 1
-        self._move(lambda: self._timeline.step(count))
+        if count == 1:
+            self._move(self._timeline.step)
+        else:
+            self._move(lambda: self._timeline.run(self._points.stops(), self._trial.count + count))
 
     def back(self, words: list[str]) -> None:
         """Backward."""

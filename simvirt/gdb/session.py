@@ -103,6 +103,10 @@ class Session:
                     return _BAD_REQUEST
                 except SimvirtError as error:
                     return f"E.{error}".encode("ascii", "replace")
+                except Gone:
+                    raise
+                except Exception as error:  # noqa: BLE001 - a fault of ours must not end what somebody is looking at
+                    return f"E.fault of simvirt: {type(error).__name__}: {error}".encode("ascii", "replace")
         return _UNKNOWN
 
     # -------------------------------------------------------------------------------- hand-shake
@@ -211,7 +215,9 @@ class Session:
         self._reason = move()
         self._show_console()
         if isinstance(self._reason, Ended):
-            self._output(f"simvirt: the run is over: {self._reason.outcome.value}. You can go back from here.\n")
+            fault = self._target.timeline.trial.error
+            why = f" ({fault.message})" if fault is not None else ""
+            self._output(f"simvirt: the run is over: {self._reason.outcome.value}{why}. You can go back from here.\n")
         elif isinstance(self._reason, AtExit):
             record, cause = self._reason.record, self._reason.record.cause
             self._output(f"simvirt: exit {record.number}, {record.reason.name}: {cause.what}; {cause.why}\n")

@@ -99,6 +99,11 @@ class Timeline:
         return Position(self.trial.count, linear_address(state, code_bits(state)))
 
     @property
+    def ended(self) -> bool:
+        """Is the trial at its end, or at the last instruction that it may retire?"""
+        return self.trial.outcome is not None or self.trial.count >= self.trial.config.max_instructions
+
+    @property
     def beginning(self) -> int:
         """Instructions retired where the past begins."""
         return self.checkpoints.count_of(0)
@@ -277,6 +282,8 @@ class Timeline:
         while True:
             if trial.outcome is not None:
                 return Ended(trial.outcome)
+            if trial.count >= trial.config.max_instructions:
+                return Ended(Outcome.LIMIT)
             if trial.count >= limit:
                 return Reached()
             begin = time.perf_counter()

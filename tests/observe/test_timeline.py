@@ -100,7 +100,7 @@ def test_stepping_back_retraces_the_steps(strategy: str) -> None:
         t.run(Stops(vectors=frozenset(range(256))))
         t.go_to(t.trial.count - 5)
         positions, counters = [t.position], [t.trial.machine.board.save()]
-        for _ in range(60):
+        for _ in range(30):
             t.step()
             positions.append(t.position)
             counters.append(t.trial.machine.board.save())
