@@ -63,17 +63,19 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
         # The bus gives ones: FF FF is no instruction (SDM Vol. 2D Table A-6, group 5).
         return ExceptionRaised(Vector.UD)
     windows: list[_Window] = []
+    served: set[int] = set()
     writable: set[int] = set()
     met: Event | None = event
     start = cpu.count
     while (
         isinstance(met := _as_access(bus, met), PhysicalAccess)
-        and (page := met.gva >> PAGE_SHIFT) not in writable
+        and (page := met.gva >> PAGE_SHIFT) not in (writable if met.access is Access.WRITE else served)
         and len(windows) < MAX_OVERRIDES
     ):
         # What reads a page and then writes it comes here twice: its page tables may allow the one and not the other.
-        if page not in [w.page for w in windows]:
+        if page not in served:
             windows.append(_open(cpu, bus, met))
+            served.add(page)
         if met.access is Access.WRITE:
             writable.add(page)
         for i, window in enumerate(windows):
