@@ -199,14 +199,14 @@ class Breakpoints:
         """What there is to hear of the instruction at a linear address, which is about to run.
 
         The debugger comes first, and hears of each place once for each time that it is reached. RF keeps the guest's
-        breakpoints silent (SDM Vol. 3B §18.3.1.1).
+        breakpoints silent (SDM Vol. 3B §18.3.1.1), and so does the shadow of MOV SS (Vol. 3A §6.8.3).
         """
         here = address, self._engine.count
         point = self._breakpoints.get(address)
         if point is not None and self._reported != here:
             self._reported = here
             return Hits(points=(point,))
-        if self._state.eflags & _RF:
+        if self._state.eflags & _RF or (self._state.interrupt_shadow and self._state.shadow_of_mov_ss):
             return NO_HITS
         return Hits(sum(p.condition for p in self._hardware if p.on is BreakOn.EXECUTION and p.first == address))
 

@@ -98,12 +98,13 @@ def _exception(cpu: Cpu, _bus: Bus, event: ExceptionRaised) -> None:
 
 
 def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
-    """INT n, INT3, INTO: a trap, so its handler returns behind it. A fault on the way stands on the instruction."""
+    """INT n and its kin: a trap, so its handler returns behind it. A fault on the way stands on the instruction."""
     state = cpu.state
     if state.virtual_8086_mode and iopl(state.eflags) < 3 and event.kind is SoftwareInterruptKind.INT_N:
         raise general_protection(0)
     after = state.rip + event.length
-    if cpu.deliver(Interruption(event.vector, Source.SOFTWARE, after if state.code_64 else after & 0xFFFFFFFF)):
+    source = Source.EXCEPTION if event.kind is SoftwareInterruptKind.INT1 else Source.SOFTWARE
+    if cpu.deliver(Interruption(event.vector, source, after if state.code_64 else after & 0xFFFFFFFF)):
         cpu.engine.count += 1
 
 
@@ -162,6 +163,7 @@ def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
     else:
         cpu.retire()
         state.interrupt_shadow = shadow
+        state.eflags |= int(Eflags.RF)  # between two iterations (SDM Vol. 3B §18.3.1.1)
 
 
 def _no_ept(_cpu: Cpu, _bus: Bus, event: EptViolated | EptMisconfigured) -> None:

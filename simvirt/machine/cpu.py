@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine import interrupts, self_test
+from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.engine import Engine, Intercepts, SvmExit
@@ -57,7 +58,7 @@ from simvirt.machine.task_switch import TaskSwitch, switch_tasks, task_gate_targ
 from simvirt.x86.addresses import PAGE_SHIFT, Gva, Port
 from simvirt.x86.decode import decode, used_memory
 from simvirt.x86.exceptions import Escalation, Vector, escalate
-from simvirt.x86.flags import DR6_BREAKPOINTS, Dr6, Eflags
+from simvirt.x86.flags import DR6_BREAKPOINTS, Dr6, Eflags, iopl
 from simvirt.x86.instruction import Flow, GeneralOperand, Repeat
 from simvirt.x86.operations import Operation
 from simvirt.x86.prefixes import Prefixes, split_prefixes
@@ -202,8 +203,10 @@ class Cpu:
             return SystemCall(engine.system_call_is_sysenter, engine.instruction_length)
         if native is NativeEvent.BREAKPOINT:
             return self._breakpoint()
-        if native is NativeEvent.FAR_TRANSFER:
-            return self._far_transfer()
+        if native is NativeEvent.INSTRUCTION:
+            return self._instruction()
+        if native is NativeEvent.ALIGNMENT:
+            return self._check_alignment()
         if native is NativeEvent.DEBUG_REGISTERS:
             self.breakpoints.follow_debug_registers()
             return None
@@ -244,9 +247,14 @@ class Cpu:
                 event = self._event(engine.run(limit))
         return None if isinstance(event, LimitReached) else event
 
-    def _far_transfer(self) -> Event | None:
-        """Far JMP, CALL, RET or IRET: the processor does it, and there is nothing to tell unless it faults."""
+    def _instruction(self) -> Event | None:
+        """Far JMP, CALL, RET, IRET, or STI while IF is 1: the processor does it, and tells of faults alone."""
         instruction = self.instruction()
+        if instruction.operation is Operation.STI:
+            if self.state.cpl > iopl(self.state.eflags) and self.state.protected_mode:
+                return ExceptionRaised(Vector.GP, 0)
+            self.advance(instruction.length)
+            return None
         if instruction.operation is Operation.IRET and self.engine.intercepts_iret:
             return FlagsAccess("iret", instruction.length)
         if self.breakpoints.watches_data:
@@ -259,6 +267,15 @@ class Cpu:
                 fault.vector, fault.error_code, None if fault.cr2 is None else Gva(fault.cr2), fault.condition
             )
         return None
+
+    def _check_alignment(self) -> Event | None:
+        """CR0.AM and EFLAGS.AC are set at CPL 3: #AC(0) if an operand is not aligned; else it runs alone."""
+        if not is_aligned(self.instruction(), self._data_accesses()):
+            return ExceptionRaised(Vector.AC, 0)
+        engine = self.engine
+        engine.pass_alignment()
+        native = engine.run(engine.count + 1)
+        return None if native is NativeEvent.LIMIT else self._event(native)
 
     def switch_task(self, what: TaskSwitch, during: Interruption | None = None) -> None:
         """Switch tasks, unless somebody prevents it; `during` is what is being delivered through a task gate.
@@ -436,9 +453,16 @@ class Cpu:
 
     def _exception(self) -> Event:
         vector = Vector(self.engine.svm_exit - SvmExit.EXCEPTION)
+        if vector is Vector.UD and self._is_int1():
+            return SoftwareInterrupt(1, SoftwareInterruptKind.INT1, self.instruction().length)
         if vector is Vector.DB:
             return ExceptionRaised(vector, condition=self.engine.debug_condition)
         return ExceptionRaised(vector, self.state.error_code & 0xFFFF if vector.has_error_code else None)
+
+    def _is_int1(self) -> bool:
+        """INT1, which the engine does not know."""
+        prefixes, code = self._opcode()
+        return code[:1] == b"\xf1" and not prefixes.lock
 
     def _software_interrupt(self) -> Event:
         _, code = self._opcode()

@@ -710,6 +710,10 @@ class Engine:
         """Stop at breakpoints wherever the next run begins."""
         self._record.passed_count = NEVER
 
+    def pass_alignment(self) -> None:
+        """Let the next run execute the instruction at RIP, whose operands have been found aligned."""
+        self._record.aligned = 1
+
     def set_watches(self, watches: Iterable[tuple[int, int, bool, bool]]) -> None:
         """Refuse data accesses to the pages of these ranges of linear addresses: (first, last, reads, writes).
 

@@ -69,11 +69,13 @@ class SoftwareInterruptKind(Enum):
     INT_N = "INT n"
     INT3 = "INT3"
     INTO = "INTO"
+    INT1 = "INT1"
+    """A debug exception that does not look at the gate's DPL, and sets nothing in DR6 (SDM Vol. 2A "INT n")."""
 
 
 @dataclass(frozen=True, slots=True)
 class SoftwareInterrupt:
-    """INT n, INT3 or INTO."""
+    """INT n, INT3, INTO or INT1."""
 
     vector: int
     kind: SoftwareInterruptKind

@@ -47,6 +47,8 @@ _CS_WORDS, _SS_WORDS, _DS_WORDS = (
 
 # Bits of the engine's hflags (QEMU's target/i386/cpu.h).
 _INHIBIT_IRQ: Final = 1 << 3
+_SHADOW_OF_MOV_SS: Final = 1 << 30
+"""In hflags2: ours (native/special.c)."""
 _CS32: Final = 1 << 4
 _SS32: Final = 1 << 5
 _ADDSEG: Final = 1 << 6
@@ -216,6 +218,16 @@ class ProcessorState:
     def interrupt_shadow(self, value: bool) -> None:
         flags = self._d[self._hflags]
         self._d[self._hflags] = flags | _INHIBIT_IRQ if value else flags & ~_INHIBIT_IRQ
+
+    @property
+    def shadow_of_mov_ss(self) -> bool:
+        """While `interrupt_shadow` is set: is it that of MOV SS and its kin, which holds debug exceptions back, too?"""
+        return bool(self._d[self._o.hflags2 // 4] & _SHADOW_OF_MOV_SS)
+
+    @shadow_of_mov_ss.setter
+    def shadow_of_mov_ss(self, value: bool) -> None:
+        flags = self._d[self._o.hflags2 // 4]
+        self._d[self._o.hflags2 // 4] = flags | _SHADOW_OF_MOV_SS if value else flags & ~_SHADOW_OF_MOV_SS
 
     @property
     def protected_mode(self) -> bool:

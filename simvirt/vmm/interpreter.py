@@ -101,10 +101,10 @@ class Interpreter:
         self._cpu.advance(instruction.length)
 
     def _sti(self, instruction: Instruction) -> None:
-        """Interrupts are blocked for one instruction more, unless a trap comes first (SDM Vol. 2B "STI")."""
+        """Where IF was 0, interrupts wait for one instruction more, unless a trap comes first (Vol. 2B "STI")."""
         self._require_io_privilege()
         state = self._cpu.state
-        was = state.interrupt_shadow
+        was = state.interrupt_shadow or state.interrupt_flag
         state.interrupt_flag = True
         if state.eflags & _TF:
             self._cpu.advance(instruction.length)
@@ -134,6 +134,7 @@ class Interpreter:
         state.eflags &= ~_RF
         self._cpu.retire(stepping=False)
         state.interrupt_shadow = not was_in_shadow
+        state.shadow_of_mov_ss = instruction.operation is not Operation.STI
 
     # --------------------------------------------------------------------------------------- descriptor-table registers
 

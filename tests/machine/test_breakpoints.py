@@ -213,6 +213,34 @@ def test_a_repeated_string_traps_behind_the_iteration_that_hits() -> None:
     assert isinstance(pc.event(), Halt)
 
 
+def test_rf_is_1_between_two_iterations() -> None:
+    """§18.3.1.1: a breakpoint on a repeated string instruction hits once, and an interrupt in its midst saves RF."""
+    pc = flat_pc()
+    pc.state[ESI], pc.state[EDI], pc.state[ECX] = DATA, DATA + 0x100, 8
+    pc.load("90 ; nop\nf3 a4 ; rep movsb\nf4 ; hlt")
+    arm(pc, 0, CODE + 1, EXECUTE)
+    assert pc.event() == ExceptionRaised(Vector.DB, condition=1)
+    assert pc.state[ECX] == 8
+    pc.state.eflags |= RF
+    pc.step(3)
+    assert (pc.state[ECX], pc.state.eflags & RF) == (5, RF)
+    pc.cpu.deliver_external_interrupt(0x40)
+    assert pc.stack(3)[2] & RF
+    pc.state.rip, pc.state.rsp = CODE + 1, pc.state.rsp + 12
+    pc.state.eflags |= RF
+    assert isinstance(pc.event(), Halt)
+    assert pc.state.eflags & RF == 0
+
+
+def test_the_shadow_of_mov_ss_holds_a_breakpoint_back() -> None:
+    """Vol. 3A §6.8.3: instruction breakpoints on the instruction behind MOV SS are not taken."""
+    pc = flat_pc()
+    pc.load("8e d0 ; mov ss, eax\n90 ; nop\n90 ; nop\nf4 ; hlt")
+    pc.state[EAX] = 0x10
+    arm(pc, 0, CODE + 2, EXECUTE)
+    assert isinstance(pc.event(), Halt)
+
+
 def test_a_faulting_instruction_hits_nothing() -> None:
     pc = flat_pc()
     pc.state[EBX], pc.state[ECX], pc.state[EDX] = DATA, 0, 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simvirt.machine.events import Halt, InterruptWindow, LimitReached
+from simvirt.machine.events import ExceptionRaised, Halt, InterruptWindow, LimitReached
+from simvirt.x86.exceptions import Vector
 from tests.support.code import le
 from tests.support.pc import CODE, CS0, DS0, EAX, STACK, Pc, flat_pc
 
@@ -91,13 +92,32 @@ def test_lss_has_no_shadow() -> None:
     assert not pc.state.interrupt_shadow
 
 
-def test_deviation_sti_with_if_already_1_delays_too() -> None:
-    """The manual: there is a delay only where IF was 0 (Vol. 2B "STI")."""
+@pytest.mark.parametrize(
+    ("flags", "listing", "shadow"), [(IF, "fb ; sti", False), (0, "fb ; sti", True), (IF, "fa ; cli\nfb ; sti", True)]
+)
+def test_sti_delays_where_if_was_0(flags: int, listing: str, shadow: bool) -> None:
+    """Vol. 2B "STI"; whose shadow it is can be told."""
     pc = flat_pc()
-    pc.state.eflags = 2 | IF
-    pc.load("fb ; sti\n90 ; nop")
+    pc.state.eflags = 2 | flags
+    pc.load("40 ; inc eax\n" + listing + "\n90 ; nop")
+    pc.step(2 + listing.count("\n"))
+    assert pc.state.interrupt_shadow is shadow
+    assert not pc.state.shadow_of_mov_ss
+    pc.state.rip = CODE
+    pc.load("8e d0 ; mov ss, eax\n90 ; nop")
+    pc.state[0] = 0x10
+    pc.state.interrupt_shadow = False
     pc.step()
-    assert pc.state.interrupt_shadow  # should be False
+    assert pc.state.interrupt_shadow
+    assert pc.state.shadow_of_mov_ss
+
+
+def test_sti_with_if_already_1_needs_its_privilege() -> None:
+    pc = flat_pc()
+    pc.user()
+    pc.state.eflags = 2 | IF
+    pc.load("fb ; sti")
+    assert pc.event() == ExceptionRaised(Vector.GP, 0)
 
 
 def test_sti_hlt_does_not_lose_the_interrupt() -> None:

@@ -217,13 +217,21 @@ def test_stack_switch_holds_the_trap_back(listing: str) -> None:
     assert (pc.state.rip, pc.cpu.count) == (CODE + len(bytes.fromhex(listing.split(";", maxsplit=1)[0])) + 1, 2)
 
 
-def test_deviation_int1_is_undefined() -> None:
-    """The manual: INT1 (F1) is a debug trap (Vol. 2A)."""
+@pytest.mark.parametrize("cpl", [0, 3])
+@pytest.mark.parametrize("listing", ["f1 ; int1", "66 f1 ; int1"])
+def test_int1_is_a_trap_that_no_dpl_keeps_out(listing: str, cpl: int) -> None:
+    """Vol. 2A "INT n/INTO/INT3/INT1": #DB behind the instruction, nothing in DR6, a gate of DPL 0 serves ring 3."""
     pc = flat_pc()
-    pc.load("f1 ; int1")
+    if cpl:
+        pc.user()
+    pc.load(listing)
     pc.run()
-    assert pc.vector == Vector.UD
-    assert pc.stack(1) == [CODE]
+    assert (pc.vector, pc.stack(1), pc.cpu.count) == (
+        Vector.DB,
+        [CODE + len(bytes.fromhex(listing.split(";", maxsplit=1)[0]))],
+        1,
+    )
+    assert pc.state.debug_register(6) & 0xF00F == 0
 
 
 def test_virtual_8086_mode_is_stepped_too() -> None:

@@ -69,17 +69,6 @@ def test_near_jumps_do_not_look_at_the_code_limit() -> None:
 # ------------------------------------------------------------------------------------------------ missing exceptions
 
 
-def test_unaligned_accesses_with_am_and_ac_are_allowed_in_ring_3() -> None:
-    """The manual: #AC(0)."""
-    pc = flat_pc()
-    pc.state.set_control_register(0, 0x4_0011)
-    pc.user()
-    pc.state.eflags = 2 | 1 << 18
-    pc.state[EBX] = DATA + 1
-    pc.load("8b 03 ; mov eax, [ebx]\neb fe ; jmp $")
-    pc.step(2)
-
-
 def test_sse_exceptions_are_not_raised() -> None:
     """The manual: an unmasked division of zero by zero is #XM."""
     pc = flat_pc()
@@ -134,16 +123,6 @@ def test_features_that_cpuid_denies_can_be_switched_on() -> None:
     pc = flat_pc(cpu_model="pentium")
     pc.state[EAX] = 1 << 5
     assert runs(pc, "0f 22 e0 ; mov cr4, eax")
-
-
-def test_an_interrupted_string_instruction_saves_rf_as_it_was() -> None:
-    """The manual: RF is 1 in the image when an interrupt arrives between iterations (Vol. 3B §18.3.1.1)."""
-    pc = flat_pc()
-    pc.state[1], pc.state[6], pc.state[7] = 8, DATA, DATA + 64
-    pc.load("f3 a4 ; rep movsb")
-    pc.step(3)
-    pc.cpu.deliver_external_interrupt(0x40)
-    assert not pc.stack(3)[2] & 1 << 16
 
 
 def test_string_input_into_device_memory_is_lost() -> None:

@@ -19,6 +19,7 @@ from simvirt.machine.fills import Access
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.state import ProcessorState
+from simvirt.machine.task_switch import TaskSwitch
 from simvirt.strategies.strategy import Virtualized
 from simvirt.x86.addresses import Gpa
 
@@ -47,9 +48,10 @@ def deliveries(patch: pytest.MonkeyPatch) -> Iterator[list[Delivery]]:
     found: list[Delivery] = []
     deliver = interrupts.deliver
 
-    def recorded(state: ProcessorState, memory: LinearMemory, what: Interruption) -> None:
-        deliver(state, memory, what)
+    def recorded(state: ProcessorState, memory: LinearMemory, what: Interruption) -> TaskSwitch | None:
+        task = deliver(state, memory, what)
         found.append(Delivery(what.vector, what.source, what.return_rip, state.rip))
+        return task
 
     with patch.context() as within:
         within.setattr(interrupts, "deliver", recorded)

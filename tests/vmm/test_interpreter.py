@@ -21,6 +21,7 @@ from tests.support.twins import (
     CS3_16,
     CS16,
     DATA,
+    DESCRIPTORS,
     DS3,
     GDT,
     HOLE,
@@ -61,8 +62,10 @@ def _state(cs: int, eflags: int) -> ArchitecturalState:
 
 
 def _sweep(twins: Twins, cs: int, eflags: int) -> None:
+    access = next(raw[5] for selector, raw in DESCRIPTORS.items() if selector & ~7 == cs & ~7)
     for text in TRAPPING:
         twins.renew()
+        twins.write(GDT + (cs & ~7) + 5, bytes([access | 1]))  # as whoever loaded CS has left it
         twins.write(DATA, d32(CODE + 0x20) + d16(cs) + bytes(10) + 4 * d32(DS3))
         difference = twins.compare(bytes.fromhex(text) + b"\x42\x43", _state(cs, eflags), steps=5)
         assert difference is None, f"{text} at CS {cs:#x}, EFLAGS {eflags:#x}: {difference}"

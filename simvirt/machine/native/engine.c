@@ -360,13 +360,18 @@ static int is_plain(struct simvirt *s, const struct block *b) {
     return !(b->cflags & CF_SPECIAL);
 }
 
+static const enum event EVENT_OF[] = {
+    [BREAKPOINT] = EVENT_BREAKPOINT, [FAR_TRANSFER] = EVENT_INSTRUCTION, [STI_AGAIN] = EVENT_INSTRUCTION, [ALIGNMENT] = EVENT_ALIGNMENT,
+    [STRING_LENGTH] = EVENT_STRING_LENGTH,
+};
+
 /* Stop in front of a special instruction, or of the block that it is in. */
 static void meet_special(struct simvirt *s, const struct block *b, enum special what) {
     if (!s->plain_before) {
         s->met_in = b;
         index_in_block(b, b->pc, &s->instruction_length);
         if (what == UNDEFINED) s->event = EVENT_SVM_EXIT, s->code = 0x100 + SVM_EXCEPTION + 6;
-        else s->event = what == BREAKPOINT ? EVENT_BREAKPOINT : what == FAR_TRANSFER ? EVENT_FAR_TRANSFER : EVENT_STRING_LENGTH;
+        else s->event = EVENT_OF[what];
     }
     stop(s);
 }
@@ -390,8 +395,14 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
         stop(s);
         return;
     }
+    if (b->flags & HF_INHIBIT_IRQ) note_shadow(s);
     if (!is_plain(s, b)) {
-        const enum special what = first_special(s, b, 1, &s->plain_before);
+        enum special what = first_special(s, b, 1, &s->plain_before);
+        if (what == BREAKPOINT && !s->plain_before && is_repeating(s)) {
+            s->passed_pc = b->pc, s->passed_count = s->count;
+            what = first_special(s, b, 1, &s->plain_before);
+        }
+        s->aligned = 0;
         if (what) {
             s->current = 0;
             meet_special(s, b, what);
@@ -494,7 +505,7 @@ static const u8 *after_call(const u8 *at, const void *function) {
 static u8 *put(u8 *to, const void *bytes, size_t n) { return (u8 *)memcpy(to, bytes, n) + n; }
 
 static void count_in_line(struct simvirt *s, const struct block *b) {
-    if (!is_plain(s, b) || b->icount > 127 || b->cflags & CF_COUNT_MASK || b->flags & EFLAGS_RF || b->code_size < SEARCHED + LONGEST) return;
+    if (!is_plain(s, b) || b->icount > 127 || b->cflags & CF_COUNT_MASK || b->flags & (EFLAGS_RF | HF_INHIBIT_IRQ) || b->code_size < SEARCHED + LONGEST) return;
     u8 *at = (u8 *)b->code;
     const u8 *first = NULL, *behind = NULL;
     for (const u8 *end = at + SEARCHED; at < end; at++) {
@@ -849,7 +860,9 @@ int simvirt_run(struct simvirt *s) {
     }
     if (s->event == EVENT_NONE) s->event = EVENT_ENGINE_ERROR, s->engine_status = 1001;
     *pending &= ~CPU_INTERRUPT_VIRQ;
+    if (ENV32(s, s->off_env_hflags) & HF_INHIBIT_IRQ) note_shadow(s);
     settle_flags(s);
+    if (is_repeating(s)) ENV64(s, s->off_env_eflags) |= EFLAGS_RF;
     fetch_bytes(s);
     return (int)s->event;
 }

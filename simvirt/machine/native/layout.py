@@ -32,8 +32,9 @@ class NativeEvent(IntEnum):
     ENGINE_ERROR = 7
     BREAKPOINT = 8
     DEBUG_REGISTERS = 9
-    FAR_TRANSFER = 10
+    INSTRUCTION = 10
     STRING_LENGTH = 11
+    ALIGNMENT = 12
 
 
 class RegionWords(ctypes.Structure):
@@ -88,7 +89,7 @@ class SharedRecord(ctypes.Structure):
         ("watches", WatchWords * MAX_WATCHES),
         *_words("watches_open passed_pc passed_count"),
         ("followed_dr", ctypes.c_uint64 * 5),
-        *_words("native_far_transfers"),
+        *_words("aligned native_far_transfers"),
         *_words("count limit slice stepping window_wanted tsc_base tsc_native cpuid_native pause_native cpuid_count"),
         ("cpuid", CpuidWords * MAX_CPUID),
         *_words("event code instruction_length engine_status"),

@@ -34,7 +34,7 @@ enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of
 enum event {
     EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
     EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7, EVENT_BREAKPOINT = 8, EVENT_DEBUG_REGISTERS = 9,
-    EVENT_FAR_TRANSFER = 10, EVENT_STRING_LENGTH = 11,
+    EVENT_INSTRUCTION = 10, EVENT_STRING_LENGTH = 11, EVENT_ALIGNMENT = 12,
 };
 
 /* A translated block of Unicorn 2.1.4 (exec/exec-all.h), as far as it is read here. */
@@ -56,7 +56,9 @@ enum { SVM_EXCEPTION = 0x40 };
 #define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
 #define HF_INHIBIT_IRQ (1U << 3)
 #define EFLAGS_TF (1U << 8)
+#define EFLAGS_IF (1ULL << 9)
 #define EFLAGS_RF (1ULL << 16)
+#define HF2_SHADOW_OF_MOV_SS (1U << 30)                                   /* ours, in a word that the engine hardly uses */
 #define HF_CS32 (1U << 4)
 #define HF_CS64 (1U << 15)
 
@@ -101,6 +103,7 @@ struct simvirt {
     u64 watches_open;                   /* one instruction runs alone, whose accesses have been looked at */
     u64 passed_pc, passed_count;        /* the breakpoint there and then has been dealt with */
     u64 followed_dr[5];                 /* DR0 to DR3 and DR7 as they were when the lists above were made */
+    u64 aligned;                        /* the operands of the next instruction are aligned, as far as they have to be */
     u64 native_far_transfers;           /* the engine does far JMP, CALL, RET and IRET by itself */
     /* time */
     u64 count, limit, slice, stepping, window_wanted;
@@ -169,7 +172,9 @@ int canonical(const struct simvirt *s, u64 va);
 int usual_iret(struct simvirt *s, u64 size);
 
 /* special.c */
-enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4 };
+enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4, STI_AGAIN = 5, ALIGNMENT = 6 };
 enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before);
+void note_shadow(struct simvirt *s);
+int is_repeating(const struct simvirt *s);
 
 #endif

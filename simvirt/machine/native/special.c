@@ -2,6 +2,8 @@
  *
  *   UNDEFINED    what the engine executes although it is #UD
  *   BREAKPOINT   an address at which a debug register of the guest or a debugger wants to hear of execution
+ *   STI_AGAIN    STI while IF is 1 already, which delays no interrupt (SDM Vol. 2B "STI"); the engine's always does
+ *   ALIGNMENT    any instruction at CPL 3 with CR0.AM and EFLAGS.AC set
  *   FAR_TRANSFER far JMP, CALL, RET and IRET outside of real-address and virtual-8086 mode (machine/far_transfers.py)
  *   STRING_LENGTH  a string comparison with lengths that the engine cannot take
  */
@@ -144,10 +146,58 @@ static void instruction_bytes(const struct simvirt *s, const struct block *b, u6
     }
 }
 
+enum { CLI = 0xfa, STI = 0xfb };
+#define EFLAGS_AC (1U << 18)
+#define CR0_AM (1ULL << 18)
+
+/* The last instruction that has been executed, as long as that is known: its address, and its bytes without the prefixes, whose sum is
+ * in `prefixes`. */
+static u64 last_instruction(const struct simvirt *s, u8 code[16], int *repeated) {
+    const struct block *b = s->current ? s->blocks[s->current] : NULL;
+    u8 bytes[16];
+    int i = 0;
+    if (!b) return ~0ULL;
+    const u8 *p = (const u8 *)(b->code + b->code_size);
+    u64 at = b->pc;
+    for (int n = 0; n < b->icount; n++) {
+        at += (u64)sleb128(&p);
+        sleb128(&p);
+        sleb128(&p);
+    }
+    instruction_bytes(s, b, at, bytes);
+    *repeated = 0;
+    while (i < 12 && is_prefix(bytes[i], (b->flags & HF_CS64) != 0)) *repeated |= (bytes[i++] & 0xfe) == 0xf2;
+    memset(code, 0, 16);
+    memcpy(code, bytes + i, (size_t)(15 - i));
+    return at;
+}
+
+/* Interrupts are blocked for one instruction: by STI, or by MOV SS, POP SS or LSS, which the engine does not tell apart. */
+void note_shadow(struct simvirt *s) {
+    u8 code[16];
+    int repeated;
+    if (last_instruction(s, code, &repeated) == ~0ULL) return;
+    u32 *flags = &ENV32(s, s->off_env_hflags + 4);
+    *flags = code[0] == STI ? *flags & ~HF2_SHADOW_OF_MOV_SS : *flags | HF2_SHADOW_OF_MOV_SS;
+}
+
+/* Are we between two iterations of a repeated string instruction? A breakpoint on it does not hit again, and an interrupt that comes
+ * there saves RF as 1 (SDM Vol. 3B 18.3.1.1). Behind the last one the engine still tests the count, with RIP on the instruction. */
+int is_repeating(const struct simvirt *s) {
+    u8 code[16];
+    int repeated;
+    const u64 eip = ENV64(s, s->off_env_eip), at = last_instruction(s, code, &repeated);
+    const int code_64 = (ENV32(s, s->off_env_hflags) & HF_CS64) != 0;
+    if (at != (code_64 ? eip : (eip + ENV64(s, s->off_env_segs + 24 + 8)) & 0xffffffffULL) || !repeated) return 0;
+    const u8 op = code[0];
+    return (op >= 0x6c && op <= 0x6f) || (op >= 0xa4 && op <= 0xa7) || (op >= 0xaa && op <= 0xaf);
+}
+
 /* The first special instruction of a block, and how many instructions come before it. With `entering`, the block is about to run: a
  * breakpoint on its first instruction that has been dealt with does not count. */
 enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before) {
     const int passed = entering && s->passed_pc == b->pc && s->passed_count == s->count;
+    int interruptible = (ENV64(s, s->off_env_eflags) & EFLAGS_IF) != 0;
     const u8 *p = (const u8 *)(b->code + b->code_size);
     u64 at = b->pc;
     for (int i = 0; i < b->icount; i++) {
@@ -158,6 +208,10 @@ enum special first_special(struct simvirt *s, const struct block *b, int enterin
         *before = (u64)i;
         if (has_breakpoint(s, at) && (i || !passed)) return BREAKPOINT;
         instruction_bytes(s, b, at, code);
+        if (!i && b->flags & EFLAGS_AC && (b->flags & 3) == 3 &&
+            (!entering || (ENV64(s, s->off_env_cr) & CR0_AM && !s->aligned))) return ALIGNMENT;
+        if (code[0] == STI && !s->native_far_transfers && (!entering || interruptible)) return STI_AGAIN;
+        if (code[0] == CLI) interruptible = 0;
         const enum special kind = kind_of(s, b, code);
         if (kind && !(kind == FAR_TRANSFER && entering && !i && is_usual_iret(s, b, code))) return kind;
         int wide;                                       /* the lengths are known when it is the next instruction */

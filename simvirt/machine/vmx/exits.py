@@ -156,9 +156,11 @@ def _vmx_instruction(non_root: NonRootOperation, instruction: Instruction) -> Ex
 
 
 def _software_interrupt(non_root: NonRootOperation, event: SoftwareInterrupt) -> ExitReason | None:
-    """INT n never exits by itself; INT3 and INTO are exceptions to the exception bitmap."""
+    """INT n never exits by itself; INT3, INTO and INT1 are exceptions to the exception bitmap."""
     if event.kind is not SoftwareInterruptKind.INT_N and non_root.exception_bitmap >> event.vector & 1:
-        return non_root.exception_exit(event.vector, InterruptionType.SOFTWARE_EXCEPTION, None, length=event.length)
+        privileged = event.kind is SoftwareInterruptKind.INT1
+        kind = InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION if privileged else InterruptionType.SOFTWARE_EXCEPTION
+        return non_root.exception_exit(event.vector, kind, None, length=event.length)
     non_root.delivering = event
     return complete(non_root, event)
 

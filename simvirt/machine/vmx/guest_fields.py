@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.platforms import StateOffsets
 from simvirt.machine.state import DescriptorTable, Segment
-from simvirt.x86.flags import Eflags
 from simvirt.x86.registers import SegmentRegister
 from simvirt.x86.vmx import Interruptibility, VmcsField
 
@@ -171,15 +170,15 @@ def _set_efer(cpu: Cpu, value: int) -> None:
 
 
 def _interruptibility(cpu: Cpu) -> int:
-    """The engine knows that there is a shadow, not whose: with IF 0 it cannot be that of STI."""
     state = cpu.state
     if not state.interrupt_shadow:
         return 0
-    return _STI if state.eflags & int(Eflags.IF) else _MOV_SS
+    return _MOV_SS if state.shadow_of_mov_ss else _STI
 
 
 def _set_interruptibility(cpu: Cpu, value: int) -> None:
     cpu.state.interrupt_shadow = bool(value & (_STI | _MOV_SS))
+    cpu.state.shadow_of_mov_ss = bool(value & _MOV_SS)
 
 
 def _word(offset: int) -> GuestField:

@@ -94,6 +94,7 @@ _SOFTWARE_TYPES: Final = {
     SoftwareInterruptKind.INT_N: InterruptionType.SOFTWARE_INTERRUPT,
     SoftwareInterruptKind.INT3: InterruptionType.SOFTWARE_EXCEPTION,
     SoftwareInterruptKind.INTO: InterruptionType.SOFTWARE_EXCEPTION,
+    SoftwareInterruptKind.INT1: InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION,
 }
 
 
@@ -407,8 +408,8 @@ class NonRootProcessor:
         return reason
 
     def _interruption_type(self, what: Interruption) -> InterruptionType:
-        if what.source is Source.SOFTWARE:
-            software = self.operation.delivering
+        software = self.operation.delivering
+        if what.source is Source.SOFTWARE or (software and software.kind is SoftwareInterruptKind.INT1):
             return _SOFTWARE_TYPES[software.kind] if software else InterruptionType.SOFTWARE_INTERRUPT
         return (
             InterruptionType.HARDWARE_EXCEPTION

@@ -47,11 +47,3 @@ def test_ins_has_stored_zero_before_it_exits(rig: Rig) -> None:
     rig.register(GeneralRegister.RDX, 0x61)
     assert rig.run(b"\x6c") == 30
     assert rig.read(DATA, 1) == b"\x00"
-
-
-def test_mov_ss_with_if_set_counts_as_sti(rig: Rig) -> None:
-    """The engine does not say whose shadow is in force."""
-    rig.register(GeneralRegister.RAX, 0x10)
-    rig.vmcs.write(F.GUEST_RFLAGS, 0x202)
-    rig.run(b"\x8e\xd0\x90", limit=1)
-    assert rig.vmcs.read(F.GUEST_INTERRUPTIBILITY_STATE) == 1
