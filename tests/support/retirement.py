@@ -64,7 +64,12 @@ class Auditor:
     def __init__(self, virtualized: Virtualized, strategy: str) -> None:
         self._machine = virtualized.machine
         self._engine = virtualized.cpu.engine
-        self._paging = strategy != "trap-and-emulate"
+        self._strategy = strategy
+
+    @property
+    def _translates(self) -> bool:
+        """Do the engine's walks lead to the guest's memory? Those of vtx do from the first VM entry on."""
+        return self._strategy == "bare-metal" or (self._strategy == "vtx" and bool(self._engine.ept_pointer))
 
     def _code(self, rip: int) -> bytes:
         """Up to 15 bytes at an address, read without leaving a trace."""
@@ -72,7 +77,7 @@ class Auditor:
         while len(code) < 15:
             address = rip + len(code)
             length = min(15 - len(code), 0x1000 - (address & 0xFFF))
-            if self._paging:
+            if self._translates:
                 host = self._engine.translate(address, Access.FETCH, user=False)
                 if host is None:
                     break
