@@ -24,7 +24,7 @@ from simvirt.machine.devices.pic import Irq, PicPair
 from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE, Vga
-from simvirt.machine.event_queue import EventQueue
+from simvirt.machine.event_queue import Attention, EventQueue
 from simvirt.machine.hardware import DeviceRow, Hardware, Wiring
 from simvirt.x86.addresses import Gpa
 
@@ -74,6 +74,7 @@ class Board:
     __slots__ = (
         "_event_irq",
         "a20",
+        "attention",
         "bus",
         "clock",
         "console",
@@ -84,6 +85,7 @@ class Board:
         "hardware",
         "on_a20",
         "on_console",
+        "on_intr",
         "pace",
         "pic",
         "reset_requested",
@@ -97,9 +99,12 @@ class Board:
         on_console: Callable[[int], None] | None = None,
     ) -> None:
         self.clock = GuestClock(retired)
-        self.events = EventQueue()
+        self.attention = Attention()
+        """Does whoever drives this board have to look at deadlines, INTR and `ended` again?"""
+        self.events = EventQueue(self.attention)
         self.bus = PortBus()
-        self.pic = PicPair(on_intr)
+        self.on_intr = on_intr
+        self.pic = PicPair(self._drive_intr)
         self.devices: dict[str, Device[Any]] = {}
         """The devices by the names of their rows."""
         self.console = bytearray()
@@ -145,7 +150,11 @@ class Board:
 
     def run_due(self) -> None:
         """Let the devices do what is due by now."""
-        self.events.run_due(self.clock.now())
+        deadline = self.events.next_deadline()
+        if deadline is not None:
+            now = self.clock.now()
+            if deadline <= now:
+                self.events.run_due(now)
 
     def can_wake(self) -> bool:
         """Whether, while the processor sleeps, an event that is pending can raise INTR.
@@ -299,16 +308,21 @@ class Board:
     def _end(self, status: int) -> None:
         if self.exit_status is None:
             self.exit_status = status
-        self.ended = True
+        self.ended = self.attention.needed = True
 
     def _wait(self, nanoseconds: int) -> None:
         """An access that takes time. Whatever is due at its end or earlier ends it, and happens behind the access."""
         end = self.clock.now() + nanoseconds
         deadline = self.events.next_deadline()
         self.clock.skip_to(end if deadline is None else min(end, deadline))
+        self.attention.needed = True
 
     def _request_reset(self) -> None:
-        self.reset_requested = self.ended = True
+        self.reset_requested = self.ended = self.attention.needed = True
+
+    def _drive_intr(self, high: bool) -> None:
+        self.attention.needed = True
+        self.on_intr(high)
 
     def _drive_a20(self, is_open: bool) -> None:
         self.a20 = is_open

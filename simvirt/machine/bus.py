@@ -35,6 +35,8 @@ UNCLAIMED_LIMIT: Final = 1024
 class IoDirection(Enum):
     """Which way the data goes, seen from the processor."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, and the bus looks unclaimed accesses up by it
+
     IN = "in"
     OUT = "out"
 

@@ -6,7 +6,6 @@ has the hardware complete it (`machine.completion`), a VMM emulates it, root mod
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,7 @@ from simvirt.machine import interrupts, self_test
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
-from simvirt.machine.engine import Engine, Intercepts, SvmExit
+from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, Engine, Intercepts, SvmExit
 from simvirt.machine.events import (
     ControlRegisterAccess,
     ControlRegisterOperation,
@@ -55,9 +54,9 @@ from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
 from simvirt.machine.segment_loads import SegmentLoads
 from simvirt.machine.task_switch import TaskSwitch, switch_tasks, task_gate_target
-from simvirt.x86.addresses import PAGE_SHIFT, Gva, Port
+from simvirt.x86.addresses import PAGE_SHIFT, Gva
 from simvirt.x86.decode import decode, used_memory
-from simvirt.x86.exceptions import Escalation, Vector, escalate
+from simvirt.x86.exceptions import ERROR_CODE_VECTORS, Escalation, Vector, escalate
 from simvirt.x86.flags import DR6_BREAKPOINTS, Dr6, Eflags, iopl
 from simvirt.x86.instruction import Flow, GeneralOperand, Repeat
 from simvirt.x86.operations import Operation
@@ -65,6 +64,7 @@ from simvirt.x86.prefixes import Prefixes, split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
     from simvirt.machine.memory import HostMemory
@@ -77,10 +77,6 @@ if TYPE_CHECKING:
     The qualification is the linear address of a page fault, the conditions of a debug exception, None for others.
     """
 
-FAULT_CHAIN_LENGTH: Final = 16
-"""Exceptions that a CPU remembers for a post-mortem."""
-FRUITLESS_DELIVERIES: Final = 10_000
-"""So many interrupts and exceptions in a row, and no instruction retired: after that nobody expects one any more."""
 _TF: Final = int(Eflags.TF)
 _RF: Final = int(Eflags.RF)
 _IF: Final = int(Eflags.IF)
@@ -106,7 +102,8 @@ class Cpu:
     :ivar engine: what executes the instructions.
     :ivar state: the architectural state, live.
     :ivar memory: linear memory, as the processor's own accesses see it.
-    :ivar fault_chain: the exceptions delivered last, the newest at the end.
+    :ivar native_delivery: what may be delivered to the guest without coming back to Python (`Engine.run`). An observer
+        that wants to see an exception as an event takes it out of this set.
     """
 
     def __init__(self, memory: HostMemory) -> None:
@@ -120,12 +117,10 @@ class Cpu:
         self.memory = memory
         self.undelivered: Interruption | None = None
         """What was being delivered when the EPT refused an access."""
-        self.fault_chain: deque[FaultRecord] = deque(maxlen=FAULT_CHAIN_LENGTH)
         self.breakpoints = Breakpoints(engine, state)
         self._noted = NO_HITS
+        self.native_delivery = DELIVER_EVERYTHING
         self._stop_requested = False
-        self._last_delivery = -1
-        self._fruitless = 0
         self.loads = self._segment_loads()
         self.far_transfers = FarTransfers(self, self.loads, self.switch_task)
         self.task_switch_filter: Callable[[TaskSwitch, Interruption | None], None] | None = None
@@ -154,7 +149,12 @@ class Cpu:
     @count.setter
     def count(self, value: int) -> None:
         self.engine.count = value
-        self._last_delivery = -1
+        self.engine.deliveries.forget_count()
+
+    @property
+    def fault_chain(self) -> deque[FaultRecord]:
+        """The exceptions delivered last, the newest at the end."""
+        return self.engine.deliveries.fault_chain
 
     def request_stop(self) -> None:
         """Make the current or the next run return `Interrupted` soon. May be called from a signal handler."""
@@ -164,39 +164,41 @@ class Cpu:
         """Take back a request to stop that has not been answered yet."""
         self._stop_requested = False
 
-    def run(self, limit: int, *, window: bool = False) -> Event:
+    def run(self, limit: int, *, window: bool = False, deliver: int = DELIVER_NOTHING) -> Event:
         """Run until an event, or until exactly `limit` instructions are retired in all.
 
-        `window` asks for an `InterruptWindow` as soon as an interrupt can be taken.
+        `window` asks for an `InterruptWindow` as soon as an interrupt can be taken. Of `deliver`, what is in
+        `native_delivery` too goes to the guest's handlers and is no event (`Engine.run`).
         """
         engine = self.engine
-        if self._noted:
+        if self._noted is not NO_HITS:
             self._noted = NO_HITS
         breakpoints = self.breakpoints
         if breakpoints.hit:
             breakpoints.hit = ()
         if breakpoints.pending:
             return self._debugger_hit()
+        deliver = deliver & self.native_delivery if self.on_delivery is None else DELIVER_NOTHING
         while True:
             if self._stop_requested:
                 self._stop_requested = False
                 return Interrupted()
-            event = self._event(engine.run(limit, window=window))
+            event = self._event(engine.run(limit, window=window, deliver=deliver))
             if event is not None:
                 return event
 
     def _event(self, native: NativeEvent) -> Event | None:
         """What the engine returned, as a typed event; None when the run simply goes on."""
         engine = self.engine
-        if native is NativeEvent.SVM_EXIT:
+        if native is _IO:
+            return self._port_access()
+        if native is _SVM_EXIT:
             handler = _SVM_EVENTS.get(engine.svm_exit)
             if handler is None:
                 raise MonitorError(f"the engine reported SVM exit {engine.svm_exit:#x}, which nothing asked for")
             return handler(self)
-        if native is NativeEvent.LIMIT:
+        if native is _LIMIT:
             return _LIMIT_REACHED
-        if native is NativeEvent.IO:
-            return self._port_access()
         if native is NativeEvent.REFUSED_FILL:
             return self._refused_fill(engine.verdict)
         if native is NativeEvent.SYSTEM_CALL:
@@ -452,12 +454,14 @@ class Cpu:
         return split_prefixes(self.engine.code_bytes, self.state.bits)
 
     def _exception(self) -> Event:
-        vector = Vector(self.engine.svm_exit - SvmExit.EXCEPTION)
+        vector = _EXCEPTIONS[self.engine.svm_exit - _EXCEPTION_EXIT]
+        if vector in ERROR_CODE_VECTORS:
+            return ExceptionRaised(vector, self.state.error_code & 0xFFFF)
         if vector is Vector.UD and self._is_int1():
             return SoftwareInterrupt(1, SoftwareInterruptKind.INT1, self.instruction().length)
         if vector is Vector.DB:
             return ExceptionRaised(vector, condition=self.engine.debug_condition)
-        return ExceptionRaised(vector, self.state.error_code & 0xFFFF if vector.has_error_code else None)
+        return ExceptionRaised(vector)
 
     def _is_int1(self) -> bool:
         """INT1, which the engine does not know."""
@@ -473,19 +477,14 @@ class Cpu:
         return SoftwareInterrupt(4, SoftwareInterruptKind.INTO, self._length())
 
     def _port_access(self) -> PortAccess:
-        port, size, is_out, value = self.engine.io
-        prefixes, code = self._opcode()
-        is_string = code[0] in (0x6C, 0x6D, 0x6E, 0x6F)
-        return PortAccess(
-            Port(port),
-            size,
-            is_out,
-            value,
-            self._length(),
-            is_string,
-            is_string and prefixes.repeated,
-            prefixes.address_size(self.state.bits),
-        )
+        engine = self.engine
+        port, size, is_out, value = engine.io
+        opcode, length = engine.io_opcode, engine.instruction_length
+        if opcode >= _FIRST_IO_NOT_STRING:
+            return PortAccess(port, size, is_out, value, length, is_immediate=opcode < _FIRST_IO_BY_DX)
+        prefixes, _ = self._opcode()
+        address_size = prefixes.address_size(self.state.bits)
+        return PortAccess(port, size, is_out, value, length, False, True, prefixes.repeated, address_size)
 
     def _time_stamp_counter(self) -> Event:
         _, code = self._opcode()
@@ -532,12 +531,10 @@ class Cpu:
 
     def advance(self, length: int) -> None:
         """Step over the instruction at RIP, which is complete: count it, end a shadow, trap if TF asks for it."""
-        state = self.state
-        rip = state.rip + length
-        state.rip = rip if state.code_64 else rip & 0xFFFFFFFF
-        if state.eflags & _RF:
-            state.eflags &= ~_RF
-        self.retire()
+        eflags = self.state.step_over(length)
+        self.engine.retire()
+        if eflags & _TF or self._noted is not NO_HITS:
+            self._trap(int(Dr6.BS) if eflags & _TF else 0)
 
     def retire(self, *, stepping: bool | None = None) -> None:
         """As `advance`, for an instruction that has set RIP itself.
@@ -547,13 +544,16 @@ class Cpu:
         """
         state = self.state
         state.interrupt_shadow = False
-        self.engine.count += 1
+        self.engine.retire()
         eflags = state.eflags
         if stepping is None:
             stepping = bool(eflags & _TF)
             if eflags & _RF:  # set for one instruction only (SDM Vol. 3B §18.3.1.1)
                 state.eflags = eflags & ~_RF
-        condition = int(Dr6.BS) if stepping else 0
+        self._trap(int(Dr6.BS) if stepping else 0)
+
+    def _trap(self, condition: int) -> None:
+        """Raise the debug exception behind an instruction, if there is a reason for one."""
         if self._noted:
             condition |= self._noted.condition
             self.breakpoints.pending += self._noted.points
@@ -593,7 +593,9 @@ class Cpu:
 
         :raises Shutdown: a triple fault.
         """
-        self.deliver(Interruption(vector, Source.EXTERNAL, self.state.rip))
+        rip = self.state.rip
+        if not self._deliver_natively(vector, Source.EXTERNAL, rip, None):
+            self._deliver(Interruption(vector, Source.EXTERNAL, rip), None, 0)
 
     def deliver(self, what: Interruption, cr2: int | None = None, *, condition: int = 0) -> bool:
         """Deliver `what`; exceptions on the way escalate by the table of SDM Vol. 3A §6.15.
@@ -602,38 +604,49 @@ class Cpu:
         :raises Shutdown: a triple fault.
         :raises Livelock: `FRUITLESS_DELIVERIES` of them have been delivered since an instruction retired.
         """
-        self._note_delivery()
-        wanted = what.vector, what.source
-        state = self.state
-        exception_filter = self.exception_filter
-        if exception_filter is not None and what.source is Source.EXCEPTION:
-            exception_filter(what.vector, what.error_code, condition if what.vector == Vector.DB else cr2, None)
+        filtered = self.exception_filter is not None and what.source is Source.EXCEPTION
+        usual = cr2 is None and not condition and not filtered
+        if usual and self._deliver_natively(what.vector, what.source, what.return_rip, what.error_code):
+            return True
+        return self._deliver(what, cr2, condition)
+
+    def _deliver(self, what: Interruption, cr2: int | None, condition: int) -> bool:
+        """As `deliver`, by the reference."""
+        filtered = self.exception_filter is not None and what.source is Source.EXCEPTION
+        if not self.engine.deliveries.begin(self.engine.count):
+            raise Livelock
+        if filtered:
+            self._filter(what.vector, what.error_code, condition if what.vector == Vector.DB else cr2, None)
         if condition:
             self._show_condition(condition)
+        return self._deliver_by_reference(what, cr2)
+
+    def _deliver_by_reference(self, what: Interruption, cr2: int | None) -> bool:
+        state, log = self.state, self.engine.deliveries
+        wanted = what.vector, what.source
         while True:
             if what.source is Source.EXCEPTION:
-                self._record(what.vector, what.error_code, cr2)
+                self._remember(what.vector, what.error_code, cr2)
             if cr2 is not None:
                 state.set_control_register(2, cr2)
             try:
                 self._enter_handler(what)
             except ProcessorFault as fault:
-                if exception_filter is not None:
-                    exception_filter(fault.vector, fault.error_code, fault.cr2, what)
+                self._filter(fault.vector, fault.error_code, fault.cr2, what)
                 first = what.vector if what.source is Source.EXCEPTION else None
                 outcome = escalate(first, fault.vector)
                 if outcome is Escalation.SHUTDOWN:
-                    self._record(fault.vector, fault.error_code, fault.cr2)
+                    self._remember(fault.vector, fault.error_code, fault.cr2)
                     raise Shutdown from None
                 if outcome is Escalation.DOUBLE_FAULT:
-                    if exception_filter is not None:
-                        exception_filter(Vector.DF, 0, None, None)
+                    self._filter(Vector.DF, 0, None, None)
                     if fault.cr2 is not None:
                         state.set_control_register(2, fault.cr2)
                     what, cr2 = Interruption(Vector.DF, Source.EXCEPTION, state.rip, 0), None
                 else:
                     what, cr2 = Interruption(fault.vector, Source.EXCEPTION, state.rip, fault.error_code), fault.cr2
             else:
+                log.complete(what.vector)
                 return (what.vector, what.source) == wanted
 
     def _enter_handler(self, what: Interruption) -> None:
@@ -657,21 +670,21 @@ class Cpu:
         state.set_debug_register(6, state.debug_register(6) & ~DR6_BREAKPOINTS | condition)
         state.set_debug_register(7, state.debug_register(7) & ~GENERAL_DETECT)
 
-    def _record(self, vector: int, error_code: int | None, cr2: int | None) -> None:
-        state = self.state
-        self.fault_chain.append(
-            FaultRecord(
-                self.count, vector, error_code, cr2, state.selector(SegmentRegister.CS), state.rip, int(state.cpl)
-            )
-        )
+    def _filter(self, vector: int, error_code: int | None, cr2: int | None, during: Interruption | None) -> None:
+        if self.exception_filter is not None:
+            self.exception_filter(vector, error_code, cr2, during)
 
-    def _note_delivery(self) -> None:
-        count = self.engine.count
-        if count != self._last_delivery:
-            self._last_delivery, self._fruitless = count, 0
-        self._fruitless += 1
-        if self._fruitless > FRUITLESS_DELIVERIES:
-            raise Livelock
+    def _remember(self, vector: int, error_code: int | None, cr2: int | None) -> None:
+        """Add an exception to the chain that a post-mortem prints."""
+        state = self.state
+        cs = state.selector(SegmentRegister.CS)
+        self.fault_chain.append(FaultRecord(self.count, vector, error_code, cr2, cs, state.rip, int(state.cpl)))
+
+    def _deliver_natively(self, vector: int, source: Source, return_rip: int, error_code: int | None) -> bool:
+        """Deliver an interrupt or exception in native code, if nothing about it is unusual."""
+        if self.native_delivery == DELIVER_NOTHING or self.on_delivery is not None:
+            return False
+        return self.engine.deliver(vector, source, return_rip, error_code)
 
     # ---------------------------------------------------------------------------------------- configuration
 
@@ -680,6 +693,12 @@ class Cpu:
         self.engine.intercept(intercepts)
 
 
+_FIRST_IO_NOT_STRING: Final = 0xE4
+_FIRST_IO_BY_DX: Final = 0xEC
+"""By their opcodes: INS and OUTS from 6CH, IN and OUT with an immediate port from E4H, by DX from ECH."""
+_EXCEPTIONS: Final = tuple(Vector)
+_EXCEPTION_EXIT: Final = int(SvmExit.EXCEPTION)
+_IO, _SVM_EXIT, _LIMIT = NativeEvent.IO, NativeEvent.SVM_EXIT, NativeEvent.LIMIT
 _LIMIT_REACHED: Final = LimitReached()
 _TARGETS: Final = {
     Refusal.HOLE: PhysicalTarget.HOLE,

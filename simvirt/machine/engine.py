@@ -24,6 +24,7 @@ from simvirt.errors import EngineError, UsageError
 from simvirt.machine import platforms
 from simvirt.machine.bit_test_flags import keep_flags
 from simvirt.machine.debug_registers import GENERAL_DETECT
+from simvirt.machine.delivery_log import DeliveryLog
 from simvirt.machine.fills import Access, PageFlag, Refusal, Verdict
 from simvirt.machine.memory import A20_BIT, AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
@@ -41,11 +42,14 @@ from simvirt.machine.native.layout import (
 from simvirt.machine.state import ProcessorState, Segment
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
 from simvirt.x86.cpuid import Feature
+from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr4
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from simvirt.machine.interrupts import Source
+    from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
 
 NEVER: Final = 1 << 62
@@ -62,6 +66,13 @@ _ABSENT_BASE: Final = _HIDDEN_BASE + _HIDDEN_PAGES * PAGE_SIZE
 _VMCB_MSR_BITMAP_ADDRESS: Final = 0x48
 _WIDEST_ADDRESS: Final = 40
 """MAXPHYADDR until a CPU model says otherwise: the hidden pages lie above it for every model."""
+
+
+SOFTWARE_INTERRUPTS: Final = 1 << 32
+"""In a set of what is delivered natively: INT n, INT3, INTO. Bits 0 to 31 are the exceptions."""
+DELIVER_NOTHING: Final = 0
+DELIVER_EVERYTHING: Final = SOFTWARE_INTERRUPTS | 0xFFFF_FFFF & ~(1 << Vector.DB)
+"""All that native delivery knows. A debug exception can be a trap behind its instruction: Python sees to those."""
 
 
 class SvmExit(IntEnum):
@@ -186,6 +197,9 @@ class _Library:
         self.translate = ctypes.CFUNCTYPE(
             ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int, ctypes.c_int
         )(("simvirt_translate", library))
+        self.deliver = ctypes.CFUNCTYPE(
+            ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint64, ctypes.c_int64
+        )(("simvirt_deliver", library))
         self.flush_tlb = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_tlb", library))
         self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
         self.survive_aborts = ctypes.CFUNCTYPE(None)(("simvirt_survive_aborts", library))
@@ -242,9 +256,9 @@ class Engine:
         self._add_hooks(handle)
         self.keeps_bit_test_flags = keep_flags(self._record.emu_start, self.platform.bit_test_flags)
         """Do BT and its kin leave OF and AF alone everywhere?"""
+        self.deliveries = DeliveryLog(self._record)
+        """What has been delivered to the guest, here or in Python."""
         self._run = self._library.run
-        self._count, self._limit, self._slice = word("count"), word("limit"), word("slice")
-        self._window, self._tsc_base = word("window_wanted"), word("tsc_base")
         self.address_space = AddressSpace([])
         self.set_address_space(AddressSpace([Region(Gpa(0), memory.size, RegionKind.RAM, Hpa(0), "RAM")]))
         self._arm()
@@ -318,7 +332,7 @@ class Engine:
         for member, offset in (
             ("eip", o.eip), ("eflags", o.eflags), ("cc_src", o.cc_src), ("cc_op", o.cc_op), ("df", o.df),
             ("hflags", o.hflags), ("segs", o.segments), ("cr", o.cr), ("efer", o.efer), ("error_code", o.error_code),
-            ("dr", o.dr), ("intercept", o.intercept),
+            ("dr", o.dr), ("intercept", o.intercept), ("ldt", o.ldt), ("tr", o.tr), ("gdt", o.gdt), ("idt", o.idt),
         ):  # fmt: skip
             setattr(record, f"off_env_{member}", offset)
         record.off_cpu_interrupt_request = platform.cpu_interrupt_request
@@ -334,6 +348,7 @@ class Engine:
         record.a20_mask = (1 << 64) - 1
         record.max_physical_bits, record.gigabyte_pages = _WIDEST_ADDRESS, 1
         record.host_physical_bits = _WIDEST_ADDRESS
+        record.slice_length = SLICE
 
     def _add_hooks(self, handle: int) -> None:
         from unicorn import unicorn_const as const
@@ -503,40 +518,53 @@ class Engine:
     @property
     def tsc_base(self) -> int:
         """What RDTSC adds to the instruction count while it is answered natively."""
-        return self._words[self._tsc_base]
+        return self._words[_TSC_BASE]
 
     @tsc_base.setter
     def tsc_base(self, value: int) -> None:
-        self._words[self._tsc_base] = value
+        self._words[_TSC_BASE] = value
 
     # ---------------------------------------------------------------------------------------- running
 
     @property
     def count(self) -> int:
         """Instructions retired."""
-        return self._words[self._count]
+        return self._words[_COUNT]
 
     @count.setter
     def count(self, value: int) -> None:
-        self._words[self._count] = value
+        self._words[_COUNT] = value
 
     @property
     def limit(self) -> int:
         """The count at which the current run, or the last one, ends."""
-        return self._words[self._limit]
+        return self._words[_LIMIT]
 
-    def run(self, limit: int, *, window: bool = False) -> NativeEvent:
+    def retire(self) -> None:
+        """Count one instruction that has been completed outside of the engine."""
+        self._words[_COUNT] += 1
+
+    def run(self, limit: int, *, window: bool = False, deliver: int = DELIVER_NOTHING) -> NativeEvent:
         """Run until an event or until exactly `limit` instructions are retired in all.
 
-        `window` asks for an event as soon as the guest can take an interrupt. A long run returns SLICE now and then, at
-        some block's end.
+        `window` asks for an event as soon as the guest can take an interrupt. What is in `deliver` goes to the guest's
+        handler and is no event, as long as nothing about its delivery is unusual. A long run returns SLICE now and
+        then, at some block's end.
         """
         words = self._words
-        words[self._limit] = limit
-        words[self._slice] = words[self._count] + SLICE
-        words[self._window] = window
+        words[_DELIVERABLE] = deliver
+        words[_LIMIT] = limit
+        words[_WINDOW] = window
         event: int = self._run(self._self)
         return _EVENTS[event]
+
+    def deliver(self, vector: int, source: Source, return_rip: int, error_code: int | None) -> bool:
+        """Enter the handler of an interrupt or exception, as `interrupts.deliver` does, if nothing is unusual about it.
+
+        :return: was it done? If not, nothing has changed.
+        """
+        error = -1 if error_code is None else error_code
+        return bool(self._library.deliver(self._self, vector, source, return_rip, error))
 
     def public_register(self, name: str) -> int | tuple[int, ...]:
         """A register by the manual's name, read through Unicorn's public interface: for comparison with `state`."""
@@ -576,10 +604,16 @@ class Engine:
         )
 
     @property
-    def io(self) -> tuple[int, int, bool, int]:
+    def io(self) -> tuple[Port, int, bool, int]:
         """The last I/O access: port, size in bytes, is it OUT, the value written."""
         w = self._words
-        return w[_IO_PORT], w[_IO_SIZE], bool(w[_IO_IS_OUT]), w[_IO_VALUE]
+        port: Port = w[_IO_PORT]  # type: ignore[assignment]  # calling Port would be a call at every exit
+        return port, w[_IO_SIZE], w[_IO_IS_OUT] != 0, w[_IO_VALUE]
+
+    @property
+    def io_opcode(self) -> int:
+        """The opcode of the last I/O instruction (SDM Vol. 2A "IN", "INS", Vol. 2B "OUT", "OUTS")."""
+        return self._words[_IO_OPCODE]
 
     @property
     def system_call_is_sysenter(self) -> bool:
@@ -786,6 +820,8 @@ class Engine:
 _SUPERVISOR, _USER, _SUPERVISOR_IMPLICIT = range(3)  # engine.c's enum privilege
 _DIRTY, _EXECUTED = int(PageFlag.DIRTY), int(PageFlag.EXECUTED)
 _EVENTS: Final = tuple(NativeEvent)
+_COUNT, _LIMIT, _WINDOW, _DELIVERABLE = word("count"), word("limit"), word("window_wanted"), word("deliverable")
+_TSC_BASE, _IO_OPCODE = word("tsc_base"), word("io_opcode")
 _CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine_status")
 _REFUSAL, _FAULT_ADDRESS, _FAULT_GPA = word("refusal"), word("fault_address"), word("fault_gpa")
 _FAULT_ACCESS, _FAULT_ERROR, _FAULT_LEVEL = word("fault_access"), word("fault_error"), word("fault_level")

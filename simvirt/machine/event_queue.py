@@ -19,8 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+class Attention:
+    """Whether whoever drives a board has to look at it again, for the devices have done more than answer.
+
+    Most accesses to a device change nothing outside of it. This is set when a deadline has moved, when time has been
+    skipped, when INTR has changed, or when the run is over; the driver clears it when it looks.
+    """
+
+    __slots__ = ("needed",)
+
+    def __init__(self) -> None:
+        self.needed = False
+
+
 class EventQueue:
     """The pending events of one PC or VM.
+
+    :ivar attention: needed as soon as the earliest deadline changes.
 
     >>> queue = EventQueue()
     >>> queue.register("tick", lambda: print("tick"))
@@ -34,9 +49,10 @@ class EventQueue:
     True
     """
 
-    __slots__ = ("_earliest", "_handlers", "_pending")
+    __slots__ = ("_earliest", "_handlers", "_pending", "attention")
 
-    def __init__(self) -> None:
+    def __init__(self, attention: Attention | None = None) -> None:
+        self.attention = Attention() if attention is None else attention
         self._handlers: dict[str, Callable[[], None]] = {}
         self._pending: dict[str, int] = {}
         self._earliest: int | None = None
@@ -68,13 +84,19 @@ class EventQueue:
         """
         if name not in self._handlers:
             raise MonitorError(f"event '{name}' is not registered: register it with its handler before scheduling it")
-        self._pending[name] = when_ns
-        self._earliest = min(self._pending.values())
+        pending, earliest = self._pending, self._earliest
+        before = pending.get(name)
+        pending[name] = when_ns
+        if earliest is None or when_ns < earliest:
+            self._earliest = when_ns
+            self.attention.needed = True
+        elif before == earliest:
+            self._find_earliest()
 
     def cancel(self, name: str) -> None:
         """Let the event be due no more. One that is not scheduled stays so."""
-        if self._pending.pop(name, None) is not None:
-            self._earliest = min(self._pending.values(), default=None)
+        if self._pending.pop(name, None) == self._earliest:
+            self._find_earliest()
 
     def next_deadline(self) -> int | None:
         """The earliest deadline in nanoseconds; None when nothing is scheduled."""
@@ -83,14 +105,16 @@ class EventQueue:
     def run_due(self, now_ns: int) -> None:
         """Run, in order, every event due at `now_ns` or earlier, those that handlers schedule meanwhile included."""
         while self._earliest is not None and self._earliest <= now_ns:
-            name = next(name for name in self._handlers if self._pending.get(name) == self._earliest)
-            self.cancel(name)
-            self._handlers[name]()
+            for name, handler in self._handlers.items():
+                if self._pending.get(name) == self._earliest:
+                    self.cancel(name)
+                    handler()
+                    break
 
     def clear(self) -> None:
         """Cancel everything; registrations stay."""
         self._pending.clear()
-        self._earliest = None
+        self._find_earliest()
 
     def save(self) -> dict[str, int]:
         """The deadlines by event, in the order of registration."""
@@ -109,4 +133,10 @@ class EventQueue:
                 "restore it into a machine with the same devices"
             )
         self._pending = dict(deadlines)
-        self._earliest = min(self._pending.values(), default=None)
+        self._find_earliest()
+
+    def _find_earliest(self) -> None:
+        earliest = min(self._pending.values()) if self._pending else None
+        if earliest != self._earliest:
+            self._earliest = earliest
+            self.attention.needed = True

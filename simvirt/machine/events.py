@@ -1,8 +1,9 @@
 """What `Cpu.run` returns: a closed union of records, one for each thing that a processor does not settle by itself.
 
-Every event stands *before* its instruction's effects: RIP is on the instruction, nothing has changed, and `length` is
-the instruction's in bytes. `completion.complete` then does what the bare processor does; a VMM does something else
-instead. Every dispatcher is a table over the whole union.
+They are not frozen, for one is made at every exit, and a frozen record takes several times as long; nobody changes one
+all the same. Every event stands *before* its instruction's effects: RIP is on the instruction, nothing has changed, and
+`length` is the instruction's in bytes. `completion.complete` then does what the bare processor does; a VMM does
+something else instead. Every dispatcher is a table over the whole union.
 """
 
 from __future__ import annotations
@@ -21,29 +22,29 @@ if TYPE_CHECKING:
     from simvirt.x86.registers import GeneralRegister
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LimitReached:
     """Exactly the wanted number of instructions has been retired."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DebuggerHit:
     """Breakpoints or watchpoints of a debugger: RIP is on the instruction, or behind the one that touched the data."""
 
     points: tuple[DebuggerPoint, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Interrupted:
     """The host asked for the run to stop (Ctrl-C)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InterruptWindow:
     """The guest can take an interrupt now: IF is 1 and no shadow is in force."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EngineFault:
     """The engine itself failed: a bug, not a guest's deed."""
 
@@ -51,7 +52,7 @@ class EngineFault:
     """As `Engine.status` has it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExceptionRaised:
     """An exception; RIP is where the manual says that it is reported."""
 
@@ -73,7 +74,7 @@ class SoftwareInterruptKind(Enum):
     """A debug exception that does not look at the gate's DPL, and sets nothing in DR6 (SDM Vol. 2A "INT n")."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SoftwareInterrupt:
     """INT n, INT3, INTO or INT1."""
 
@@ -82,7 +83,7 @@ class SoftwareInterrupt:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PortAccess:
     """IN, OUT, INS or OUTS, one element; no permission has been checked."""
 
@@ -93,6 +94,8 @@ class PortAccess:
     value: int
     """What OUT and OUTS write; 0 for IN and INS."""
     length: int
+    is_immediate: bool = False
+    """Is the port a part of the instruction, rather than in DX?"""
     is_string: bool = False
     is_repeated: bool = False
     """Is there a REP prefix?"""
@@ -108,7 +111,7 @@ class PhysicalTarget(Enum):
     ROM = "ROM"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PhysicalAccess:
     """An access to device memory or to nothing, or a write to ROM."""
 
@@ -119,7 +122,7 @@ class PhysicalAccess:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EptViolated:
     """The EPT has no translation for a guest-physical address, or none that allows the access."""
 
@@ -134,7 +137,7 @@ class EptViolated:
     length: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EptMisconfigured:
     """An entry of the EPT has a value that none may have."""
 
@@ -149,7 +152,7 @@ def ept_event(verdict: Verdict, length: int = 0) -> EptViolated | EptMisconfigur
     return EptViolated(verdict.gpa, verdict.gva, verdict.access, verdict.error_code, verdict.to_page, length)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WatchedWrite:
     """A write to a page that somebody watches (`Engine.watch_page`)."""
 
@@ -158,21 +161,21 @@ class WatchedWrite:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Halt:
     """HLT at CPL 0, with the processor not asleep yet."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cpuid:
     """CPUID, where it is not answered natively; EAX and ECX hold leaf and subleaf."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadTimeStampCounter:
     """RDTSC or RDTSCP, where it is not answered natively."""
 
@@ -180,14 +183,14 @@ class ReadTimeStampCounter:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadPerformanceCounter:
     """RDPMC; ECX names the counter."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MsrAccess:
     """RDMSR or WRMSR at CPL 0; ECX names the register."""
 
@@ -206,7 +209,7 @@ class ControlRegisterOperation(Enum):
     """Not an access type of VMX, where SMSW never exits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ControlRegisterAccess:
     """An access to a control register that is intercepted."""
 
@@ -217,7 +220,7 @@ class ControlRegisterAccess:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DebugRegisterAccess:
     """MOV to or from a debug register (SDM Vol. 2B "MOV—Move to/from Debug Registers")."""
 
@@ -236,7 +239,7 @@ class DescriptorTableRegister(Enum):
     TR = "TR"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DescriptorTableAccess:
     """LGDT, SGDT, LIDT, SIDT, LLDT, SLDT, LTR or STR."""
 
@@ -246,14 +249,14 @@ class DescriptorTableAccess:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InvalidatePage:
     """INVLPG at CPL 0."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InvalidateCaches:
     """INVD or WBINVD at CPL 0."""
 
@@ -261,7 +264,7 @@ class InvalidateCaches:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FlagsAccess:
     """PUSHF, POPF or IRET, where they are intercepted: no Intel processor can, and the analyzer wants to."""
 
@@ -269,14 +272,14 @@ class FlagsAccess:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pause:
     """PAUSE, where it is intercepted."""
 
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SystemCall:
     """SYSCALL or SYSENTER."""
 

@@ -92,6 +92,12 @@ class DeviceRow:
     widths: tuple[AccessSize, ...] = (1,)
 
 
+def _pit(wiring: Wiring) -> Pit8254:
+    pit = Pit8254(wiring.clock, wiring.events, wiring.line)
+    wiring.pic.follow(Irq.TIMER, pit)
+    return pit
+
+
 def _rtc(wiring: Wiring) -> Mc146818:
     hardware = wiring.hardware
     cmos = standard_cmos(hardware.memory_size, hardware.start_time, hardware.disk)
@@ -114,7 +120,7 @@ def _keyboard_controller(wiring: Wiring) -> KeyboardController:
 
 DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))),
-    DeviceRow("pit", lambda wiring: Pit8254(wiring.clock, wiring.events, wiring.line), (range(0x40, 0x44),), Irq.TIMER),
+    DeviceRow("pit", _pit, (range(0x40, 0x44),), Irq.TIMER),
     DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254), wiring.wait), (range(0x61, 0x62),)),
     DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),
     DeviceRow("keyboard", _keyboard_controller, (range(0x60, 0x61), range(0x64, 0x65)), Irq.KEYBOARD),

@@ -1,14 +1,15 @@
 """Delivery of interrupts and exceptions through the IVT of real-address mode and the IDTs of the other modes.
 
-It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A) and SDM Vol. 3A §6.12 and §6.14. Nothing of the
-processor's state changes before every check has passed and every stack write has been translated, so a fault in here
-leaves the state as it was.
+This is the reference; native/delivery.c does the same for the usual case, where nothing is refused, without a way
+through Python. It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A) and SDM Vol. 3A §6.12 and §6.14.
+Nothing of the processor's state changes before every check has passed and every stack write has been translated, so a
+fault in here leaves the state as it was.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.faults import ProcessorFault, general_protection, invalid_tss, not_present, stack_fault
@@ -28,12 +29,17 @@ if TYPE_CHECKING:
     from simvirt.machine.state import ProcessorState
 
 
-class Source(Enum):
-    """Where an interrupt or exception comes from; gate checks and the EXT bit of error codes depend on it."""
+class Source(IntEnum):
+    """Where an interrupt or exception comes from; gate checks and the EXT bit of error codes depend on it.
 
-    EXTERNAL = "external interrupt"
-    EXCEPTION = "exception"
-    SOFTWARE = "INT n, INT3 or INTO"
+    The numbers are those of native/delivery.c.
+    """
+
+    EXTERNAL = 0
+    """An interrupt from outside the processor."""
+    EXCEPTION = 1
+    SOFTWARE = 2
+    """INT n, INT3 or INTO."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,9 @@ class Processor(Protocol):
         ...
 
     def run(self, limit: int, *, window: bool) -> Stop:
-        """Run until something happens or exactly `limit` instructions are retired in all.
+        """Run until the loop has to look, or exactly `limit` instructions are retired in all.
 
+        Events that neither need the board's `attention` nor end the run are handled without coming back.
         `window` asks for a stop as soon as a maskable interrupt can be taken.
 
         :raises Shutdown: a triple fault.
@@ -195,12 +196,15 @@ class Machine:
                 if pending and processor.interruptible:
                     self.halted = False
                     processor.inject_interrupt(board.acknowledge())
-                    continue
+                    pending = board.interrupt_pending()
+                    if pending:
+                        continue
                 if self.halted:
                     self._sleep()
                     continue
                 deadline = board.next_deadline()
                 limit = instruction if deadline is None else min(instruction, board.clock.instruction_at(deadline))
+                board.attention.needed = False
                 stop = processor.run(limit, window=pending)
             except Shutdown:
                 self.outcome = Outcome.TRIPLE_FAULT

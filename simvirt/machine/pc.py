@@ -9,7 +9,7 @@ from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE
-from simvirt.machine.engine import Intercepts
+from simvirt.machine.engine import DELIVER_EVERYTHING, Intercepts
 from simvirt.machine.events import DebuggerHit, Halt, Interrupted, InterruptWindow, LimitReached
 from simvirt.machine.machine import Machine, Stop
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
@@ -33,6 +33,8 @@ class BoardBus:
         self._space = space
         self.read_port: Callable[[Port, int], int] = board.read_port  # type: ignore[assignment]  # sizes are 1, 2 or 4 by construction
         self.write_port: Callable[[Port, int, int], None] = board.write_port  # type: ignore[assignment]  # likewise
+        self.attention = board.attention
+        """Set when the board has to be looked at before the processor goes on."""
         self._clock = board.clock
         self._ports = board.bus
 
@@ -77,6 +79,15 @@ class ProcessorSnapshot:
     """As `Engine.save_image` makes it."""
 
 
+_STOPS: Final[dict[type, Stop]] = {
+    LimitReached: Stop.LIMIT,
+    InterruptWindow: Stop.WINDOW,
+    Interrupted: Stop.INTERRUPTED,
+    DebuggerHit: Stop.BREAKPOINT,
+}
+"""The events that are nothing for the hardware."""
+
+
 class BareProcessor:
     """The CPU of the PC: every event is completed by the hardware."""
 
@@ -92,7 +103,7 @@ class BareProcessor:
     @property
     def count(self) -> int:
         """Instructions retired."""
-        return self.cpu.count
+        return self.cpu.engine.count
 
     @property
     def interruptible(self) -> bool:
@@ -105,21 +116,22 @@ class BareProcessor:
         return self.cpu.state.interrupt_flag
 
     def run(self, limit: int, *, window: bool) -> Stop:
-        """Run to one event and complete it."""
-        self.cpu.engine.tsc_base = self.bus.time_offset()
-        event = self.cpu.run(limit, window=window)
-        kind = type(event)
-        if kind is LimitReached:
-            return Stop.LIMIT
-        if kind is InterruptWindow:
-            return Stop.WINDOW
-        if kind is Interrupted:
-            return Stop.INTERRUPTED
-        if kind is DebuggerHit:
-            return Stop.BREAKPOINT
-        sleeps = kind is Halt and self.cpu.can_halt
-        complete(self.cpu, self.bus, event)
-        return Stop.HALTED if sleeps else Stop.HANDLED
+        """Run and complete events, until one needs the board's attention or is nothing for the hardware."""
+        cpu, bus = self.cpu, self.bus
+        cpu.engine.tsc_base = bus.time_offset()
+        attention = bus.attention
+        while True:
+            event = cpu.run(limit, window=window, deliver=DELIVER_EVERYTHING)
+            kind = type(event)
+            stop = _STOPS.get(kind)
+            if stop is not None:
+                return stop
+            sleeps = kind is Halt and cpu.can_halt
+            complete(cpu, bus, event)
+            if sleeps:
+                return Stop.HALTED
+            if attention.needed or window:
+                return Stop.HANDLED
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a maskable interrupt through the guest's IDT or IVT."""

@@ -27,6 +27,7 @@ _ARITHMETIC: Final = int(Eflags.ARITHMETIC)
 _CR0_PE: Final = int(Cr0.PE)
 _VM: Final = int(Eflags.VM)
 _IF: Final = int(Eflags.IF)
+_RF: Final = int(Eflags.RF)
 _DF: Final = int(Eflags.DF)
 
 _RINGS: Final = tuple(Ring)
@@ -178,6 +179,21 @@ class ProcessorState:
         self._q[GeneralRegister.RSP] = value
 
     # ---------------------------------------------------------------------------------------- flags
+
+    def step_over(self, length: int) -> int:
+        """Move RIP behind an instruction that is complete, and end RF and an interrupt shadow with it.
+
+        :return: EFLAGS as the instruction leaves them, IF and IOPL aside where they are virtual.
+        """
+        q, hflags = self._q, self._d[self._hflags]
+        rip = q[self._rip] + length
+        q[self._rip] = rip & (0xFFFF_FFFF_FFFF_FFFF if hflags & _CS64 else 0xFFFF_FFFF)
+        if hflags & _INHIBIT_IRQ:
+            self._d[self._hflags] = hflags & ~_INHIBIT_IRQ
+        eflags: int = q[self._eflags]
+        if eflags & _RF:
+            q[self._eflags] = eflags = eflags & ~_RF
+        return eflags
 
     @property
     def eflags(self) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from simvirt.errors import EngineError
 from simvirt.machine.cpu import Cpu
+from simvirt.machine.engine import DELIVER_NOTHING
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, WatchedWrite
 from simvirt.machine.fills import Access, Refusal, Verdict
 from simvirt.vmm.deprivileged_state import DeprivilegedState
@@ -52,6 +53,7 @@ class VirtualCpu(Cpu):
     ) -> None:
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
         self._assemble(real.engine, self.guest_state, memory)
+        self.native_delivery = DELIVER_NOTHING  # native code knows the real processor's state, not the guest's
         real.engine.leave_far_transfers_to_engine()
         self._physical = GuestPhysical(host, space, real.engine.written)
         self.mmu = ShadowMmu(real.engine, self.guest_state, host, self._physical, allocator)
@@ -59,10 +61,10 @@ class VirtualCpu(Cpu):
         self.shadow = ShadowDescriptors(self.guest_state, memory, allocator, space, self.mmu)
         self.on_hidden_fault: Callable[[], None] = lambda: None
 
-    def run(self, limit: int, *, window: bool = False) -> Event:
+    def run(self, limit: int, *, window: bool = False, deliver: int = DELIVER_NOTHING) -> Event:
         """As for any CPU, on the page tables that the guest's control registers ask for."""
         self.mmu.ensure()
-        return super().run(limit, window=window)
+        return super().run(limit, window=window, deliver=deliver)
 
     def _segment_loads(self) -> SegmentLoads:
         return GuestSegmentLoads(self, self._install)

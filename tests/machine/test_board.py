@@ -72,6 +72,42 @@ def test_the_timer_interrupts_at_its_exact_instruction() -> None:
     assert guest.board.acknowledge() == 0x20
 
 
+def test_a_request_that_is_not_acknowledged_is_withdrawn_where_the_output_falls() -> None:
+    guest = Guest()
+    guest.initialize_pics()
+    guest.start_timer(1193)
+    guest.execute(pulse_time(2 * 1193) - 1)
+    assert guest.board.interrupt_pending()
+    guest.execute(1)
+    assert not guest.board.interrupt_pending()
+
+
+@pytest.mark.parametrize(("mode", "count"), [(2, 1193), (2, 2), (3, 1193), (3, 1000)])
+def test_behind_an_acknowledged_request_the_next_deadline_is_the_next_one(mode: int, count: int) -> None:
+    guest = Guest()
+    guest.initialize_pics()
+    guest.start_timer(count, mode)
+    for tick in range(1, 5):
+        guest.execute(pulse_time(1 + tick * count) - guest.retired)
+        assert guest.board.acknowledge() == 0x20
+        guest.out(0x20, 0x20)
+        assert guest.board.next_deadline() == pulse_time(1 + (tick + 1) * count)
+
+
+def test_a_level_triggered_controller_sees_the_output_fall() -> None:
+    guest = Guest()
+    guest.initialize_pics()
+    guest.start_timer(1193)
+    guest.execute(pulse_time(1194))
+    assert guest.board.acknowledge() == 0x20
+    guest.execute(pulse_time(2 * 1193) - guest.retired)  # it falls, and nobody is told
+    guest.out(0x20, 0x19)
+    guest.out(0x21, 0x20, 4, 0x01)
+    assert guest.inp(0x20) & 1 == 0
+    guest.execute(pulse_time(2 * 1193 + 1) - guest.retired)
+    assert guest.inp(0x20) & 1 == 1
+
+
 def test_intr_is_told_to_the_processor() -> None:
     levels: list[bool] = []
     board = Board(retired=lambda: 0, on_intr=levels.append)

@@ -243,5 +243,5 @@ def test_the_event_before_completion() -> None:
     pc.state[EAX], pc.state[ECX], pc.state[ESI] = 0x77, 3, DATA
     pc.load("f3 67 6e ; rep outsb")
     event = pc.event()
-    assert event == PortAccess(PORT, 1, True, pc.read(DATA, 1), 3, True, True, 2)  # type: ignore[arg-type]
+    assert event == PortAccess(PORT, 1, True, pc.read(DATA, 1), 3, False, True, True, 2)  # type: ignore[arg-type]
     assert (pc.state.rip, pc.state[ECX], pc.state[ESI], pc.cpu.count) == (CODE, 3, DATA, 0)

@@ -15,6 +15,7 @@ import iced_x86
 import pytest
 
 from simvirt.machine import interrupts
+from simvirt.machine.engine import DELIVER_NOTHING
 from simvirt.machine.fills import Access
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
@@ -63,6 +64,7 @@ class Auditor:
 
     def __init__(self, virtualized: Virtualized, strategy: str) -> None:
         self._machine = virtualized.machine
+        virtualized.cpu.native_delivery = DELIVER_NOTHING  # every delivery is to be recorded
         self._engine = virtualized.cpu.engine
         self._strategy = strategy
 

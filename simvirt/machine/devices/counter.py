@@ -44,6 +44,7 @@ STATUS_NULL_COUNT: Final = 0x40
 POWER_ON_CONTROL: Final = RW_BOTH << 4 | Mode.SQUARE_WAVE << 1
 """Mode 3, as firmware leaves the timer of a PC; the data sheet leaves the power-on state open."""
 
+_RATE_GENERATOR: Final = Mode.RATE_GENERATOR
 _STROBES: Final = (Mode.SOFTWARE_TRIGGERED_STROBE, Mode.HARDWARE_TRIGGERED_STROBE)
 _PERIODIC: Final = (Mode.RATE_GENERATOR, Mode.SQUARE_WAVE)
 _TRIGGERED: Final = (Mode.HARDWARE_RETRIGGERABLE_ONE_SHOT, Mode.HARDWARE_TRIGGERED_STROBE)
@@ -189,16 +190,28 @@ class Counter:
             pulses -= 1
         if not self._counting or pulses == 0 or not (self._gate or self._mode in _TRIGGERED):
             return
-        if self._mode is Mode.RATE_GENERATOR:
+        if self._mode is _RATE_GENERATOR:
             self._count_period(pulses)
         elif self._mode is Mode.SQUARE_WAVE:
             self._count_halves(pulses)
         else:
             self._count_down(pulses)
 
+    def ticks_to_rise(self) -> int | None:
+        """After how many more pulses OUT, which is high and of a periodic mode, will have fallen and risen again.
+
+        None when it is otherwise, or when nobody can tell yet.
+        """
+        fall = self.ticks_to_edge() if self.out and self._mode in _PERIODIC and not self._load_due else None
+        if fall is None:
+            return None
+        return fall + (1 if self._mode is _RATE_GENERATOR else self._initial_count() // 2)
+
     def ticks_to_edge(self) -> int | None:
         """After how many more CLK pulses OUT changes next, if nothing is written; None when it stays as it is."""
         mode = self._mode
+        if mode is _RATE_GENERATOR and self._counting and self._gate and not self._load_due:
+            return self._count - 1 if self.out else 1  # what a PC asks at every tick
         if mode in _STROBES and not self.out:
             return 1
         runs = self._gate or mode in _TRIGGERED
@@ -213,8 +226,6 @@ class Counter:
             return 1 + count if runs else None
         if not (self._counting and runs) or self._expired:
             return None
-        if mode is Mode.RATE_GENERATOR:
-            return self._count - 1 if self.out else 1
         if mode is Mode.SQUARE_WAVE:
             return self._left_of_half()
         return self._count

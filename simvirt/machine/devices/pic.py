@@ -20,10 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from simvirt.errors import MonitorError
-from simvirt.machine.devices.pic_chip import SPURIOUS_LEVEL, Pic8259, PicChipState
+from simvirt.machine.devices.pic_chip import ICW1_SELECT, SPURIOUS_LEVEL, Pic8259, PicChipState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,18 @@ class PicPairState:
     slave: PicChipState
 
 
+class RequestSource(Protocol):
+    """A device whose line falls again and again, which nobody notices once its request has been acknowledged."""
+
+    def request_taken(self) -> None:
+        """The request has been acknowledged. Until the next one the line may be left high."""
+        ...
+
+    def catch_up(self) -> None:
+        """Drive the line to where it is now."""
+        ...
+
+
 class PicPair:
     """Master and slave of a PC, the slave at the master's IR2.
 
@@ -73,13 +85,17 @@ class PicPair:
     `on_intr` is told when the master's INT output, the processor's INTR pin, changes.
     """
 
-    __slots__ = ("master", "on_intr", "slave")
+    __slots__ = ("_sources", "master", "slave")
     state_type: ClassVar[type] = PicPairState
 
     def __init__(self, on_intr: Callable[[bool], None]) -> None:
-        self.on_intr = on_intr
-        self.master = Pic8259(self._drive_intr)
+        self._sources: dict[int, RequestSource] = {}
+        self.master = Pic8259(on_intr)
         self.slave = Pic8259(partial(self.master.set_line, Irq.CASCADE))
+
+    def follow(self, irq: int, source: RequestSource) -> None:
+        """Tell `source` when its request on a line of the master has been acknowledged."""
+        self._sources[irq] = source
 
     def set_line(self, irq: int, high: bool) -> None:
         """Drive IRQ 0 to 15 (not 2, which is the slave's).
@@ -127,6 +143,9 @@ class PicPair:
         else:
             vector = self.master.vector(level)
         self.master.finish(level)
+        source = None if level is None else self._sources.get(level)
+        if level is not None and source is not None and self.master.edge_triggered(level):
+            source.request_taken()
         return vector
 
     def _slave_vector(self, level: int) -> int:
@@ -147,6 +166,9 @@ class PicPair:
 
     def write(self, offset: int, _size: AccessSize, value: int) -> None:
         """Write a command word: see `Pic8259.write`."""
+        if offset >= 4 or (offset == 0 and value & ICW1_SELECT):  # lines may become level triggered
+            for source in self._sources.values():
+                source.catch_up()
         if offset < 2:
             self.master.write(offset, value)
         elif offset < 4:
@@ -167,6 +189,3 @@ class PicPair:
         """Take up a saved state; `on_intr` is not called."""
         self.master.restore(state.master)
         self.slave.restore(state.slave)
-
-    def _drive_intr(self, high: bool) -> None:
-        self.on_intr(high)

@@ -137,6 +137,8 @@ class Pic8259:
             if not self._lines & bit:
                 return
             self._lines &= ~bit
+            if not self._irr & bit and self.edge_triggered(level):
+                return  # acknowledged already
             self._irr &= ~bit
         self._update()
 
@@ -149,6 +151,10 @@ class Pic8259:
     def level_triggered(self, inputs: int) -> None:
         self._level_triggered = inputs
         self._update()
+
+    def edge_triggered(self, level: int) -> bool:
+        """Does a request at this input take a rising edge? Else a line that is high requests by being so."""
+        return not (self._icw1 & ICW1_LTIM or self._level_triggered >> level & 1)
 
     def has_slave(self, level: int) -> bool:
         """Whether this master was told, by ICW1 and ICW3, that a slave sits at this input."""

@@ -10,7 +10,8 @@ no period drifts: OUT of a counter in mode 2 or 3 that was loaded with N at puls
 L + 3N, ... A count is loaded by the pulse after its last byte is written.
 
 The event queue holds the next change of OUT 0, which the PIC is told at its exact moment, falling edges included: a
-request that falls before it is acknowledged is withdrawn.
+request that falls before it is acknowledged is withdrawn. Once it is acknowledged nobody notices the fall, so the queue
+then holds the next rise, and the PIC is told of both there.
 """
 
 from __future__ import annotations
@@ -139,25 +140,37 @@ class Pit8254:
                 if not command & 0x10:
                     counter.latch_status()
 
-    def _out0_due(self) -> None:
-        self._now(0)
-        self._follow_out0()
+    def request_taken(self) -> None:
+        """The request of OUT 0 has been acknowledged: what matters next is the next one."""
+        distance = self._counters[0].ticks_to_rise()
+        if distance is not None:
+            self._schedule(distance)
 
-    def _pass_edges(self, pulse: int) -> None:
-        """Tell the PIC every change of OUT 0 up to `pulse`."""
-        counter = self._counters[0]
+    def catch_up(self) -> None:
+        """Tell the PIC every change of OUT 0 up to now."""
+        self._pass_edges(pulse_at(self._clock.now()))
+
+    def _out0_due(self) -> None:
+        self._schedule(self._pass_edges(pulse_at(self._clock.now())))
+
+    def _pass_edges(self, pulse: int) -> int | None:
+        """Tell the PIC every change of OUT 0 up to `pulse`; gives the pulses to the next one."""
+        counter, line = self._counters[0], self._line
         distance = counter.ticks_to_edge()
         while distance is not None and counter.tick + distance <= pulse:
             counter.advance_to(counter.tick + distance)
-            self._line(counter.out)
+            line(counter.out)
             distance = counter.ticks_to_edge()
+        return distance
 
     def _follow_out0(self) -> None:
         """After anything that may have changed counter 0: drive its line and set the deadline of its next change."""
-        counter = self._counters[0]
-        self._line(counter.out)
-        distance = counter.ticks_to_edge()
+        self._line(self._counters[0].out)
+        self._schedule(self._counters[0].ticks_to_edge())
+
+    def _schedule(self, distance: int | None) -> None:
+        """Let OUT 0 be looked at so many pulses after those that counter 0 has had."""
         if distance is None:
             self._events.cancel(self._event)
         else:
-            self._events.schedule(self._event, pulse_time(counter.tick + distance))
+            self._events.schedule(self._event, pulse_time(self._counters[0].tick + distance))

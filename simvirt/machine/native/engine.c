@@ -34,6 +34,13 @@ typedef int (*reg_read_fn)(void *, int, void *);
 #define UC_CTL_TLB_FLUSH 11U
 #define UC_X86_REG_EFLAGS 25
 
+/* EFLAGS, of which the engine keeps the arithmetic flags apart while it runs. */
+u64 flags_in_one_piece(const struct simvirt *s) {
+    u64 flags = 0;
+    ((reg_read_fn)s->reg_read)((void *)s->uc, UC_X86_REG_EFLAGS, &flags);
+    return flags;
+}
+
 static void flush_tlb(struct simvirt *s) { ((ctl_fn)s->ctl)((void *)s->uc, UC_CTL(UC_CTL_TLB_FLUSH, 0, UC_CTL_IO_WRITE)); }
 
 static void flush_translations(struct simvirt *s) {
@@ -58,13 +65,11 @@ static u64 linear_pc(const struct simvirt *s) {
 #define PTE_D 0x40
 #define PTE_PS 0x80ULL
 #define PTE_NX (1ULL << 63)
-#define CR0_PG (1ULL << 31)
 #define CR0_WP (1ULL << 16)
 #define CR4_PSE (1ULL << 4)
 #define CR4_PAE (1ULL << 5)
 #define CR4_SMEP (1ULL << 20)
 #define CR4_SMAP (1ULL << 21)
-#define EFER_LMA (1ULL << 10)
 #define EFER_NXE (1ULL << 11)
 #define EFLAGS_AC (1ULL << 18)
 
@@ -157,7 +162,7 @@ int canonical(const struct simvirt *s, u64 va) {
 
 /* Work that takes the host longer than the instructions that cause it shortens the slice, so that a slice is short in host time too:
  * a request to stop is seen between two slices. */
-enum { WORK_OF_FILL = 64, WORK_OF_TRANSLATION = 512, WORK_OF_ENTRY = 256 };
+enum { WORK_OF_FILL = 64, WORK_OF_TRANSLATION = 512, WORK_OF_ENTRY = 256, WORK_OF_DELIVERY = 256 };
 static void charge(struct simvirt *s, u64 work);
 
 struct tlb_entry { u64 paddr; u32 perms; };
@@ -554,6 +559,111 @@ void simvirt_edge_hook(void *uc, const struct translated *now, const struct tran
     if (b && b->pc == now->pc && b->size == now->size && b->icount == now->icount) count_in_line(s, b);
 }
 
+/* ------------------------------------------------------------------------------------------------ code bytes */
+
+static void fetch_bytes(struct simvirt *s) {
+    const enum privilege privilege = CPL(s) == 3 ? USER : SUPERVISOR;
+    const u64 pc = linear_pc(s);
+    struct walk w;
+    u64 n = 0;
+    while (n < 15) {
+        u64 va = pc + n, room = PAGE_SIZE - (va & ~PAGE_MASK);
+        const u8 *p = translated_from(s, s->met_in, va);
+        if (!p) {
+            if (!canonical(s, va) || !page_walk(s, va, ACCESS_FETCH, privilege, 0, &w)) break;
+            p = physical(s, w.gpa, 0);
+        }
+        if (!p) break;
+        if (room > 15 - n) room = 15 - n;
+        memcpy(s->bytes + n, p, room);
+        n += room;
+    }
+    s->byte_count = n;
+}
+
+/* ------------------------------------------------------------------------------------------------ native delivery
+ * Exceptions and software interrupts that whoever runs the processor has no say in (`deliverable`) go straight to the guest's handler. */
+
+#define EFLAGS_VM (1ULL << 17)
+#define ERROR_CODE_VECTORS 0x00227d00U                                    /* #DF, #TS, #NP, #SS, #GP, #PF, #AC, #CP */
+#define DELIVER_SOFTWARE_INTERRUPTS (1ULL << 32)
+enum { UNDEFINED_OPCODE = 6, PAGE_FAULT = 14, INT1 = 0xf1 };
+
+static const u8 *opcode(const struct simvirt *s) {
+    const int code_64 = (ENV32(s, s->off_env_hflags) & HF_CS64) != 0;
+    const u8 *op = s->bytes;
+    while (op < s->bytes + s->byte_count && is_prefix(*op, code_64)) op++;
+    return op;
+}
+
+static int delivered(struct simvirt *s, const struct interruption *what) {
+    if (s->alias_writes || !deliver(s, what)) return 0;
+    s->met_in = NULL;
+    charge(s, WORK_OF_DELIVERY);
+    return 1;
+}
+
+/* INT n, INT3 and INTO return behind the instruction, which is counted with its delivery. */
+static int deliver_software_interrupt(struct simvirt *s) {
+    if (!(s->deliverable & DELIVER_SOFTWARE_INTERRUPTS) || !s->instruction_length) return 0;
+    fetch_bytes(s);
+    const u8 *op = opcode(s);
+    const u64 eflags = ENV64(s, s->off_env_eflags), after = ENV64(s, s->off_env_eip) + s->instruction_length;
+    if (op + 2 > s->bytes + s->byte_count || (*op == 0xcd && eflags & EFLAGS_VM && (eflags >> 12 & 3) < 3)) return 0;
+    const u64 vector = *op == 0xcd ? op[1] : *op == 0xcc ? 3 : 4;
+    const struct interruption what = {
+        .vector = vector, .source = SOURCE_SOFTWARE,
+        .return_rip = ENV32(s, s->off_env_hflags) & HF_CS64 ? after : (u32)after,
+    };
+    if (!delivered(s, &what)) return 0;
+    s->count++;
+    return 1;
+}
+
+static int deliver_exception(struct simvirt *s, u32 vector) {
+    if (vector >= 32 || vector == PAGE_FAULT || !(s->deliverable >> vector & 1)) return 0;
+    if (vector == UNDEFINED_OPCODE) {          /* INT1 arrives like that, too */
+        fetch_bytes(s);
+        if (*opcode(s) == INT1) return 0;
+    }
+    const struct interruption what = {
+        .vector = vector, .source = SOURCE_EXCEPTION, .return_rip = ENV64(s, s->off_env_eip),
+        .error_code = ENV32(s, s->off_env_error_code) & 0xffff, .has_error_code = ERROR_CODE_VECTORS >> vector & 1,
+    };
+    return delivered(s, &what);
+}
+
+static int deliver_svm_exit(struct simvirt *s) {
+    const u32 code = (u32)s->code - 0x100;
+    if (s->delivery_tried) return 0;
+    s->delivery_tried = 1;
+    return code == SVM_SOFTWARE_INTERRUPT ? deliver_software_interrupt(s) : deliver_exception(s, code - SVM_EXCEPTION);
+}
+
+/* Instructions that read descriptor tables and the TSS as supervisor at any CPL, by their first opcode byte: whether the program or the
+ * processor has met the page fault is for `Cpu._page_fault` to find out. */
+static int may_read_descriptors(u8 op) {
+    switch (op) {
+    case 0x07: case 0x0f: case 0x17: case 0x1f: case 0x8e: case 0x9a: case 0xc4: case 0xc5: case 0xca: case 0xcb: case 0xcf: case 0xea:
+    case 0xff: return 1;
+    default: return 0;
+    }
+}
+
+static int deliver_page_fault(struct simvirt *s) {
+    if (!(s->deliverable >> PAGE_FAULT & 1) || (s->refusal != REFUSED_PAGE_FAULT && s->refusal != REFUSED_SUPERVISOR_AT_CPL3)) return 0;
+    if (s->fault_access != ACCESS_FETCH && CPL(s) == 3) {
+        fetch_bytes(s);
+        const u8 *op = opcode(s);
+        if (op == s->bytes + s->byte_count || may_read_descriptors(*op)) return 0;
+    }
+    const struct interruption what = {
+        .vector = PAGE_FAULT, .source = SOURCE_EXCEPTION, .return_rip = ENV64(s, s->off_env_eip),
+        .error_code = s->fault_error, .has_error_code = 1, .cr2 = s->fault_address, .has_cr2 = 1,
+    };
+    return delivered(s, &what);
+}
+
 /* ------------------------------------------------------------------------------------------------ exits */
 
 enum { SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72, SVM_PAUSE = 0x77 };
@@ -589,6 +699,7 @@ static int handled_natively(struct simvirt *s, u32 code) {
     ENV64(s, s->off_env_eflags) &= ~EFLAGS_RF;
     s->count++;
     s->native_exits++;
+    s->met_in = NULL;
     return 1;
 }
 
@@ -642,8 +753,14 @@ void simvirt_interrupt_hook(void *uc, u32 number, void *data) {
         }
         if (handled_natively(s, code)) return;
     }
-    s->event = EVENT_SVM_EXIT;
     s->code = number;
+    if (!s->stopping && !s->alone && deliver_svm_exit(s)) {
+        s->delivery_tried = 0;
+        if (s->count < s->limit) return;
+        s->event = EVENT_LIMIT;
+    } else {
+        s->event = EVENT_SVM_EXIT;
+    }
     stop(s);
 }
 
@@ -691,31 +808,10 @@ bool simvirt_invalid_hook(void *uc, void *data) {                          /* ne
 
 /* ------------------------------------------------------------------------------------------------ running */
 
-static void fetch_bytes(struct simvirt *s) {
-    const enum privilege privilege = CPL(s) == 3 ? USER : SUPERVISOR;
-    const u64 pc = linear_pc(s);
-    struct walk w;
-    u64 n = 0;
-    while (n < 15) {
-        u64 va = pc + n, room = PAGE_SIZE - (va & ~PAGE_MASK);
-        const u8 *p = translated_from(s, s->met_in, va);
-        if (!p) {
-            if (!canonical(s, va) || !page_walk(s, va, ACCESS_FETCH, privilege, 0, &w)) break;
-            p = physical(s, w.gpa, 0);
-        }
-        if (!p) break;
-        if (room > 15 - n) room = 15 - n;
-        memcpy(s->bytes + n, p, room);
-        n += room;
-    }
-    s->byte_count = n;
-}
-
 /* EFLAGS in one piece, out of the engine's lazy form, so that a state image means the same to everybody. The engine takes it from there
  * when it starts. */
 static void settle_flags(struct simvirt *s) {
-    u64 flags = 0;
-    ((reg_read_fn)s->reg_read)((void *)s->uc, UC_X86_REG_EFLAGS, &flags);
+    const u64 flags = flags_in_one_piece(s);
     ENV64(s, s->off_env_eflags) = flags;
     ENV32(s, s->off_env_df) = flags & 0x400 ? ~0U : 1;
     ENV64(s, s->off_env_cc_src) = flags & 0x8d5;
@@ -754,13 +850,16 @@ static struct simvirt *running;
 void simvirt_survive_aborts(void) {}
 #endif
 
-/* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
 enum { NEAR = 8 };
 
+/* A block that will not be run to its end is not worth translating whole: near the limit, and while refusals come in a row. */
+static u64 first_step(const struct simvirt *s) {
+    return s->limit - s->count <= NEAR ? s->limit - s->count : s->count - s->refused_at <= 2 ? NEAR : 0;
+}
+
+/* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
 int simvirt_run(struct simvirt *s) {
-    u64 slice = s->slice, alias_count = ~0ULL;
-    /* A block that will not be run to its end is not worth translating whole: near the limit, and while refusals come in a row. */
-    u64 step = s->limit - s->count <= NEAR ? s->limit - s->count : s->count - s->refused_at <= 2 ? NEAR : 0;
+    u64 slice = s->slice = s->count + s->slice_length, alias_count = ~0ULL, step = first_step(s);
     const u64 *dr = (const u64 *)(s->env + s->off_env_dr);
     if (((dr[7] | s->followed_dr[4]) & DR7_ARMED) && (memcmp(dr, s->followed_dr, 32) || dr[7] != s->followed_dr[4]))
         return (int)(s->event = EVENT_DEBUG_REGISTERS);
@@ -775,7 +874,7 @@ int simvirt_run(struct simvirt *s) {
         s->met_in = NULL, s->aborted = 0, s->plain_before = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
-        s->requested = step;
+        s->requested = step, s->alone = step == 1, s->delivery_tried = 0;
         grant(s);
         *next = step ? (u32)step : ~0U;
         *(u8 *)(s->cpu + s->off_cpu_exit_request) = 0;
@@ -842,6 +941,7 @@ int simvirt_run(struct simvirt *s) {
                 flush_tlb(s);
                 continue;
             }
+            if (deliver_page_fault(s)) { step = first_step(s), idle = 0; continue; }
             s->event = EVENT_REFUSED_FILL;
             s->refused_at = s->count;
             break;
@@ -854,6 +954,7 @@ int simvirt_run(struct simvirt *s) {
             continue;
         }
         if (s->event == EVENT_SYSTEM_CALL) ENV64(s, s->off_env_eip) -= s->instruction_length;   /* the engine has stepped over it */
+        if (s->event == EVENT_SVM_EXIT && deliver_svm_exit(s)) { step = first_step(s), idle = 0; continue; }
         if (s->event != EVENT_NONE) break;
         if (s->plain_before) { step = s->plain_before, idle = 0; continue; }
         if (s->count > before) idle = 0;   /* the engine left without a reason of ours, its code buffer full: go on */
@@ -864,6 +965,7 @@ int simvirt_run(struct simvirt *s) {
     settle_flags(s);
     if (is_repeating(s)) ENV64(s, s->off_env_eflags) |= EFLAGS_RF;
     fetch_bytes(s);
+    if (s->event == EVENT_IO) s->io_opcode = *opcode(s);
     return (int)s->event;
 }
 
@@ -890,7 +992,8 @@ void simvirt_flush_translations(struct simvirt *s) { flush_translations(s); }
 /* Offsets of the record's members, so that Python's view of it can be checked. */
 #define MEMBERS(X) \
     X(uc) X(off_env_eip) X(off_cpu_interrupt_request) X(tlb_window) X(ram) X(regions) X(override_count) X(overrides) \
-    X(implicit_count) X(max_physical_bits) X(breakpoint_count) X(watches) X(followed_dr) X(count) X(tsc_base) X(cpuid_count) X(cpuid) X(event) X(refusal) X(io_port) X(bytes) \
+    X(implicit_count) X(max_physical_bits) X(breakpoint_count) X(watches) X(followed_dr) X(count) X(tsc_base) X(cpuid_count) X(cpuid) \
+    X(deliverable) X(delivered) X(faults) X(event) X(refusal) X(io_port) X(bytes) \
     X(byte_count) X(fills) X(remaining) X(current)
 u64 simvirt_layout(u64 *out) {
     u64 n = 0;

@@ -61,7 +61,7 @@ static int usual_stack(struct simvirt *s, u32 selector, u32 cpl) {
 int usual_iret(struct simvirt *s, u64 size) {
     const u32 hflags = ENV32(s, s->off_env_hflags), cpl = hflags & 3;
     const int code_64 = (hflags & HF_CS64) != 0, lma = (ENV64(s, s->off_env_efer) & EFER_ACTIVE) != 0;
-    if (ENV64(s, s->off_env_eflags) & FLAG_NT) return 0;
+    if (ENV64(s, s->off_env_eflags) & (FLAG_NT | EFLAGS_RF)) return 0;     /* a block that begins with RF ends without it, in any case */
     const struct segment *ss = segment(s, SS);
     const u64 mask = code_64 ? ~0ULL : ss->flags & D_BIG ? 0xffffffffULL : 0xffffULL, sp = ENV64(s, 8 * RSP) & mask;
     u64 frame[5] = {0};

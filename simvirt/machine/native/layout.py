@@ -16,6 +16,8 @@ MAX_CPUID: Final = 64
 MAX_IMPLICIT: Final = 8
 MAX_BREAKPOINTS: Final = 256
 MAX_WATCHES: Final = 64
+MAX_FAULTS: Final = 16
+"""Natively delivered exceptions that the record remembers."""
 _MAX_BLOCKS: Final = 1 << 20
 
 
@@ -61,6 +63,17 @@ class CpuidWords(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("leaf", "subleaf", "any_subleaf", "eax", "ebx", "ecx", "edx")]
 
 
+class FaultWords(ctypes.Structure):
+    """One exception that was delivered natively."""
+
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "count", "vector", "error_code", "has_error_code", "cr2", "has_cr2", "selector", "rip", "cpl"
+        )
+    ]  # fmt: skip
+
+
 def _words(text: str) -> list[tuple[str, type[ctypes.c_uint64]]]:
     return [(name, ctypes.c_uint64) for name in text.split()]
 
@@ -74,6 +87,7 @@ class SharedRecord(ctypes.Structure):
             "off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"
         ),
         *_words("off_env_efer off_env_error_code off_env_dr off_env_intercept"),
+        *_words("off_env_ldt off_env_tr off_env_gdt off_env_idt"),
         *_words("off_cpu_interrupt_request off_cpu_cflags_next off_cpu_jump_cache off_cpu_exit_request"),
         *_words("off_cpu_exception_index off_uc_bad_address"),
         ("tlb_window", ctypes.c_uint64 * 3),
@@ -90,18 +104,23 @@ class SharedRecord(ctypes.Structure):
         *_words("watches_open passed_pc passed_count"),
         ("followed_dr", ctypes.c_uint64 * 5),
         *_words("aligned native_far_transfers"),
-        *_words("count limit slice stepping window_wanted tsc_base tsc_native cpuid_native pause_native cpuid_count"),
+        *_words("slice_length count limit slice stepping window_wanted"),
+        *_words("tsc_base tsc_native cpuid_native pause_native cpuid_count"),
         ("cpuid", CpuidWords * MAX_CPUID),
+        *_words("deliverable last_delivery fruitless fruitless_limit"),
+        ("delivered", ctypes.c_uint64 * 256),
+        *_words("fault_count"),
+        ("faults", FaultWords * MAX_FAULTS),
         *_words("event code instruction_length engine_status"),
         *_words("refusal fault_address fault_gpa fault_access fault_error fault_level fault_to_page"),
-        *_words("io_port io_size io_is_out io_value system_call debug_condition"),
+        *_words("io_port io_size io_is_out io_value io_opcode system_call debug_condition"),
         ("bytes", ctypes.c_uint8 * 16),
         *_words("byte_count fills cache_misses entries native_exits modified_blocks inlined_blocks"),
         ("remaining", ctypes.c_int64),
         ("current", ctypes.c_uint32),
         ("next_block", ctypes.c_uint32),
         ("granted", ctypes.c_int64),
-        *_words("requested stopping met_in aborted refused_at plain_before"),
+        *_words("requested stopping met_in aborted refused_at plain_before delivery_tried alone"),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
         *_words("io_pending dr6_before alias_writes"),
@@ -127,6 +146,9 @@ CHECKED_MEMBERS: Final = [
     "tsc_base",
     "cpuid_count",
     "cpuid",
+    "deliverable",
+    "delivered",
+    "faults",
     "event",
     "refusal",
     "io_port",

@@ -16,7 +16,7 @@ typedef uint8_t u8;
 #define PAGE_SIZE 4096ULL
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
-enum { MAX_REGIONS = 32, MAX_OVERRIDES = 16, MAX_IMPLICIT = 8, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64 };
+enum { MAX_REGIONS = 32, MAX_OVERRIDES = 16, MAX_IMPLICIT = 8, MAX_BLOCKS = 1 << 20, MAX_CPUID = 64, MAX_FAULTS = 16 };
 enum { MAX_BREAKPOINTS = 256, MAX_WATCHES = 64 };
 enum region_kind { REGION_RAM = 0, REGION_ROM = 1, REGION_MMIO = 2, REGION_HOLE = 3 };
 enum { ACCESS_READ = 16, ACCESS_WRITE = 17, ACCESS_FETCH = 18 };          /* uc_mem_type of a fill */
@@ -47,7 +47,7 @@ struct block {
     u64 original, next_in_page[2];
     u64 host_page[2];                 /* addresses in host memory of the one or two pages that it was translated from */
 };
-enum { SVM_EXCEPTION = 0x40 };
+enum { SVM_EXCEPTION = 0x40, SVM_SOFTWARE_INTERRUPT = 0x75 };
 #define EXCP_HLT 0x10001U
 #define CF_COUNT_MASK 0x7fffU
 #define CF_INVALID 0x40000U
@@ -55,12 +55,14 @@ enum { SVM_EXCEPTION = 0x40 };
 #define CF_SPECIAL (1U << 21)
 #define HF_CODE_SIZE_MASK ((1U << 4) | (1U << 15))                        /* CS32, CS64 */
 #define HF_INHIBIT_IRQ (1U << 3)
+#define HF_CS64 (1U << 15)
 #define EFLAGS_TF (1U << 8)
 #define EFLAGS_IF (1ULL << 9)
 #define EFLAGS_RF (1ULL << 16)
 #define HF2_SHADOW_OF_MOV_SS (1U << 30)                                   /* ours, in a word that the engine hardly uses */
 #define HF_CS32 (1U << 4)
-#define HF_CS64 (1U << 15)
+#define CR0_PG (1ULL << 31)
+#define EFER_LMA (1ULL << 10)
 
 struct region { u64 first_page, last_page, host_page, kind; };
 struct override { u64 page, host_page, writable; };
@@ -76,12 +78,14 @@ struct walk {
     enum refusal refusal;
     struct target target;
 };
+/* One exception that began to be delivered natively (machine.faults.FaultRecord). */
+struct fault_words { u64 count, vector, error_code, has_error_code, cr2, has_cr2, selector, rip, cpl; };
 
 struct simvirt {
     /* the engine, filled in by Python */
     u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop;
     u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
-        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept;
+        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept, off_env_ldt, off_env_tr, off_env_gdt, off_env_idt;
     u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_cpu_exit_request,
         off_cpu_exception_index, off_uc_bad_address;
     u64 tlb_window[3];
@@ -106,14 +110,21 @@ struct simvirt {
     u64 aligned;                        /* the operands of the next instruction are aligned, as far as they have to be */
     u64 native_far_transfers;           /* the engine does far JMP, CALL, RET and IRET by itself */
     /* time */
+    u64 slice_length;                   /* instructions that simvirt_run runs at most before it returns */
     u64 count, limit, slice, stepping, window_wanted;
     u64 tsc_base, tsc_native, cpuid_native, pause_native;
     u64 cpuid_count;
     struct cpuid_entry cpuid[MAX_CPUID];
+    /* delivery through the IDT: what simvirt_run may deliver by itself, and what it tells of it */
+    u64 deliverable;                    /* bit n: exception n; bit 32: INT n, INT3, INTO */
+    u64 last_delivery, fruitless, fruitless_limit;    /* deliveries since an instruction retired, and how many there may be */
+    u64 delivered[256];                 /* by vector, whoever delivered them */
+    u64 fault_count;                    /* all faults ever; the last of them are in `faults` */
+    struct fault_words faults[MAX_FAULTS];
     /* the event that simvirt_run returns */
     u64 event, code, instruction_length, engine_status;
     u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level, fault_to_page;
-    u64 io_port, io_size, io_is_out, io_value, system_call, debug_condition;
+    u64 io_port, io_size, io_is_out, io_value, io_opcode, system_call, debug_condition;
     u8 bytes[16];
     u64 byte_count;
     /* statistics */
@@ -125,7 +136,7 @@ struct simvirt {
     int64_t granted;                    /* `remaining` when `count` was last brought up to date */
     u64 requested, stopping;
     const struct block *met_in;         /* the block in which the last event was met, if that is known */
-    u64 aborted, refused_at, plain_before;
+    u64 aborted, refused_at, plain_before, delivery_tried, alone;
     u64 saved_registers[16], saved_dr[8], io_pending, dr6_before;
     u64 alias_writes;                   /* one instruction runs alone, which may write to executed pages through aliases that are not */
     const struct block *blocks[MAX_BLOCKS];
@@ -158,23 +169,38 @@ static inline const u8 *translated_from(const struct simvirt *s, const struct bl
     return host >> PAGE_SHIFT < s->ram_pages ? (const u8 *)s->ram + host + (va & ~PAGE_MASK) : NULL;
 }
 
-/* physical.c */
-enum refusal reach(struct simvirt *s, u64 gpa, int access, int commit, struct target *t);
-u8 *physical(struct simvirt *s, u64 gpa, int for_write);
-u64 read_entry(struct simvirt *s, u64 gpa, int size, int commit, struct walk *w);
-int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *w);
+/* ------------------------------------------------------------------------------------------------ between the files */
+
+#ifdef _WIN32
+#define INTERNAL
+#else
+#define INTERNAL __attribute__((visibility("hidden")))
+#endif
 
 /* engine.c */
-int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w);
-int canonical(const struct simvirt *s, u64 va);
+INTERNAL int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w);
+INTERNAL int canonical(const struct simvirt *s, u64 va);
+INTERNAL u64 flags_in_one_piece(const struct simvirt *s);
+
+/* physical.c */
+INTERNAL enum refusal reach(struct simvirt *s, u64 gpa, int access, int commit, struct target *t);
+INTERNAL u8 *physical(struct simvirt *s, u64 gpa, int for_write);
+INTERNAL u64 read_entry(struct simvirt *s, u64 gpa, int size, int commit, struct walk *w);
+INTERNAL int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *w);
 
 /* iret.c */
-int usual_iret(struct simvirt *s, u64 size);
+INTERNAL int usual_iret(struct simvirt *s, u64 size);
 
 /* special.c */
 enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4, STI_AGAIN = 5, ALIGNMENT = 6 };
-enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before);
-void note_shadow(struct simvirt *s);
-int is_repeating(const struct simvirt *s);
+INTERNAL enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before);
+INTERNAL void note_shadow(struct simvirt *s);
+INTERNAL int is_repeating(const struct simvirt *s);
+INTERNAL int is_prefix(u8 byte, int code_64);
+
+/* delivery.c */
+enum source { SOURCE_EXTERNAL = 0, SOURCE_EXCEPTION = 1, SOURCE_SOFTWARE = 2 };
+struct interruption { u64 vector; enum source source; u64 return_rip, error_code; int has_error_code; u64 cr2; int has_cr2; };
+INTERNAL int deliver(struct simvirt *s, const struct interruption *what);
 
 #endif

@@ -16,7 +16,7 @@
  * SSE, and some encodings that do not exist as those beside them. All that is #UD (SDM Vol. 2A "LOCK", 2.3; Vol. 2D A.3; no CPU model here
  * has AVX), so each block is searched for it, once. */
 
-static int is_prefix(u8 byte, int code_64) {
+int is_prefix(u8 byte, int code_64) {
     switch (byte) {
     case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3: return 1;
     default: return code_64 && (byte & 0xf0) == 0x40;

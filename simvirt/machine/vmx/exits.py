@@ -191,8 +191,8 @@ def _port(non_root: NonRootOperation, event: PortAccess) -> ExitReason | None:
     if event.is_string:
         _string_port(non_root, event)
         qualification |= 1 << 4 | event.is_repeated << 5
-    elif event.length > 1:
-        qualification |= instruction_information.port_is_immediate(cpu) << 6
+    elif event.is_immediate:
+        qualification |= 1 << 6
     return non_root.exit(ExitReason.IO_INSTRUCTION, qualification, event.length)
 
 

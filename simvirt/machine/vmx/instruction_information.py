@@ -35,7 +35,6 @@ _LOCAL: Final = {
     Operation.LLDT: LocalTableInstruction.LLDT,
     Operation.LTR: LocalTableInstruction.LTR,
 }
-_PORT_IN_IMMEDIATE: Final = frozenset({0xE4, 0xE5, 0xE6, 0xE7})
 
 
 def addressing(memory: MemoryOperand) -> MemoryAddressing:
@@ -76,9 +75,3 @@ def string_segment(cpu: Cpu, event: PortAccess) -> SegmentRegister:
 def string_port(event: PortAccess, segment: SegmentRegister) -> int:
     """Of INS and OUTS."""
     return StringIoInformation(event.address_size * 8, segment).encode()
-
-
-def port_is_immediate(cpu: Cpu) -> bool:
-    """Is the port in the instruction, rather than in DX?"""
-    code = cpu.engine.code_bytes
-    return code[0] in _PORT_IN_IMMEDIATE or split_prefixes(code, cpu.state.bits)[1][0] in _PORT_IN_IMMEDIATE

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine.cpu import Shutdown
-from simvirt.machine.engine import NEVER, Intercepts, SvmExit
+from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, NEVER, Intercepts, SvmExit
 from simvirt.machine.events import DebuggerHit, Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
 from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
@@ -26,6 +26,7 @@ from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
 from simvirt.machine.vmx.exits import EXITS
 from simvirt.machine.vmx.non_root_operation import NonRootOperation
 from simvirt.machine.vmx.vmcs import VmInstructionError
+from simvirt.x86.exceptions import Vector
 from simvirt.x86.vmx import (
     ActivityState,
     ExitControls,
@@ -90,6 +91,9 @@ _DESCRIPTOR_TABLES: Final = frozenset(
         SvmExit.LDTR_READ, SvmExit.LDTR_WRITE, SvmExit.TR_READ, SvmExit.TR_WRITE,
     }
 )  # fmt: skip
+_NO_EXITS: Final = DELIVER_EVERYTHING & ~(1 << Vector.UD)
+"""Exceptions that are never VM exits while the exception bitmap is 0; #UD can be an instruction of VMX. With MOV-DR
+exiting #GP can be one, too."""
 _SOFTWARE_TYPES: Final = {
     SoftwareInterruptKind.INT_N: InterruptionType.SOFTWARE_INTERRUPT,
     SoftwareInterruptKind.INT3: InterruptionType.SOFTWARE_EXCEPTION,
@@ -118,6 +122,7 @@ class NonRootProcessor:
         self._pending: Event | None = None
         self._injecting = False
         cpu.task_switch_filter = self._task_switch
+        self._deliver = DELIVER_NOTHING
         cpu.engine.set_cpuid(())
         cpu.engine.follow_paging_features(bus.cpu_model)
         vmcs.enter(cpu)
@@ -166,11 +171,11 @@ class NonRootProcessor:
             if self._timer_end <= start:
                 return operation.exit(ExitReason.PREEMPTION_TIMER_EXPIRED)
             target = min(target, self._timer_end)
-        window = self._window
+        window, deliver = self._window, self._deliver
         while True:
             event = self._pending
             if event is None:
-                event = cpu.run(target, window=window)
+                event = cpu.run(target, window=window, deliver=deliver)
             else:
                 self._pending = None
             kind = type(event)
@@ -303,6 +308,9 @@ class NonRootProcessor:
         # With another match than 0 a page fault may exit though the bitmap is 0.
         filtered = exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
         cpu.exception_filter = self._filter_exception if filtered else None
+        self._deliver = DELIVER_NOTHING if filtered or self._trap_flag else _NO_EXITS
+        if primary & PrimaryControls.MOV_DR_EXITING:
+            self._deliver &= ~(1 << Vector.GP)
         instructions = set[SvmExit]()
         if primary & PrimaryControls.PAUSE_EXITING or secondary & SecondaryControls.PAUSE_LOOP_EXITING:
             instructions.add(SvmExit.PAUSE)

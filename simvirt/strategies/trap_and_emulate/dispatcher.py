@@ -79,6 +79,7 @@ _NOT_HERE: Final = (Operation.INVALID, Operation.XSETBV)
 """What is #UD in ring 0: a MOV to CR1, say, or XSETBV while CR4.OSXSAVE is 0, as it always is on this PC."""
 _MP: Final = int(Cr0.MP)
 _HIDDEN_FAULT: Final = ExceptionRaised(Vector.PF)
+_EVENTS_KEPT: Final = 1024
 _FIRST_LOAD: Final = (Vector.NP, Vector.PF)
 """The shadow is not present, or its accessed flag is not set yet and its page is read-only."""
 
@@ -98,6 +99,7 @@ class Dispatcher:
         self._bus = bus
         self._log = log
         guest.on_hidden_fault = self._shadow_fill
+        self._events: dict[bytes, Event] = {}
 
     def dispatch(self, event: Event) -> Stop:
         """Handle one event.
@@ -210,8 +212,17 @@ class Dispatcher:
             self._interpret(instruction)
             return Stop.HANDLED
         sleeps = operation is Operation.HLT and self._guest.can_halt
-        self._complete_on_guest(_as_event(instruction))
+        self._complete_on_guest(self._as_event(instruction))
         return Stop.HALTED if sleeps else Stop.HANDLED
+
+    def _as_event(self, instruction: Instruction) -> Event:
+        """The event that this instruction would have been on the bare PC, made once for each encoding."""
+        event = self._events.get(instruction.encoding)
+        if event is None:
+            if len(self._events) >= _EVENTS_KEPT:
+                self._events.clear()
+            event = self._events[instruction.encoding] = _as_event(instruction)
+        return event
 
     # ---------------------------------------------------------------------------------------- memory
 

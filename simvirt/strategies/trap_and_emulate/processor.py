@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simvirt.machine.architectural_state import ArchitecturalState
+from simvirt.machine.machine import Stop
 from simvirt.machine.state import DescriptorTable, Segment  # noqa: TC001 - decoding a snapshot needs them at run time
 from simvirt.vmm.deprivileged_state import PrivilegedState
 from simvirt.vmm.shadow_paging.saved import ShadowState  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from simvirt.machine.breakpoints import Breakpoints
-    from simvirt.machine.machine import Stop
     from simvirt.machine.pc import BoardBus
     from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
     from simvirt.vmm.allocator import Allocator
@@ -64,7 +64,7 @@ class DeprivilegedProcessor:
         return self.guest.state.interrupt_flag
 
     def run(self, limit: int, *, window: bool) -> Stop:
-        """Run to one event and dispatch it.
+        """Run and dispatch events, until one needs the board's attention.
 
         The guest's IF changes by traps alone, so a window needs no help of the processor's, except that an interrupt
         shadow ends with the next instruction.
@@ -72,7 +72,11 @@ class DeprivilegedProcessor:
         if window and self.guest.state.interrupt_shadow:
             limit = min(limit, self.guest.count + 1)
         self.guest.engine.tsc_base = self._bus.time_offset()
-        return self.dispatcher.dispatch(self.guest.run(limit))
+        guest, dispatch, attention = self.guest, self.dispatcher.dispatch, self._bus.attention
+        while True:
+            stop = dispatch(guest.run(limit))
+            if stop is not Stop.HANDLED or attention.needed or window:
+                return stop
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a virtual interrupt through the guest's own IDT."""

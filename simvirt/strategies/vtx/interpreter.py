@@ -57,7 +57,7 @@ def cache(vcpu: Vcpu) -> None:
     vcpu.advance()
 
 
-def port(vcpu: Vcpu) -> Stop:
+def port(vcpu: Vcpu) -> Stop | None:
     """IN, OUT, INS, OUTS: the VM's own board answers."""
     cpu, vmcs, board = vcpu.cpu, vcpu.vmcs, vcpu.board
     qualification = vmcs.fields[_QUALIFICATION]
@@ -72,7 +72,7 @@ def port(vcpu: Vcpu) -> Stop:
         else:
             state.set_register(_RAX, size, board.read_port(number, size))  # type: ignore[arg-type]  # likewise
         vcpu.advance()
-        return Stop.HANDLED
+        return _if_interrupt_waits(vcpu)
     io = IoInstruction.decode(qualification)
     address_size = 2 << (vmcs.fields[_F.EXIT_INSTRUCTION_INFORMATION] >> 7 & 7)
     value = 0
@@ -82,7 +82,7 @@ def port(vcpu: Vcpu) -> Stop:
             board.write_port(number, size, value)  # type: ignore[arg-type]  # likewise
         else:
             value = board.read_port(number, size)  # type: ignore[arg-type]  # likewise
-        event = PortAccess(number, size, is_out, value, vmcs.fields[_LENGTH], True, io.rep, address_size)
+        event = PortAccess(number, size, is_out, value, vmcs.fields[_LENGTH], False, True, io.rep, address_size)
         vcpu.log.emulated_instructions += 1
         goes_on = runs_on(cpu, event)
         finish_port_access(cpu, event, value)
@@ -90,7 +90,12 @@ def port(vcpu: Vcpu) -> Stop:
             vcpu.log.emulated_instructions += further_iterations(cpu, vcpu.bus, event)
     except ProcessorFault as fault:
         inject_fault(vcpu, fault)
-    return Stop.HANDLED
+    return _if_interrupt_waits(vcpu)
+
+
+def _if_interrupt_waits(vcpu: Vcpu) -> Stop | None:
+    """After an access to a device: let the machine's loop inject an interrupt that waits, if it can be taken now."""
+    return Stop.HANDLED if vcpu.window else None
 
 
 def read_msr_(vcpu: Vcpu) -> None:

@@ -84,7 +84,7 @@ class VtxProcessor:
             self._skipped = skipped
             vcpu.non_root.set_tsc_offset(skipped)
         self._stopped = False
-        enter, log = vcpu.non_root.enter, vcpu.log
+        enter, log, attention = vcpu.non_root.enter, vcpu.log, vcpu.board.attention
         while True:
             reason = enter(limit)
             if isinstance(reason, HostStop):
@@ -99,6 +99,8 @@ class VtxProcessor:
             stop = handler(vcpu)
             if stop is not None:
                 return stop
+            if attention.needed:
+                return Stop.HANDLED
 
     def _limit(self) -> Stop:
         """At the limit the PC's timer interrupts, if the VM's next timer is due there: so the VMM keeps its time."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from simvirt.machine import interrupts
+from simvirt.machine.engine import DELIVER_NOTHING
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.machine import Machine
@@ -43,7 +44,9 @@ def _registers(machine: Machine) -> Registers:
 
 def _attempts(program: Program, strategy: str, patch: pytest.MonkeyPatch) -> list[Registers]:
     """The registers before each instruction, those included that then fault."""
-    machine = build(program.image(), strategy).machine
+    built = build(program.image(), strategy)
+    machine = built.machine
+    built.cpu.native_delivery = DELIVER_NOTHING  # every delivery is to be recorded
     found: list[Registers] = []
     deliver = interrupts.deliver
 
