@@ -48,7 +48,6 @@ from simvirt.x86.flags import Cr4
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from simvirt.machine.interrupts import Source
     from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
 
@@ -558,8 +557,10 @@ class Engine:
         event: int = self._run(self._self)
         return _EVENTS[event]
 
-    def deliver(self, vector: int, source: Source, return_rip: int, error_code: int | None) -> bool:
+    def deliver(self, vector: int, source: int, return_rip: int, error_code: int | None) -> bool:
         """Enter the handler of an interrupt or exception, as `interrupts.deliver` does, if nothing is unusual about it.
+
+        `source` is an `interrupts.Source`.
 
         :return: was it done? If not, nothing has changed.
         """
