@@ -14,6 +14,7 @@ from simvirt.machine import interrupts, self_test
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
+from simvirt.machine.delivery_log import FaultRecord
 from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, Engine, Intercepts, SvmExit
 from simvirt.machine.events import (
     ControlRegisterAccess,
@@ -47,7 +48,7 @@ from simvirt.machine.events import (
     ept_event,
 )
 from simvirt.machine.far_transfers import FarTransfers
-from simvirt.machine.faults import EptRefused, FaultRecord, ProcessorFault
+from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.fills import EPT_REFUSALS, Access, Refusal, Verdict
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory

@@ -8,9 +8,9 @@ it.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.faults import FaultRecord
 from simvirt.machine.native.layout import MAX_FAULTS, SharedRecord, word
 
 if TYPE_CHECKING:
@@ -23,6 +23,20 @@ FRUITLESS_DELIVERIES: Final = 10_000
 _NEVER: Final = (1 << 64) - 1
 _LAST, _FRUITLESS, _LIMIT = word("last_delivery"), word("fruitless"), word("fruitless_limit")
 _DELIVERED, _FAULTS = word("delivered"), word("fault_count")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRecord:
+    """One exception that the processor began to deliver: a link of the chain that a post-mortem prints."""
+
+    instruction: int
+    """Instructions retired before it."""
+    vector: int
+    error_code: int | None
+    cr2: int | None
+    selector: int
+    rip: int
+    cpl: int
 
 
 class DeliveryLog:

@@ -7,7 +7,6 @@ into a delivery, a double fault or a shutdown.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simvirt.x86.exceptions import SelectorErrorCode, Vector
@@ -41,20 +40,6 @@ class EptRefused(Exception):  # noqa: N818 - a VM exit to come, not an error
     def __init__(self, event: EptViolated | EptMisconfigured) -> None:
         self.event = event
         super().__init__(f"{type(event).__name__} at guest-physical {event.gpa:#x}")
-
-
-@dataclass(frozen=True, slots=True)
-class FaultRecord:
-    """One exception that the processor began to deliver: a link of the chain that a post-mortem prints."""
-
-    instruction: int
-    """Instructions retired before it."""
-    vector: int
-    error_code: int | None
-    cr2: int | None
-    selector: int
-    rip: int
-    cpl: int
 
 
 def general_protection(selector: int = 0, *, external: bool = False) -> ProcessorFault:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from simvirt.machine.faults import FaultRecord
+    from simvirt.machine.delivery_log import FaultRecord
     from simvirt.machine.machine import MachineState
     from simvirt.observe.trial import Trial
     from simvirt.vmm.exit_log import ExitLogState, ExitRecord

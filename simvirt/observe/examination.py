@@ -18,7 +18,7 @@ from simvirt.x86.exceptions import Vector
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.machine.faults import FaultRecord
+    from simvirt.machine.delivery_log import FaultRecord
     from simvirt.observe.trial import Trial
 
 BAD_ENDS: Final = frozenset({Outcome.TRIPLE_FAULT, Outcome.MONITOR_ERROR})

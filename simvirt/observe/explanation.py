@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from simvirt.machine.architectural_state import ArchitecturalState
-    from simvirt.machine.faults import FaultRecord
+    from simvirt.machine.delivery_log import FaultRecord
     from simvirt.observe.differences import Parting
     from simvirt.observe.place import Place
     from simvirt.strategies.strategy import StrategyInfo

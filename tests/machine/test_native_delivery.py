@@ -9,10 +9,9 @@ import pytest
 
 from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.cpu import Livelock
-from simvirt.machine.delivery_log import FRUITLESS_DELIVERIES
+from simvirt.machine.delivery_log import FRUITLESS_DELIVERIES, FaultRecord
 from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING
 from simvirt.machine.events import LimitReached
-from simvirt.machine.faults import FaultRecord
 from simvirt.machine.interrupts import Source
 from simvirt.x86.decode import decode
 from simvirt.x86.exceptions import Vector
