@@ -62,7 +62,7 @@ def test_the_wanted_figures_have_their_targets(tiny: tuple[dict[str, Any], str])
         for figure in section["figures"]
     }
     assert targets["CPUID", "vtx"] == "≤ 8"
-    assert targets["INT 0x80 and IRET", "bare-metal"] == "≤ 8"
+    assert targets["INT 0x80 and IRET", "bare-metal"] == "≤ 10"
     assert targets["simvirt run hello", "wall clock"] == "≤ 1"
     assert targets["import simvirt", "wall clock"] == "≤ 0.3"
 
