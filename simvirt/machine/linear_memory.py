@@ -15,9 +15,10 @@ from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Hpa
 from simvirt.x86.exceptions import Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from simvirt.machine.engine import Engine
+    from simvirt.machine.events import EptMisconfigured, EptViolated
 
 
 class LinearMemory:
@@ -31,6 +32,9 @@ class LinearMemory:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._view = engine.memory.view
+        self.on_ept_refusal: Callable[[EptViolated | EptMisconfigured], bool] | None = None
+        """What a VMM that accesses guest memory does about an EPT's refusal: True to have the access tried again, False
+        to find no memory there. None raises `EptRefused`."""
 
     def host(self, gva: int, access: Access, *, user: bool = False) -> Hpa | None:
         """Where an explicit access to an address ends in host memory; None where there is no memory.
@@ -56,13 +60,16 @@ class LinearMemory:
         :raises ProcessorFault: #PF, #GP(0).
         :raises EptRefused: the VMM has to look at it first.
         """
-        host = self._engine.translate(gva, access, user=user, commit=True, explicit=explicit)
-        if host is None:
-            self._raise_refused(gva)
-        return host
+        while True:
+            host = self._engine.translate(gva, access, user=user, commit=True, explicit=explicit)
+            if host is not None or not self._refused(gva):
+                return host
 
-    def _raise_refused(self, address: int) -> None:
-        """Raise the exception that the last refused translation calls for; none where there merely is no memory."""
+    def _refused(self, address: int) -> bool:
+        """Raise the exception that the last refused translation calls for; none where there merely is no memory.
+
+        :return: is the access to be tried again?
+        """
         verdict = self._engine.verdict
         if verdict.refusal is Refusal.PAGE_FAULT:
             mask = 0xFFFF_FFFF_FFFF_FFFF if self._engine.state.long_mode else 0xFFFF_FFFF
@@ -70,7 +77,10 @@ class LinearMemory:
         if verdict.refusal is Refusal.NON_CANONICAL:
             raise general_protection()
         if verdict.refusal in EPT_REFUSALS:
-            raise EptRefused(ept_event(verdict))
+            if self.on_ept_refusal is None:
+                raise EptRefused(ept_event(verdict))
+            return self.on_ept_refusal(ept_event(verdict))
+        return False
 
     def read(self, gva: int, size: int, *, user: bool = False, explicit: bool = False) -> bytes:
         """`size` bytes at `gva`.

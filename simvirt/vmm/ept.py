@@ -54,6 +54,31 @@ class EptStep:
         return self.level == 1 or bool(self.value & EptEntry.LARGE_PAGE)
 
 
+class OutOfTablePages(MonitorError):  # noqa: N818 - a state of affairs that the VMM puts right
+    """All host pages that were set aside for tables are in use."""
+
+
+class TablePages:
+    """Host pages for tables, handed out one after the other.
+
+    :ivar used: how many are in use.
+    """
+
+    def __init__(self, pages: range) -> None:
+        self._pages = pages
+        self.used = 0
+
+    def __call__(self) -> Hpa:
+        """The next page.
+
+        :raises OutOfTablePages: there is none.
+        """
+        if self.used == len(self._pages):
+            raise OutOfTablePages(f"all {self.used} pages for the VMM's tables are in use")
+        self.used += 1
+        return Hpa(self._pages[self.used - 1])
+
+
 class ExtendedPageTables:
     """The EPT of one VM.
 
@@ -63,7 +88,7 @@ class ExtendedPageTables:
     def __init__(
         self,
         memory: memoryview,
-        new_page: Callable[[], Hpa],
+        new_page: TablePages,
         *,
         accessed_and_dirty: bool = False,
         on_change: Callable[[], None] | None = None,
@@ -73,6 +98,12 @@ class ExtendedPageTables:
         self._on_change = on_change or (lambda: None)
         self._root = self._new_table()
         self.pointer = EptPointer(self._root, accessed_and_dirty=accessed_and_dirty)
+
+    def clear(self) -> None:
+        """Unmap everything and give all tables back, but for the PML4, which stays where it is."""
+        self._new_page.used = 1
+        self._zero(self._root)
+        self._on_change()
 
     def map_space(self, space: AddressSpace) -> None:
         """Map the RAM and ROM of a guest-physical address space."""
@@ -147,9 +178,12 @@ class ExtendedPageTables:
 
     def _new_table(self) -> Hpa:
         page = self._new_page()
+        self._zero(page)
+        return page
+
+    def _zero(self, page: Hpa) -> None:
         first = page // _ENTRY_SIZE
         self._words[first : first + EPT_ENTRIES] = memoryview(bytes(PAGE_SIZE)).cast("Q")
-        return page
 
     def _read(self, at: Hpa) -> int:
         return self._words[at // _ENTRY_SIZE]

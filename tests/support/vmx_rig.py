@@ -12,7 +12,7 @@ from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.machine.vmx.non_root import HostStop, NonRootProcessor
 from simvirt.machine.vmx.vmcs import Vmcs
-from simvirt.vmm.ept import ExtendedPageTables
+from simvirt.vmm.ept import ExtendedPageTables, TablePages
 from simvirt.x86.addresses import Gpa, Hpa, Port
 from simvirt.x86.cpuid import find_cpu_model
 from simvirt.x86.registers import GeneralRegister
@@ -96,8 +96,8 @@ class Rig:
     def __init__(self) -> None:
         self.memory = HostMemory(RAM + RAM_SIZE)
         self.cpu = Cpu(self.memory)
-        pages = iter(range(EPT_PAGES, RAM, 0x1000))
-        self.ept = ExtendedPageTables(self.memory.view, lambda: Hpa(next(pages)), on_change=self.cpu.engine.flush_tlb)
+        pages = TablePages(range(EPT_PAGES, RAM, 0x1000))
+        self.ept = ExtendedPageTables(self.memory.view, pages, on_change=self.cpu.engine.flush_tlb)
         self.ept.map_space(
             AddressSpace(
                 [

@@ -4,7 +4,7 @@ import pytest
 
 from simvirt.errors import MonitorError
 from simvirt.machine.memory import AddressSpace, Region, RegionKind
-from simvirt.vmm.ept import ExtendedPageTables
+from simvirt.vmm.ept import ExtendedPageTables, OutOfTablePages, TablePages
 from simvirt.x86.addresses import Gpa, Hpa
 from simvirt.x86.vmx.ept import EptEntry, EptMemoryType, EptPointer
 
@@ -16,12 +16,8 @@ class Host:
 
     def __init__(self) -> None:
         self.memory = bytearray(1 * MIB)
-        self.used = 0
+        self.pages = TablePages(range(0x1000, 1 * MIB, 0x1000))
         self.changes = 0
-
-    def page(self) -> Hpa:
-        self.used += 0x1000
-        return Hpa(self.used)
 
     def changed(self) -> None:
         self.changes += 1
@@ -34,7 +30,7 @@ def host() -> Host:
 
 @pytest.fixture
 def ept(host: Host) -> ExtendedPageTables:
-    return ExtendedPageTables(memoryview(host.memory), host.page, on_change=host.changed)
+    return ExtendedPageTables(memoryview(host.memory), host.pages, on_change=host.changed)
 
 
 def test_small_pages_where_nothing_is_aligned(ept: ExtendedPageTables) -> None:
@@ -49,10 +45,10 @@ def test_large_pages_where_both_sides_are_aligned(host: Host, ept: ExtendedPageT
     ept.map(Gpa(0), Hpa(1 * GIB), 3 * GIB)
     assert [step.level for step in ept.walk(Gpa(2 * GIB + 5))] == [4, 3]
     assert ept.host(Gpa(2 * GIB + 5)) == 3 * GIB + 5
-    used = host.used
+    used = host.pages.used
     ept.map(Gpa(8 * GIB), Hpa(2 * MIB), 4 * MIB)
     assert [step.level for step in ept.walk(Gpa(8 * GIB))] == [4, 3, 2]
-    assert host.used == used + 0x1000
+    assert host.pages.used == used + 1
 
 
 def test_a_change_to_a_part_splits_a_large_page(ept: ExtendedPageTables) -> None:
@@ -99,3 +95,18 @@ def test_the_pointer_goes_both_ways() -> None:
     assert EptPointer.decode(pointer.encode()) == pointer
     with pytest.raises(ValueError, match="2"):
         EptPointer.decode(0x123000 | 3 << 3 | 2)
+
+
+def test_clearing_gives_the_tables_back(host: Host, ept: ExtendedPageTables) -> None:
+    pointer = ept.pointer
+    ept.map(Gpa(0x5000), Hpa(0x123000), 0x1000)
+    ept.clear()
+    assert host.pages.used == 1
+    assert ept.pointer == pointer
+    assert ept.host(Gpa(0x5000)) is None
+
+
+def test_no_page_is_left_for_a_table(host: Host) -> None:
+    small = ExtendedPageTables(memoryview(host.memory), TablePages(range(0x1000, 0x3000, 0x1000)))
+    with pytest.raises(OutOfTablePages, match="all 2 pages"):
+        small.map(Gpa(0), Hpa(0), 0x1000)

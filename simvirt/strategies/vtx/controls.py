@@ -72,7 +72,9 @@ VMM_MEMORY: Final = 2 << 20
 IO_BITMAP_A: Final = Hpa(0x1000)
 IO_BITMAP_B: Final = Hpa(0x2000)
 MSR_BITMAPS: Final = Hpa(0x3000)
-EPT_PAGES: Final = range(0x4000, VMM_MEMORY, PAGE_SIZE)
+ABSENT_PAGE: Final = Hpa(0x4000)
+"""A page of ones: what a bus gives on which nobody answers."""
+EPT_PAGES: Final = range(0x5000, VMM_MEMORY, PAGE_SIZE)
 """Where the EPT's tables go."""
 
 _HOST_CODE, _HOST_DATA, _HOST_TASK = 0x10, 0x18, 0x40
@@ -96,7 +98,7 @@ def set_up(vmcs: Vmcs, memory: memoryview) -> None:
     vmcs.write(_F.IO_BITMAP_A_ADDRESS, IO_BITMAP_A)
     vmcs.write(_F.IO_BITMAP_B_ADDRESS, IO_BITMAP_B)
     vmcs.write(_F.MSR_BITMAPS_ADDRESS, MSR_BITMAPS)
-    for page in (IO_BITMAP_A, IO_BITMAP_B, MSR_BITMAPS):
+    for page in (IO_BITMAP_A, IO_BITMAP_B, MSR_BITMAPS, ABSENT_PAGE):
         memory[page : page + PAGE_SIZE] = b"\xff" * PAGE_SIZE
     for msr in PASSED_MSRS:
         pass_msr(memory, msr)

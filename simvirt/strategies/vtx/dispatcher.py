@@ -45,7 +45,7 @@ def _entry_failure(vcpu: Vcpu) -> None:
 
 def _misconfigured(vcpu: Vcpu) -> None:
     gpa = vcpu.vmcs.read(VmcsField.GUEST_PHYSICAL_ADDRESS)
-    entries = ", ".join(f"level {step.level}: {step.value:#x}" for step in vcpu.ept.walk(Gpa(gpa)))
+    entries = ", ".join(f"level {step.level}: {step.value:#x}" for step in vcpu.memory.ept.walk(Gpa(gpa)))
     raise MonitorError(f"the VMM's EPT has an entry that cannot be (exit reason 49), on the way to {gpa:#x}: {entries}")
 
 

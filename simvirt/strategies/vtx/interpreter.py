@@ -6,7 +6,7 @@ instruction meets here is injected at the next VM entry.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine import device_access
@@ -19,7 +19,7 @@ from simvirt.machine.machine import Stop
 from simvirt.machine.msrs import read_msr, write_msr
 from simvirt.machine.string_io import further_iterations, runs_on
 from simvirt.machine.vmx.control_registers import write_with_mask
-from simvirt.strategies.vtx import controls
+from simvirt.strategies.vtx import controls, delivery
 from simvirt.vmm.exit_log import Disposition, ResourceAttempt
 from simvirt.x86.addresses import Gpa, Gva, Port
 from simvirt.x86.exceptions import Vector
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 _F: Final = VmcsField
 _QUALIFICATION: Final = int(_F.EXIT_QUALIFICATION)
 _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
+_VECTORING: Final = int(_F.IDT_VECTORING_INFORMATION)
+_VALID: Final = 1 << 31
+_TO_PAGE: Final = 1 << 8
+"""Bit of an EPT violation's qualification: not an access to a guest's paging structure."""
 _RAX, _RBX, _RCX, _RDX = GeneralRegister.RAX, GeneralRegister.RBX, GeneralRegister.RCX, GeneralRegister.RDX
 
 
@@ -73,24 +77,33 @@ def port(vcpu: Vcpu) -> Stop | None:
             state.set_register(_RAX, size, board.read_port(number, size))  # type: ignore[arg-type]  # likewise
         vcpu.advance()
         return _if_interrupt_waits(vcpu)
-    io = IoInstruction.decode(qualification)
-    address_size = 2 << (vmcs.fields[_F.EXIT_INSTRUCTION_INFORMATION] >> 7 & 7)
-    value = 0
     try:
-        if is_out:
-            value = cpu.memory.read_integer(vmcs.fields[_F.GUEST_LINEAR_ADDRESS], size, user=state.cpl == 3)
-            board.write_port(number, size, value)  # type: ignore[arg-type]  # likewise
-        else:
-            value = board.read_port(number, size)  # type: ignore[arg-type]  # likewise
-        event = PortAccess(number, size, is_out, value, vmcs.fields[_LENGTH], False, True, io.rep, address_size)
-        vcpu.log.emulated_instructions += 1
-        goes_on = runs_on(cpu, event)
-        finish_port_access(cpu, event, value)
-        if goes_on:
-            vcpu.log.emulated_instructions += further_iterations(cpu, vcpu.bus, event)
+        with delivery.on_vm_memory(vcpu):
+            _string_port(vcpu, IoInstruction.decode(qualification))
     except ProcessorFault as fault:
         inject_fault(vcpu, fault)
     return _if_interrupt_waits(vcpu)
+
+
+def _string_port(vcpu: Vcpu, io: IoInstruction) -> None:
+    """INS, OUTS: an iteration, and those behind it that nothing can come between.
+
+    :raises ProcessorFault: the operand in memory faults.
+    """
+    cpu, fields, board = vcpu.cpu, vcpu.vmcs.fields, vcpu.board
+    size: Any = io.size  # 1, 2 or 4 by construction
+    address_size = 2 << (fields[_F.EXIT_INSTRUCTION_INFORMATION] >> 7 & 7)
+    if io.is_in:
+        value = board.read_port(io.port, size)
+    else:
+        value = cpu.memory.read_integer(fields[_F.GUEST_LINEAR_ADDRESS], size, user=cpu.state.cpl == 3)
+        board.write_port(io.port, size, value)
+    event = PortAccess(io.port, size, not io.is_in, value, fields[_LENGTH], False, True, io.rep, address_size)
+    vcpu.log.emulated_instructions += 1
+    goes_on = runs_on(cpu, event)
+    finish_port_access(cpu, event, value)
+    if goes_on:
+        vcpu.log.emulated_instructions += further_iterations(cpu, vcpu.bus, event)
 
 
 def _if_interrupt_waits(vcpu: Vcpu) -> Stop | None:
@@ -180,6 +193,12 @@ def memory(vcpu: Vcpu) -> None:
     cpu, fields = vcpu.cpu, vcpu.vmcs.fields
     qualification = fields[_QUALIFICATION]
     gpa = Gpa(fields[_F.GUEST_PHYSICAL_ADDRESS])
+    if not qualification & _TO_PAGE:
+        vcpu.memory.serve_page_table(gpa)
+        return
+    if fields[_VECTORING] & _VALID:
+        delivery.deliver_vectored(vcpu, fields[_VECTORING])
+        return
     access = Access.FETCH if qualification & 4 else Access.WRITE if qualification & 2 else Access.READ
     target = device_access.target_of(vcpu.bus.region(gpa))
     if target is PhysicalTarget.HOLE and vcpu.log.keeps_attempts:

@@ -40,6 +40,8 @@ class VtxSnapshot:
     vmcs: dict[int, int]
     stopped: bool
     """Did the simulation stop the guest, rather than a VM exit?"""
+    absent_page_tables: tuple[int, ...] = ()
+    """As `VmMemory.absent_page_tables`; the EPT is built anew from it."""
 
 
 _STOPS: Final = {
@@ -167,7 +169,14 @@ class VtxProcessor:
 
     def save(self) -> VtxSnapshot:
         """Everything that the virtual processor knows."""
-        return VtxSnapshot(self.count, self.vcpu.cpu.engine.save_image(), self.vcpu.vmcs.save(), self._stopped)
+        vcpu = self.vcpu
+        return VtxSnapshot(
+            self.count,
+            vcpu.cpu.engine.save_image(),
+            vcpu.vmcs.save(),
+            self._stopped,
+            vcpu.memory.absent_page_tables,
+        )
 
     def restore(self, state: Any) -> None:
         """Take up a saved state.
@@ -183,5 +192,6 @@ class VtxProcessor:
         cpu.engine.restore_image(state.image)
         cpu.count = state.count
         vmcs.restore(state.vmcs)
+        self.vcpu.memory.restore(state.absent_page_tables)
         self._skipped = vmcs.read(_F.TSC_OFFSET)
         self._stopped = state.stopped

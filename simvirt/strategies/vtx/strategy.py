@@ -12,10 +12,10 @@ from simvirt.machine.machine import Machine
 from simvirt.machine.memory import HostMemory
 from simvirt.machine.pc import host_memory_size, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, Means, StrategyInfo, Virtualized
-from simvirt.strategies.vtx.controls import EPT_PAGES, VMM_MEMORY
+from simvirt.strategies.vtx.controls import VMM_MEMORY
 from simvirt.strategies.vtx.processor import VtxProcessor
 from simvirt.strategies.vtx.vcpu import Vcpu
-from simvirt.vmm.ept import ExtendedPageTables
+from simvirt.strategies.vtx.vm_memory import VmMemory
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.x86.addresses import Hpa
 from simvirt.x86.vmx import ExitReason
@@ -55,12 +55,9 @@ class Vtx:
         memory = HostMemory(VMM_MEMORY + host_memory_size(config.memory_size))
         cpu = Cpu(memory)
         space = pc_regions(config.memory_size, Hpa(VMM_MEMORY))
-        pages = iter(EPT_PAGES)
-        ept = ExtendedPageTables(memory.view, lambda: Hpa(next(pages)), on_change=cpu.engine.flush_tlb)
-        ept.map_space(space)
         board = Board(lambda: cpu.engine.count, config.hardware)
         log = ExitLog()
-        processor = VtxProcessor(Vcpu(cpu, board, space, config.cpu_model, log=log, ept=ept))
+        processor = VtxProcessor(Vcpu(cpu, board, VmMemory(cpu.engine, space), config.cpu_model, log))
         machine = Machine(processor, board, memory, space, cpu.engine.written)
         boot = load(image, config.memory_size, machine.write_physical)
         processor.set_guest_state(initial_state(boot))

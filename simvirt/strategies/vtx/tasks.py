@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.faults import ProcessorFault
+from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.task_switch import TaskSwitch, switch_tasks
+from simvirt.strategies.vtx import delivery
 from simvirt.x86.exceptions import Escalation, Vector, escalate
 from simvirt.x86.vmx import InterruptionInformation, InterruptionType, VmcsField
 from simvirt.x86.vmx import TaskSwitch as TaskSwitchQualification
@@ -39,20 +41,26 @@ def switch(vcpu: Vcpu) -> None:
     )
     before = cpu.count
     try:
-        switch_tasks(cpu, what)
+        with delivery.on_vm_memory(vcpu):
+            switch_tasks(cpu, what)
     except ProcessorFault as fault:
-        _inject(vcpu, vectoring, fault)
+        _deliver(vcpu, vectoring, fault)
     vcpu.log.emulated_instructions += cpu.count - before
     vcpu.vmcs.guest_changed = True
 
 
-def _inject(vcpu: Vcpu, vectoring: InterruptionInformation | None, fault: ProcessorFault) -> None:
-    """A fault of the switch; while an exception was being delivered, it may make a double fault of it."""
+def _deliver(vcpu: Vcpu, vectoring: InterruptionInformation | None, fault: ProcessorFault) -> None:
+    """A fault of the switch; while an exception was being delivered, it may make a double fault of it.
+
+    The processor may be in the new task already, with segments that no VM entry would take: the VMM delivers the fault.
+    """
+    rip = vcpu.cpu.state.rip
     first = vectoring.vector if vectoring and vectoring.type is InterruptionType.HARDWARE_EXCEPTION else None
     outcome = escalate(first, fault.vector)
     if outcome is Escalation.SHUTDOWN:
         raise Shutdown
     if outcome is Escalation.DOUBLE_FAULT:
-        vcpu.inject_exception(Vector.DF, 0, fault.cr2)
+        delivery.deliver(vcpu, Interruption(Vector.DF, Source.EXCEPTION, rip, 0), fault.cr2)
     else:
-        vcpu.inject_exception(fault.vector, fault.error_code, fault.cr2, fault.condition)
+        what = Interruption(fault.vector, Source.EXCEPTION, rip, fault.error_code)
+        delivery.deliver(vcpu, what, fault.cr2, condition=fault.condition)

@@ -18,8 +18,7 @@ from simvirt.x86.vmx import ExitReason, InterruptionInformation, InterruptionTyp
 if TYPE_CHECKING:
     from simvirt.machine.board import Board
     from simvirt.machine.cpu import Cpu
-    from simvirt.machine.memory import AddressSpace
-    from simvirt.vmm.ept import ExtendedPageTables
+    from simvirt.strategies.vtx.vm_memory import VmMemory
     from simvirt.vmm.exit_log import ExitLog
     from simvirt.x86.cpuid import CpuModel
 
@@ -37,27 +36,25 @@ class Vcpu:
     :ivar non_root: `cpu` in VMX non-root operation under `vmcs`.
     :ivar board: the VM's own devices; `bus` is how the processor reaches them.
     :ivar log: of what the VMM does.
-    :ivar ept: the tables that map the guest's memory.
+    :ivar memory: the VM's memory, with its EPT.
     """
 
     def __init__(
         self,
         cpu: Cpu,
         board: Board,
-        space: AddressSpace,
+        memory: VmMemory,
         cpu_model: CpuModel,
-        *,
         log: ExitLog,
-        ept: ExtendedPageTables,
     ) -> None:
         self.cpu = cpu
         self.board = board
         self.log = log
-        self.ept = ept
+        self.memory = memory
         self.vmcs = Vmcs()
-        self.vmcs.write(_F.EPT_POINTER, ept.pointer.encode())
+        self.vmcs.write(_F.EPT_POINTER, memory.ept.pointer.encode())
         controls.set_up(self.vmcs, cpu.engine.memory.view)
-        self.bus = VmBus(cpu, board, space, cpu_model)
+        self.bus = VmBus(cpu, board, memory.space, cpu_model)
         self.non_root = NonRootProcessor(cpu, self.bus, self.vmcs)
 
     @property

@@ -10,7 +10,7 @@ from simvirt.guests.boot import initial_state
 from simvirt.guests.image import BootMode, BootState
 from simvirt.guests.linux import identity_map
 from simvirt.machine.vmx.non_root import HostStop
-from simvirt.vmm.ept import ExtendedPageTables
+from simvirt.vmm.ept import ExtendedPageTables, TablePages
 from simvirt.x86.addresses import Gpa, Hpa
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import ExitReason
@@ -152,8 +152,8 @@ VMFUNC = b"\x0f\x01\xd4"
 
 def other_ept(rig: Rig) -> int:
     """A second EPT, in which DATA is another page of host memory."""
-    pages = iter(range(EPT_PAGES + 0x4_0000, RAM, 0x1000))
-    other = ExtendedPageTables(rig.memory.view, lambda: Hpa(next(pages)))
+    pages = TablePages(range(EPT_PAGES + 0x4_0000, RAM, 0x1000))
+    other = ExtendedPageTables(rig.memory.view, pages)
     other.map(Gpa(0), RAM, 0x10_0000)
     other.map(Gpa(DATA), Hpa(0x9_0000), 0x1000)
     rig.memory.view[0x9_0000:0x9_0004] = b"\x22\0\0\0"
