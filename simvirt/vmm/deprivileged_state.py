@@ -12,7 +12,7 @@ it for the virtual processor unchanged.
 | segment attributes | DPL 0 | DPL 1 |
 | selectors of the x87 unit's last instruction and operand | RPL 0 | RPL 1 |
 | EFLAGS.IF, IOPL | virtual | 1, 0 |
-| CR0 | virtual | PE, PG, WP, ET and MP set, as a host has them; TS, EM and NE the guest's |
+| CR0 | virtual | PE, PG, WP, ET and MP set, as a host has them; TS, EM, NE and AM the guest's |
 | CR3, CR4 | virtual | the VMM's tables; the guest's SSE, time-stamp, UMIP controls; with its paging SMEP, SMAP |
 | IA32_EFER | virtual | without LME and LMA; with the guest's paging NXE is set, for the VMM's tables |
 | GDTR, IDTR, LDTR, TR | virtual | the VMM's |
@@ -46,7 +46,7 @@ _PE: Final = int(Cr0.PE)
 _DPL_SHIFT: Final = 13
 _DPL_MASK: Final = 3 << _DPL_SHIFT
 _REAL_CR0: Final = int(Cr0.PE | Cr0.ET | Cr0.WP | Cr0.PG | Cr0.MP)
-_GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.NE)
+_GUEST_CR0: Final = int(Cr0.TS | Cr0.EM | Cr0.NE | Cr0.AM)
 _GUEST_CR4: Final = int(Cr4.TSD | Cr4.DE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.UMIP)
 _GUEST_CR4_WITH_PAGING: Final = int(Cr4.SMEP | Cr4.SMAP)
 _SHADOWS_CR4: Final = int(Cr4.PAE)

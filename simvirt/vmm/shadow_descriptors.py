@@ -44,7 +44,7 @@ _ENTRIES: Final = 8192
 _PRESENT_BYTE: Final = 0x80
 _DPL_BYTE: Final = 0x60
 _KERNEL_DPL_BYTE: Final = GUEST_KERNEL_RING << 5
-_TYPE_BUT_ACCESSED: Final = 0x1E
+_TYPE, _ACCESSED = 0x1F, 0x01
 
 
 class ShadowTable:
@@ -179,9 +179,12 @@ class ShadowDescriptors:
         self._trace()
 
     def _install_loaded(self, segment: Segment) -> None:
-        """Keep the shadow of a segment that is in use, if the guest's table still says the same of it."""
+        """Keep the shadow of a segment that is in use, if the guest's table still says the same of it.
+
+        Where its accessed flag is 0 the next load has to trap, for only the VMM can set that flag in the guest's table.
+        """
         entry = self._guest_entry(segment.selector)
-        if entry and segment.present and not (entry[5] ^ segment.flags >> 8) & _TYPE_BUT_ACCESSED:
+        if entry and segment.present and entry[5] & _ACCESSED and not (entry[5] ^ segment.flags >> 8) & _TYPE:
             self.install(segment.selector)
 
     def _table(self, selector: Selector) -> ShadowTable:

@@ -10,7 +10,6 @@ from typing import Final
 _SEGMENTS: Final = "segment limits and types are checked when a segment is loaded, not when it is used"
 _FLOATING: Final = "the engine notices no x87 exception but division by zero"
 DEVIATIONS: Final[dict[str, str]] = {
-    "db_icebp": "the engine does not decode INT1: #UD",
     "ds_null_use": _SEGMENTS,
     "gp_limit_data": _SEGMENTS,
     "gp_limit_straddle": _SEGMENTS,
@@ -19,7 +18,6 @@ DEVIATIONS: Final[dict[str, str]] = {
     "gp_write_code": _SEGMENTS,
     "ss_limit_push": _SEGMENTS,
     "gp_jump_limit": _SEGMENTS,
-    "ac_unaligned": "the engine never raises #AC",
     "mf_invalid": _FLOATING,
     "x87_inexact_flag": _FLOATING,
     "xm_divide": "the engine never raises #XM",
@@ -41,7 +39,6 @@ _QEMU_SEGMENTS: Final = "segment limits and types are not checked in use"
 _QEMU_MSRS: Final = "unknown MSRs and reserved bits of MSRs are ignored"
 _QEMU_RESERVED: Final = "the error code has RSVD without P"
 QEMU: Final[dict[str, str]] = {
-    "db_icebp": "INT1 is #UD",
     "ds_null_use": _QEMU_SEGMENTS,
     "gp_limit_data": _QEMU_SEGMENTS,
     "gp_limit_straddle": _QEMU_SEGMENTS,
@@ -50,8 +47,9 @@ QEMU: Final[dict[str, str]] = {
     "gp_write_code": _QEMU_SEGMENTS,
     "ss_limit_push": _QEMU_SEGMENTS,
     "gp_jump_limit": "the far JMP that leads there names the segment, whose limit it is beyond",
-    "ac_unaligned": "#AC is not raised",
     "mf_invalid": "FCHS of an empty register is no invalid operation",
+    "db_icebp": "INT1 is #UD",
+    "ac_unaligned": "#AC is not raised",
     "xm_divide": "#XM is not raised",
     "gp_mxcsr_reserved": "reserved bits of MXCSR are ignored",
     "ss_inner_not_present": "#TS instead of #SS",

@@ -92,7 +92,8 @@ def test_a_triple_fault_has_no_status() -> None:
 def test_outcomes_are_those_of_the_contract() -> None:
     from simvirt.machine.machine import Outcome
 
-    assert {outcome.value for outcome in Outcome} == OUTCOMES
+    """A debugger's stop is no outcome of `run`: whoever sets break- and watchpoints takes the run up again."""
+    assert {outcome.value for outcome in Outcome} - {Outcome.BREAKPOINT.value} == OUTCOMES
 
 
 def test_console_bytes_that_are_no_text() -> None:

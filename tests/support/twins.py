@@ -93,7 +93,7 @@ DESCRIPTORS: Final = {
     GATE_USER_CODE: t.gate(t.CALL_GATE_32, CS3, HANDLERS, 3),
     GATE_ABSENT_CODE: t.gate(t.CALL_GATE_32, ABSENT_CODE, HANDLERS, 3),
 }
-"""The guest's GDT by selector. None has its accessed flag set yet."""
+"""The guest's GDT by selector. None has its accessed flag set yet; `Twins.begin` sets those of loaded segments."""
 LOCAL_DESCRIPTORS: Final = {
     L_CODE: t.segment(t.CODE_R0),
     L_DATA: t.segment(t.DATA_R0),
@@ -263,6 +263,7 @@ class Twins:
         """Both at the start of `code`: processors and devices as new but for `state`, the memories as they are."""
         self.write(at, code)
         state = replace(state or start(), floating_point=self._floating_point)
+        self._mark_accessed(state)
         for virtualized, saved in zip((self.bare, self.deprivileged), self._starts, strict=True):
             machine = virtualized.machine
             machine.outcome, machine.halted = None, False
@@ -270,6 +271,15 @@ class Twins:
             virtualized.cpu.engine.restore_image(saved.processor.image)
             virtualized.cpu.count = 0
             machine.processor.set_guest_state(state)
+
+    def _mark_accessed(self, state: ArchitecturalState) -> None:
+        """What segment registers hold has been loaded: the flags in the tables say so."""
+        for selector in {segment.selector & ~3 for segment in state.segments if segment.present} - {0}:
+            table = (LDT, 0x40) if selector & 4 else (GDT, 8 * GDT_ENTRIES)
+            at = table[0] + (selector & ~7) + 5
+            access = self.bare.machine.read_physical(Gpa(at), 1)[0]
+            if (selector & ~7) < table[1] and access & 0x10:
+                self.write(at, bytes([access | 1]))
 
     def memory(self, machine: Machine) -> bytes:
         """The guest's memory."""

@@ -69,10 +69,10 @@ def test_virtual_8086_mode_cannot_be_put_in(state: DeprivilegedState) -> None:
 
 @pytest.mark.parametrize("value", [0x11, 0x1F, 0x3F, 0x6000_0011, 0x5_0033])
 def test_cr0_is_virtual(state: DeprivilegedState, value: int) -> None:
-    """PE, MP, ET, WP and PG are the VMM's, EM, TS and NE the guest's."""
+    """PE, MP, ET, WP and PG are the VMM's, EM, TS, NE and AM the guest's."""
     state.set_control_register(0, value)
     assert state.cr0 == value
-    assert state.real.cr0 == 0x8001_0013 | value & 0x2C
+    assert state.real.cr0 == 0x8001_0013 | value & 0x4_002C
 
 
 @pytest.mark.parametrize(("value", "real"), [(0, 0), (0x7FF, 0x70C), (0x30_0A50, 0xA00)])

@@ -22,6 +22,7 @@ from tests.support.twins import (
     DS0,
     DS1,
     DS3,
+    DS3_16,
     DS16,
     GDT,
     LAST,
@@ -125,5 +126,6 @@ def test_pop_ss_moves_the_pointer_of_the_old_stack(twins: Twins) -> None:
 
 
 def test_user_loads_of_user_data_run_directly_after_the_first(twins: Twins) -> None:
-    twins.run(code("8e d8 ; mov ds, ax\n8e d0 ; mov ss, ax\n8e c0 ; mov es, ax\nf4 ; hlt"), start(cs=USER, eax=DS3))
+    state = start(cs=USER, ds=0, ss=DS3_16, eax=DS3)
+    twins.run(code("8e d8 ; mov ds, ax\n8e d0 ; mov ss, ax\n8e c0 ; mov es, ax\nf4 ; hlt"), state)
     assert twins.virtual.log.counts[TrapReason.DESCRIPTOR_LOAD] == 1

@@ -110,7 +110,7 @@ def test_the_kernel_reads_the_vmm_s_part(twins: Twins) -> None:
     difference = twins.compare(b"\xa1" + d32(VMM + CS0 + 4) + b"\xf4")
     assert difference is not None
     assert difference.step == 1
-    assert twins.virtual.machine.processor.guest_state().general[EAX] == 0x00CF_BA00
+    assert twins.virtual.machine.processor.guest_state().general[EAX] == 0x00CF_BB00
     assert twins.bare.machine.processor.guest_state().general[EAX] == 0xFFFF_FFFF
     assert not twins.virtual.log.attempts
 

@@ -10,12 +10,7 @@ from simvirt.x86.forms import Encoding, ExitFact, Operands, PrivilegeFact, encod
 
 NOT_ENCODED = {
     32: {"popw-cs", "montmul-16", "jmpe-disp16"},  # of the 8086, of a 16-bit address, of Itanium's 16-bit mode
-    64: {
-        "montmul-64",
-        "movdir64b-r64-m512",
-        "enqcmd-r64-m512",
-        "enqcmds-r64-m512",
-    },  # a bare displacement is no operand
+    64: {"montmul-64"},
 }
 """Forms of which the library encodes nothing with the operands of `Operands`."""
 

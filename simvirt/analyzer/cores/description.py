@@ -150,7 +150,7 @@ def identifier(machine: str, text: str) -> str:
     """A form's identifier, from its text.
 
     >>> identifier("arm", "LDM r1, {sp, lr}^")
-    'arm:ldm-r1-sp-lr^'
+    'arm:ldm-r1-sp-lr-^'
     """
     words = "".join(c if c.isalnum() or c in "^!#." else " " for c in text.lower()).split()
     return f"{machine}:{'-'.join(words)}"

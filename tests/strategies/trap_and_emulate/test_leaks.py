@@ -67,7 +67,7 @@ LEAKS = (
     Leak("POPF of IOPL", b"\x68" + d32(0x3002) + b"\x9d", "EFLAGS 0x3002 != 0x2", 2),
     Leak("POPF in ring 3 with IOPL 3", b"\x68" + d32(0x202) + b"\x9d", "EFLAGS", 2, start(cs=USER, eflags=0x3002)),
     # 3C: the protection system
-    Leak("LAR of a kernel segment", b"\x0f\x02\xc3", "EAX 0xc09200 != 0xc0b200", state=start(ebx=DS0)),
+    Leak("LAR of a kernel segment", b"\x0f\x02\xc3", "EAX 0xc09300 != 0xc0b300", state=start(ebx=DS0)),
     Leak("LAR of one never loaded", b"\x0f\x02\xc3", "EAX", state=start(ebx=READ_ONLY)),
     Leak("LAR of a task gate", b"\x0f\x02\xc3", "EAX", state=start(ebx=TASK)),
     Leak("PUSH CS", b"\x0e", f"memory at {STACK - 4:#x}: 0x8 != 0x9"),
