@@ -262,6 +262,10 @@ class Cpu:
             return FlagsAccess("iret", instruction.length)
         if self.breakpoints.watches_data:
             self._noted = self.breakpoints.at_data(self._data_accesses())
+        return self.transfer_far(instruction)
+
+    def transfer_far(self, instruction: Instruction) -> Event | None:
+        """Do the far transfer at RIP by the manual's pseudo-code; the event that it met, or None when it is done."""
         try:
             self.far_transfers.perform(instruction)
         except ProcessorFault as fault:
@@ -620,35 +624,55 @@ class Cpu:
             self._filter(what.vector, what.error_code, condition if what.vector == Vector.DB else cr2, None)
         if condition:
             self._show_condition(condition)
-        return self._deliver_by_reference(what, cr2)
+        return self.deliver_on_the_way(what, cr2)
 
-    def _deliver_by_reference(self, what: Interruption, cr2: int | None) -> bool:
-        state, log = self.state, self.engine.deliveries
+    def deliver_on_the_way(self, what: Interruption, cr2: int | None = None) -> bool:
+        """Deliver an exception that was met while another event was being delivered; returns as `deliver`.
+
+        :raises Shutdown: a triple fault.
+        """
+        self._begin(what, cr2)
+        return self.deliver_anew(what)
+
+    def deliver_anew(self, what: Interruption) -> bool:
+        """Take up a delivery that an EPT violation ended; returns as `deliver`.
+
+        :raises Shutdown: a triple fault.
+        """
         wanted = what.vector, what.source
         while True:
-            if what.source is Source.EXCEPTION:
-                self._remember(what.vector, what.error_code, cr2)
-            if cr2 is not None:
-                state.set_control_register(2, cr2)
             try:
                 self._enter_handler(what)
             except ProcessorFault as fault:
-                self._filter(fault.vector, fault.error_code, fault.cr2, what)
-                first = what.vector if what.source is Source.EXCEPTION else None
-                outcome = escalate(first, fault.vector)
-                if outcome is Escalation.SHUTDOWN:
-                    self._remember(fault.vector, fault.error_code, fault.cr2)
-                    raise Shutdown from None
-                if outcome is Escalation.DOUBLE_FAULT:
-                    self._filter(Vector.DF, 0, None, None)
-                    if fault.cr2 is not None:
-                        state.set_control_register(2, fault.cr2)
-                    what, cr2 = Interruption(Vector.DF, Source.EXCEPTION, state.rip, 0), None
-                else:
-                    what, cr2 = Interruption(fault.vector, Source.EXCEPTION, state.rip, fault.error_code), fault.cr2
+                what, cr2 = self._escalate(what, fault)
+                self._begin(what, cr2)
             else:
-                log.complete(what.vector)
+                self.engine.deliveries.complete(what.vector)
                 return (what.vector, what.source) == wanted
+
+    def _begin(self, what: Interruption, cr2: int | None) -> None:
+        if what.source is Source.EXCEPTION:
+            self._remember(what.vector, what.error_code, cr2)
+        if cr2 is not None:
+            self.state.set_control_register(2, cr2)
+
+    def _escalate(self, what: Interruption, fault: ProcessorFault) -> tuple[Interruption, int | None]:
+        """What is to be delivered when a fault strikes in the delivery of `what`, and its CR2.
+
+        :raises Shutdown: nothing any more.
+        """
+        self._filter(fault.vector, fault.error_code, fault.cr2, what)
+        rip = self.state.rip
+        outcome = escalate(what.vector if what.source is Source.EXCEPTION else None, fault.vector)
+        if outcome is Escalation.SHUTDOWN:
+            self._remember(fault.vector, fault.error_code, fault.cr2)
+            raise Shutdown from None
+        if outcome is Escalation.DOUBLE_FAULT:
+            self._filter(Vector.DF, 0, None, None)
+            if fault.cr2 is not None:
+                self.state.set_control_register(2, fault.cr2)
+            return Interruption(Vector.DF, Source.EXCEPTION, rip, 0), None
+        return Interruption(fault.vector, Source.EXCEPTION, rip, fault.error_code), fault.cr2
 
     def _enter_handler(self, what: Interruption) -> None:
         """Through the IDT or IVT, with no escalation: a fault on the way, or what the EPT refuses, is raised."""

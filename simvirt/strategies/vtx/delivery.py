@@ -34,8 +34,8 @@ SOURCES: Final = {
 
 
 @contextmanager
-def on_vm_memory(vcpu: Vcpu) -> Iterator[None]:
-    """Within it the VMM's accesses to guest memory find ones where the VM has none, and nothing exits."""
+def in_place_of_processor(vcpu: Vcpu) -> Iterator[None]:
+    """Within it the VMM works as the guest's processor: it finds ones where the VM has no memory, and nothing exits."""
 
     def serve(event: EptViolated | EptMisconfigured) -> bool:
         if not isinstance(event, EptViolated) or event.to_page:
@@ -43,23 +43,15 @@ def on_vm_memory(vcpu: Vcpu) -> Iterator[None]:
         vcpu.memory.serve_page_table(event.gpa)
         return True
 
-    memory = vcpu.cpu.memory
-    memory.on_ept_refusal = serve
+    cpu = vcpu.cpu
+    filters = cpu.exception_filter, cpu.task_switch_filter
+    cpu.exception_filter = cpu.task_switch_filter = None
+    cpu.memory.on_ept_refusal = serve
     try:
         yield
     finally:
-        memory.on_ept_refusal = None
-
-
-def deliver(vcpu: Vcpu, what: Interruption, cr2: int | None = None, *, condition: int = 0) -> bool:
-    """Deliver `what`; was it itself delivered, rather than an exception that it met?
-
-    :raises Shutdown: a triple fault.
-    """
-    with on_vm_memory(vcpu):
-        delivered = vcpu.cpu.deliver(what, cr2, condition=condition)
-    vcpu.vmcs.guest_changed = True
-    return delivered
+        cpu.exception_filter, cpu.task_switch_filter = filters
+        cpu.memory.on_ept_refusal = None
 
 
 def deliver_vectored(vcpu: Vcpu, information: int) -> None:
@@ -73,8 +65,9 @@ def deliver_vectored(vcpu: Vcpu, information: int) -> None:
     if vectoring.type.needs_instruction_length:
         rip = rip + vmcs.fields[_F.EXIT_INSTRUCTION_LENGTH] & ((1 << 64) - 1 if state.code_64 else 0xFFFF_FFFF)
     error_code = vmcs.fields[_F.IDT_VECTORING_ERROR_CODE] if vectoring.deliver_error_code else None
-    if deliver(vcpu, Interruption(vectoring.vector, SOURCES[vectoring.type], rip, error_code)) and (
-        vectoring.type.needs_instruction_length
-    ):
+    with in_place_of_processor(vcpu):
+        delivered = vcpu.cpu.deliver_anew(Interruption(vectoring.vector, SOURCES[vectoring.type], rip, error_code))
+    vmcs.guest_changed = True
+    if delivered and vectoring.type.needs_instruction_length:
         vcpu.cpu.engine.count += 1
         vcpu.log.emulated_instructions += 1

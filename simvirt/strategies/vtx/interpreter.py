@@ -12,7 +12,7 @@ from simvirt.errors import MonitorError
 from simvirt.machine import device_access
 from simvirt.machine.completion import cr4_supported, finish_port_access
 from simvirt.machine.cpu import Shutdown
-from simvirt.machine.events import ExceptionRaised, PhysicalAccess, PhysicalTarget, PortAccess
+from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, PortAccess
 from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.fills import Access
 from simvirt.machine.machine import Stop
@@ -25,6 +25,7 @@ from simvirt.x86.addresses import Gpa, Gva, Port
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0
 from simvirt.x86.msrs import name_of
+from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import CrAccess, CrAccessType, IoInstruction, VmcsField
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _F: Final = VmcsField
 _QUALIFICATION: Final = int(_F.EXIT_QUALIFICATION)
 _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
+_FAR_TRANSFERS: Final = frozenset({Operation.CALL_FAR, Operation.JMP_FAR, Operation.RET_FAR, Operation.IRET})
 _VECTORING: Final = int(_F.IDT_VECTORING_INFORMATION)
 _VALID: Final = 1 << 31
 _TO_PAGE: Final = 1 << 8
@@ -78,7 +80,7 @@ def port(vcpu: Vcpu) -> Stop | None:
         vcpu.advance()
         return _if_interrupt_waits(vcpu)
     try:
-        with delivery.on_vm_memory(vcpu):
+        with delivery.in_place_of_processor(vcpu):
             _string_port(vcpu, IoInstruction.decode(qualification))
     except ProcessorFault as fault:
         inject_fault(vcpu, fault)
@@ -200,14 +202,23 @@ def memory(vcpu: Vcpu) -> None:
         delivery.deliver_vectored(vcpu, fields[_VECTORING])
         return
     access = Access.FETCH if qualification & 4 else Access.WRITE if qualification & 2 else Access.READ
+    before = cpu.engine.count
+    instruction = cpu.instruction()
+    if instruction.operation in _FAR_TRANSFERS:  # the processor's own accesses: to a stack, a descriptor table, a TSS
+        with delivery.in_place_of_processor(vcpu):
+            _met(vcpu, cpu.transfer_far(instruction), before)
+        return
     target = device_access.target_of(vcpu.bus.region(gpa))
     if target is PhysicalTarget.HOLE and vcpu.log.keeps_attempts:
         what = f"guest-physical address {gpa:#x} ({access.name.lower()})"
         vcpu.log.attempt(ResourceAttempt(vcpu.count, what, Disposition.ABSORBED))
     event = PhysicalAccess(target, gpa, Gva(fields[_F.GUEST_LINEAR_ADDRESS]), access, fields[_LENGTH])
-    before = cpu.engine.count
-    met = device_access.complete(cpu, vcpu.bus, event)
-    vcpu.log.emulated_instructions += cpu.engine.count - before
+    _met(vcpu, device_access.complete(cpu, vcpu.bus, event), before)
+
+
+def _met(vcpu: Vcpu, met: Event | None, before: int) -> None:
+    """The guest's instruction has been run, and met this; `before` is what the count was."""
+    vcpu.log.emulated_instructions += vcpu.cpu.engine.count - before
     if type(met) is ExceptionRaised:
         vcpu.inject_exception(met.vector, met.error_code, met.cr2, met.condition)
     elif met is not None:

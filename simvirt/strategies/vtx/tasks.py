@@ -41,7 +41,7 @@ def switch(vcpu: Vcpu) -> None:
     )
     before = cpu.count
     try:
-        with delivery.on_vm_memory(vcpu):
+        with delivery.in_place_of_processor(vcpu):
             switch_tasks(cpu, what)
     except ProcessorFault as fault:
         _deliver(vcpu, vectoring, fault)
@@ -54,13 +54,17 @@ def _deliver(vcpu: Vcpu, vectoring: InterruptionInformation | None, fault: Proce
 
     The processor may be in the new task already, with segments that no VM entry would take: the VMM delivers the fault.
     """
-    rip = vcpu.cpu.state.rip
+    cpu = vcpu.cpu
+    rip, cr2 = cpu.state.rip, fault.cr2
     first = vectoring.vector if vectoring and vectoring.type is InterruptionType.HARDWARE_EXCEPTION else None
     outcome = escalate(first, fault.vector)
     if outcome is Escalation.SHUTDOWN:
         raise Shutdown
+    what = Interruption(fault.vector, Source.EXCEPTION, rip, fault.error_code)
     if outcome is Escalation.DOUBLE_FAULT:
-        delivery.deliver(vcpu, Interruption(Vector.DF, Source.EXCEPTION, rip, 0), fault.cr2)
-    else:
-        what = Interruption(fault.vector, Source.EXCEPTION, rip, fault.error_code)
-        delivery.deliver(vcpu, what, fault.cr2, condition=fault.condition)
+        what = Interruption(Vector.DF, Source.EXCEPTION, rip, 0)
+    with delivery.in_place_of_processor(vcpu):
+        if vectoring is None:
+            cpu.deliver(what, cr2, condition=fault.condition)
+        else:
+            cpu.deliver_on_the_way(what, cr2)
