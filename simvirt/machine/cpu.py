@@ -15,7 +15,7 @@ from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.delivery_log import FaultRecord
-from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, Engine, Intercepts, SvmExit
+from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, Engine
 from simvirt.machine.events import (
     ControlRegisterAccess,
     ControlRegisterOperation,
@@ -54,6 +54,7 @@ from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
 from simvirt.machine.segment_loads import SegmentLoads
+from simvirt.machine.svm import Intercepts, SvmExit
 from simvirt.machine.task_switch import TaskSwitch, switch_tasks, task_gate_target
 from simvirt.x86.addresses import PAGE_SHIFT, Gva
 from simvirt.x86.decode import decode, used_memory

@@ -14,10 +14,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import IntEnum
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import EngineError, UsageError
@@ -28,7 +24,6 @@ from simvirt.machine.delivery_log import DeliveryLog
 from simvirt.machine.fills import Access, PageFlag, Refusal, Verdict
 from simvirt.machine.memory import A20_BIT, AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
-    CHECKED_MEMBERS,
     MAX_BREAKPOINTS,
     MAX_CPUID,
     MAX_IMPLICIT,
@@ -39,7 +34,9 @@ from simvirt.machine.native.layout import (
     SharedRecord,
     word,
 )
+from simvirt.machine.native.library import NativeLibrary
 from simvirt.machine.state import ProcessorState, Segment
+from simvirt.machine.svm import INSTRUCTIONS_BASE, NO_INTERCEPTS, UMIP_READS, Intercepts, SvmExit, intercept_mask
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
 from simvirt.x86.cpuid import Feature
 from simvirt.x86.exceptions import Vector
@@ -74,154 +71,6 @@ DELIVER_EVERYTHING: Final = SOFTWARE_INTERRUPTS | 0xFFFF_FFFF & ~(1 << Vector.DB
 """All that native delivery knows. A debug exception can be a trap behind its instruction: Python sees to those."""
 
 
-class SvmExit(IntEnum):
-    """SVM exit codes, as the engine reports them behind 0x100 (AMD APM Vol. 2 Appendix C)."""
-
-    CR_READ = 0x00
-    CR_WRITE = 0x10
-    DR_READ = 0x20
-    DR_WRITE = 0x30
-    EXCEPTION = 0x40
-    VINTR = 0x64
-    IDTR_READ = 0x66
-    GDTR_READ = 0x67
-    LDTR_READ = 0x68
-    TR_READ = 0x69
-    IDTR_WRITE = 0x6A
-    GDTR_WRITE = 0x6B
-    LDTR_WRITE = 0x6C
-    TR_WRITE = 0x6D
-    RDTSC = 0x6E
-    RDPMC = 0x6F
-    PUSHF = 0x70
-    POPF = 0x71
-    CPUID = 0x72
-    RSM = 0x73
-    IRET = 0x74
-    SWINT = 0x75
-    INVD = 0x76
-    PAUSE = 0x77
-    HLT = 0x78
-    INVLPG = 0x79
-    INVLPGA = 0x7A
-    MSR = 0x7C
-    SHUTDOWN = 0x7F
-    VMRUN = 0x80
-    VMMCALL = 0x81
-    VMLOAD = 0x82
-    VMSAVE = 0x83
-    STGI = 0x84
-    CLGI = 0x85
-    SKINIT = 0x86
-    RDTSCP = 0x87
-    WBINVD = 0x89
-    MONITOR = 0x8A
-    MWAIT = 0x8B
-
-
-_INSTRUCTIONS_BASE: Final = 0x60
-ALWAYS_INTERCEPTED: Final = frozenset(
-    {
-        SvmExit.VINTR,
-        SvmExit.RDTSC,
-        SvmExit.RDPMC,
-        SvmExit.CPUID,
-        SvmExit.SWINT,
-        SvmExit.HLT,
-        SvmExit.INVLPG,
-        SvmExit.INVLPGA,
-        SvmExit.MSR,
-        SvmExit.SHUTDOWN,
-        SvmExit.TR_WRITE,
-        SvmExit.RSM,
-        SvmExit.INVD,
-        SvmExit.PAUSE,
-        SvmExit.WBINVD,
-        SvmExit.VMRUN,
-        SvmExit.VMMCALL,
-        SvmExit.VMLOAD,
-        SvmExit.VMSAVE,
-        SvmExit.STGI,
-        SvmExit.CLGI,
-        SvmExit.SKINIT,
-        SvmExit.RDTSCP,
-        SvmExit.MONITOR,
-        SvmExit.MWAIT,
-    }
-)
-"""What the processor of this PC completes itself, whoever runs on it; all exceptions come on top."""
-
-
-_UMIP_READS: Final = frozenset({SvmExit.GDTR_READ, SvmExit.IDTR_READ, SvmExit.LDTR_READ, SvmExit.TR_READ})
-"""SGDT, SIDT, SLDT and STR, which CR4.UMIP forbids above CPL 0 (SDM Vol. 3A §2.5); SMSW is a read of CR0."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intercepts:
-    """Which instructions, beyond `ALWAYS_INTERCEPTED`, the engine hands over before they take effect."""
-
-    instructions: frozenset[SvmExit] = frozenset()
-    cr_reads: int = 0
-    """Bit n: MOV from CRn (and SMSW for CR0)."""
-    cr_writes: int = 1 << 0 | 1 << 4 | 1 << 8
-    """Bit n: MOV to CRn (and LMSW, CLTS for CR0)."""
-    dr_reads: int = 0
-    dr_writes: int = 0xFF
-
-
-@cache
-def _intercept_mask(instructions: frozenset[SvmExit]) -> int:
-    """The intercept bits of these instructions and of those that are always intercepted."""
-    return sum(1 << (code - _INSTRUCTIONS_BASE) for code in instructions | ALWAYS_INTERCEPTED)
-
-
-_NO_INTERCEPTS: Final = Intercepts(cr_writes=0, dr_writes=0)
-
-
-class _Library:
-    """The native callbacks, loaded once."""
-
-    _loaded: _Library | None = None
-
-    def __init__(self, platform: platforms.Platform) -> None:
-        path = Path(__file__).parent / "native" / f"engine{platform.library_suffix}"
-        try:
-            library = ctypes.CDLL(str(path))
-        except OSError as error:
-            raise EngineError(
-                f"the native callbacks cannot be loaded ({error}): the package was not built for this platform. "
-                "Install it again with pip."
-            ) from error
-        self.run = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("simvirt_run", library))
-        self.translate = ctypes.CFUNCTYPE(
-            ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int, ctypes.c_int
-        )(("simvirt_translate", library))
-        self.deliver = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint64, ctypes.c_int64
-        )(("simvirt_deliver", library))
-        self.flush_tlb = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_tlb", library))
-        self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
-        self.survive_aborts = ctypes.CFUNCTYPE(None)(("simvirt_survive_aborts", library))
-        self.absent_device = (library.simvirt_absent_read, library.simvirt_absent_write)
-        self.hooks = {
-            name: ctypes.cast(getattr(library, f"simvirt_{name}_hook"), ctypes.c_void_p).value
-            for name in ("fill", "edge", "block", "interrupt", "in", "out", "syscall", "sysenter", "invalid")
-        }
-        offsets = (ctypes.c_uint64 * 64)()
-        count = library.simvirt_layout(offsets)
-        expected = [getattr(SharedRecord, name).offset for name in CHECKED_MEMBERS] + [ctypes.sizeof(SharedRecord)]
-        if list(offsets[:count]) != expected:
-            raise EngineError(
-                "the native callbacks were built from another version of simvirt: install the package again"
-            )
-
-    @classmethod
-    def load(cls, platform: platforms.Platform) -> _Library:
-        if cls._loaded is None:
-            cls._loaded = cls(platform)
-        return cls._loaded
-
-
 class Engine:
     """One CPU and the memory that it runs in.
 
@@ -234,7 +83,7 @@ class Engine:
 
     def __init__(self, memory: HostMemory) -> None:
         self.platform = platforms.current()
-        self._library = _Library.load(self.platform)
+        self._library = NativeLibrary.load(self.platform)
         self.memory = memory
         self._uc, self._unicorn = self._create()
         self._record = SharedRecord()
@@ -425,13 +274,13 @@ class Engine:
         self.intercepts = intercepts
         umip = bool(self.state.control_register(4) & int(Cr4.UMIP))
         self._arm_intercepts(
-            intercepts.instructions | _UMIP_READS if umip else intercepts.instructions, intercepts, umip
+            intercepts.instructions | UMIP_READS if umip else intercepts.instructions, intercepts, umip
         )
 
     @contextmanager
     def unintercepted(self) -> Iterator[None]:
         """For a moment, hand over only what is always handed over."""
-        self._arm_intercepts(frozenset(), _NO_INTERCEPTS, False)
+        self._arm_intercepts(frozenset(), NO_INTERCEPTS, False)
         try:
             yield
         finally:
@@ -439,7 +288,7 @@ class Engine:
 
     def _arm_intercepts(self, instructions: frozenset[SvmExit], intercepts: Intercepts, smsw: bool) -> None:
         state, o = self.state, self.platform.state
-        state.set_word(o.intercept, _intercept_mask(instructions))
+        state.set_word(o.intercept, intercept_mask(instructions))
         self._record.pause_native = SvmExit.PAUSE not in instructions
         crs = intercepts.cr_reads | smsw | intercepts.cr_writes << 16
         dr_reads = 0xFF if state.debug_register(7) & GENERAL_DETECT else intercepts.dr_reads
@@ -449,7 +298,7 @@ class Engine:
     @property
     def intercepts_iret(self) -> bool:
         """Is IRET handed over at this moment?"""
-        return bool(self.state.word(self.platform.state.intercept) >> SvmExit.IRET - _INSTRUCTIONS_BASE & 1)
+        return bool(self.state.word(self.platform.state.intercept) >> SvmExit.IRET - INSTRUCTIONS_BASE & 1)
 
     def leave_far_transfers_to_engine(self) -> None:
         """Far JMP, CALL, RET and IRET are not to be events: for a VMM whose descriptor tables are shadows."""

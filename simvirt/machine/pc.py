@@ -9,10 +9,11 @@ from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE
-from simvirt.machine.engine import DELIVER_EVERYTHING, Intercepts
+from simvirt.machine.engine import DELIVER_EVERYTHING
 from simvirt.machine.events import DebuggerHit, Halt, Interrupted, InterruptWindow, LimitReached
 from simvirt.machine.machine import Machine, Stop
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
+from simvirt.machine.svm import Intercepts
 from simvirt.x86.addresses import Gpa, Hpa
 
 if TYPE_CHECKING:

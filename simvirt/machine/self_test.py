@@ -192,7 +192,7 @@ def _tlb(bench: _Bench) -> str:
 
 def _svm_exits(bench: _Bench) -> str:
     """One instruction of each family that is intercepted: the exit's code, and an instruction pointer on it."""
-    from simvirt.machine.engine import Intercepts, SvmExit
+    from simvirt.machine.svm import Intercepts, SvmExit
 
     engine, state = bench.engine, bench.state
     wanted = frozenset({SvmExit.GDTR_READ, SvmExit.PAUSE, SvmExit.PUSHF})
@@ -221,7 +221,7 @@ def _svm_exits(bench: _Bench) -> str:
 
 
 def _error_code(bench: _Bench) -> str:
-    from simvirt.machine.engine import SvmExit
+    from simvirt.machine.svm import SvmExit
 
     at = bench.start("66b8" + _SELECTOR.to_bytes(2, "little").hex() + "8ed8")
     bench.run()
@@ -259,7 +259,7 @@ def _system_calls(bench: _Bench) -> str:
 
 def _window(bench: _Bench) -> str:
     """An interrupt window opens behind STI's shadow; without IF there is none."""
-    from simvirt.machine.engine import SvmExit
+    from simvirt.machine.svm import SvmExit
 
     at = bench.start("fb9090")
     _expect("the event of STI", bench.run(window=True), NativeEvent.SVM_EXIT)
@@ -272,7 +272,7 @@ def _window(bench: _Bench) -> str:
 
 
 def _single_step(bench: _Bench) -> str:
-    from simvirt.machine.engine import SvmExit
+    from simvirt.machine.svm import SvmExit
 
     at = bench.start("40404040", int(Eflags.TF))
     start = bench.engine.count

@@ -36,12 +36,12 @@ from simvirt.analyzer.x86.surroundings import Surroundings
 from simvirt.errors import EngineError, UnknownNameError
 from simvirt.machine.completion import complete_once
 from simvirt.machine.cpu import Cpu
-from simvirt.machine.engine import Intercepts
 from simvirt.machine.events import EngineFault, ExceptionRaised, Halt, LimitReached, SoftwareInterrupt
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.platforms import UNICORN_VERSION, StateOffsets
 from simvirt.machine.state import Segment
+from simvirt.machine.svm import Intercepts
 from simvirt.x86.addresses import Gpa, Hpa
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.forms import find_form

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine.cpu import Shutdown
-from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, NEVER, Intercepts, SvmExit
+from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, NEVER
 from simvirt.machine.events import DebuggerHit, Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
 from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
+from simvirt.machine.svm import Intercepts, SvmExit
 from simvirt.machine.vmx import entry_checks, msr_areas
 from simvirt.machine.vmx.capabilities import PREEMPTION_TIMER_RATE
 from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck

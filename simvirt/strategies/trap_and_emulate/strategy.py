@@ -17,10 +17,10 @@ from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
 from simvirt.machine.cpu import Cpu
-from simvirt.machine.engine import Intercepts, SvmExit
 from simvirt.machine.machine import Machine
 from simvirt.machine.memory import GatedAddressSpace, HostMemory
 from simvirt.machine.pc import BoardBus, host_memory_size, pc_regions
+from simvirt.machine.svm import Intercepts, SvmExit
 from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, Means, StrategyInfo, Virtualized
 from simvirt.strategies.trap_and_emulate.dispatcher import Dispatcher
 from simvirt.strategies.trap_and_emulate.processor import DeprivilegedProcessor
