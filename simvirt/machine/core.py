@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from simvirt.machine.engine import Engine
     from simvirt.machine.linear_memory import LinearMemory
     from simvirt.machine.state import ProcessorState
-    from simvirt.x86.instruction import Instruction
+    from simvirt.x86.instruction import Instruction, MemoryOperand
 
 
 class Core(Protocol):
@@ -20,6 +20,10 @@ class Core(Protocol):
 
     def operand(self, instruction: Instruction, size: int, offset: int = 0) -> int:
         """The source operand of an instruction: `size` bytes at `offset` in memory, or the low bytes of a register."""
+        ...
+
+    def linear_address(self, operand: MemoryOperand) -> int:
+        """Linear address of a memory operand, by the registers as they are now."""
         ...
 
     def retire(self, *, stepping: bool | None = None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
-from simvirt.machine import interrupts, self_test
+from simvirt.machine import exact_instructions, interrupts, self_test
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
@@ -259,21 +259,45 @@ class Cpu:
                 return ExceptionRaised(Vector.GP, 0)
             self.advance(instruction.length)
             return None
-        if instruction.operation is Operation.IRET and self.engine.intercepts_iret:
+        if instruction.operation is Operation.IRET and self.engine.hands_over(SvmExit.IRET):
             return FlagsAccess("iret", instruction.length)
+        if instruction.operation is Operation.PUSHF and self.engine.hands_over(SvmExit.PUSHF):
+            return FlagsAccess("pushf", instruction.length)
+        if instruction.operation in _STRING_IO:
+            return self._check_port(instruction)
         if self.breakpoints.watches_data:
             self._noted = self.breakpoints.at_data(self._data_accesses())
+        if exact_instructions.is_done_here(instruction):
+            return self._attempt(lambda: self._perform_exactly(instruction))
         return self.transfer_far(instruction)
+
+    def _perform_exactly(self, instruction: Instruction) -> None:
+        exact_instructions.perform(self, instruction)
+        self.advance(instruction.length)
+
+    def _check_port(self, instruction: Instruction) -> Event | None:
+        """INS or OUTS at a CPL above IOPL: #GP(0) if the port is not allowed, before memory is; else it runs alone."""
+        try:
+            if not exact_instructions.may_use_port(self, instruction):
+                return ExceptionRaised(Vector.GP, 0)
+        except ProcessorFault as fault:
+            return _raised(fault)
+        engine = self.engine
+        engine.pass_port_check()
+        native = engine.run(engine.count + 1)
+        return None if native is NativeEvent.LIMIT else self._event(native)
 
     def transfer_far(self, instruction: Instruction) -> Event | None:
         """Do the far transfer at RIP by the manual's pseudo-code; the event that it met, or None when it is done."""
+        return self._attempt(lambda: self.far_transfers.perform(instruction))
+
+    def _attempt(self, routine: Callable[[], None]) -> Event | None:
+        """Do an instruction; the event that it met, or None when it is done."""
         try:
-            self.far_transfers.perform(instruction)
+            routine()
         except ProcessorFault as fault:
             self._noted = NO_HITS
-            return ExceptionRaised(
-                fault.vector, fault.error_code, None if fault.cr2 is None else Gva(fault.cr2), fault.condition
-            )
+            return _raised(fault)
         return None
 
     def _check_alignment(self) -> Event | None:
@@ -719,6 +743,13 @@ class Cpu:
         self.engine.intercept(intercepts)
 
 
+def _raised(fault: ProcessorFault) -> ExceptionRaised:
+    """An instruction's fault as an event."""
+    cr2 = None if fault.cr2 is None else Gva(fault.cr2)
+    return ExceptionRaised(fault.vector, fault.error_code, cr2, fault.condition)
+
+
+_STRING_IO: Final = frozenset({Operation.INS, Operation.OUTS})
 _FIRST_IO_NOT_STRING: Final = 0xE4
 _FIRST_IO_BY_DX: Final = 0xEC
 """By their opcodes: INS and OUTS from 6CH, IN and OUT with an immediate port from E4H, by DX from ECH."""

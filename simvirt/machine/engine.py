@@ -295,10 +295,9 @@ class Engine:
         state.set_word(o.intercept_cr_read, crs | dr_reads << 32 | intercepts.dr_writes << 48)
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
 
-    @property
-    def intercepts_iret(self) -> bool:
-        """Is IRET handed over at this moment?"""
-        return bool(self.state.word(self.platform.state.intercept) >> SvmExit.IRET - INSTRUCTIONS_BASE & 1)
+    def hands_over(self, code: SvmExit) -> bool:
+        """Is an instruction, by its exit code, handed over at this moment?"""
+        return bool(self.state.word(self.platform.state.intercept) >> code - INSTRUCTIONS_BASE & 1)
 
     def leave_far_transfers_to_engine(self) -> None:
         """Far JMP, CALL, RET and IRET are not to be events: for a VMM whose descriptor tables are shadows."""
@@ -597,6 +596,10 @@ class Engine:
     def pass_alignment(self) -> None:
         """Let the next run execute the instruction at RIP, whose operands have been found aligned."""
         self._record.aligned = 1
+
+    def pass_port_check(self) -> None:
+        """Let the next run execute the INS or OUTS at RIP, whose port has been found allowed."""
+        self._record.port_checked = 1
 
     def set_watches(self, watches: Iterable[tuple[int, int, bool, bool]]) -> None:
         """Refuse data accesses to the pages of these ranges of linear addresses: (first, last, reads, writes).

@@ -8,13 +8,13 @@ from simvirt.x86.flags import Eflags, iopl
 from simvirt.x86.tss import Tss32
 
 if TYPE_CHECKING:
-    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.core import Core
 
 _VM: Final = int(Eflags.VM)
 _TSS_16_TYPES: Final = (1, 3)
 
 
-def io_allowed(cpu: Cpu, port: int, size: int) -> bool:
+def io_allowed(cpu: Core, port: int, size: int) -> bool:
     """Whether the access may proceed: real mode, CPL at most IOPL, or all bits of the ports clear in the bitmap.
 
     In virtual-8086 mode the bitmap alone decides (§19.5.2); `size` is in bytes.
@@ -28,7 +28,7 @@ def io_allowed(cpu: Cpu, port: int, size: int) -> bool:
     return bitmap_allows(cpu, port, size)
 
 
-def bitmap_allows(cpu: Cpu, port: int, size: int) -> bool:
+def bitmap_allows(cpu: Core, port: int, size: int) -> bool:
     """The I/O permission bitmap's answer; two bytes are read, and both must lie inside the TSS (§19.5.2).
 
     A 16-bit TSS has no bitmap and allows nothing.

@@ -497,6 +497,8 @@ real_next_case:
     mov ax, 0x7000
     mov ss, ax
     mov esp, 0xfff0
+                                /* the upper flags too, which a POPFD may have set: push 2; popfd */
+    .byte 0x66, 0x6a, 2, 0x66, 0x9d
     xor ax, ax
     mov gs, ax
     mov es, ax

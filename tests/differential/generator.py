@@ -88,6 +88,7 @@ _RARE: Final = frozenset(
     {_M.INT, _M.INT3, _M.UD2, _M.UD1, _M.BOUND, _M.IRET, _M.IRETD, _M.IRETQ, _M.SYSCALL, _M.SYSENTER}
 )
 _SEGMENTS: Final = frozenset({_R.ES, _R.DS, _R.FS, _R.GS})
+_CODE: Final = frozenset({_R.CS})
 _BIT_STRINGS: Final = frozenset({_M.BT, _M.BTS, _M.BTR, _M.BTC})
 _PORTS: Final = frozenset({_M.IN, _M.OUT, _M.INSB, _M.INSW, _M.INSD, _M.OUTSB, _M.OUTSW, _M.OUTSD})
 
@@ -451,6 +452,8 @@ class _CaseBuilder:
         """In real mode and virtual-8086 mode nothing may reach what two PCs have differently above 640 KiB."""
         for use in info.used_memory():
             if use.segment in self.wild_segments:
+                return False
+            if use.access in _WRITES and use.segment in _CODE:  # the code of another case, which is not put back
                 return False
             for register in (use.base, use.index):
                 if register == _R.NONE or RegisterExt.size(register) == 2:

@@ -78,18 +78,11 @@ class Reason(Enum):
     MMX_STATE = "here: MMX forms of SSSE3 instructions leave TOP and the tag word as they are"
     MMX_FAULT = "here: conversions to and from MMX operands change TOP and the tag word although they fault"
     MMX_EXPONENT = "here: MMX results leave bits 79:64 of the x87 register"
-    RORX = "here: RORX of an operand relative to RIP reads one byte too low"
     X87_SIGNALLING = "here: loads leave signalling NaNs as they are"
     LOCK_NEG = "here: flags of LOCK NEG are those of the operand, not of the result"
     COMPATIBILITY_RIP = "here: a near branch above 2 GiB in compatibility mode extends the sign of EIP"
     INT1 = "here: INT1 is #UD"
-    INS_STORES = "here: INS whose port may not be accessed has stored 0"
-    OUTS_ORDER = "here: OUTS reads memory before it asks for the port"
-    BZHI = "here: BZHI clears the topmost bit where it should clear none"
-    BEXTR = "here: BEXTR of 32 bits takes bits from the upper half, or loses the topmost"
-    PDEP = "here: PDEP and PEXT of 32 bits in 64-bit code use a mask of 64"
     XM_FAULT = "here: unmasked SSE exceptions are not #XM (QEMU neither), and leave other results"
-    POPCNT_16 = "here: POPCNT in 16-bit code counts 32 bits"
     NEAR_BRANCH = "here: 66 before a near branch in 64-bit mode truncates RIP, as on AMD's processors"
     OPCODE_EXTENSION = "here: REX.R before C6 /0 and C7 /0 is #UD"
 
@@ -202,17 +195,11 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (Reason.X87_FLAGS, lambda s: s.mnemonic == _M.FNSTSW and s.differs_in("general", "sum")),
     (Reason.MXCSR_FLAGS, lambda s: s.mnemonic == _M.STMXCSR and s.differs_in("sum")),
     (Reason.X87_PRECISION, lambda s: s.mnemonic in _IMPRECISE and s.here == _DB and s.differs_in("fx", "sum")),
-    (Reason.INS_STORES, lambda s: s.mnemonic in _INS and s.there == _GP and s.here in (_GP, _PF)),
-    (Reason.OUTS_ORDER, lambda s: s.mnemonic in _OUTS and s.there == _GP and s.here == _PF),
     (
         Reason.QEMU_REP_IO,
         lambda s: s.mnemonic in _INS | _OUTS and s.here == _DB and s.there == _GP and s.repeats_zero_times,
     ),
-    (Reason.BZHI, lambda s: s.mnemonic == _M.BZHI),
-    (Reason.BEXTR, lambda s: s.mnemonic == _M.BEXTR),
-    (Reason.PDEP, lambda s: s.mnemonic in (_M.PDEP, _M.PEXT) and s.bits == 64 and s.differs_in("general")),
     (Reason.APPROXIMATION, lambda s: s.mnemonic in _APPROXIMATE and s.differs_in("fx")),
-    (Reason.POPCNT_16, lambda s: s.mnemonic == _M.POPCNT and s.bits == 16 and not s.has_66),
     (Reason.HORIZONTAL, lambda s: s.mnemonic in _HORIZONTAL and s.differs_in("fx") and s.is_register_with_itself),
     (Reason.NEAR_BRANCH, lambda s: s.bits == 64 and s.has_66 and s.is_near_branch),
     (Reason.OPCODE_EXTENSION, lambda s: s.bits == 64 and s.here == _UD and s.instruction.code in _MOV_IMMEDIATE),
@@ -283,10 +270,6 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         ),
     ),
     (Reason.QEMU_LONG_STRING, lambda s: s.mnemonic in _LONG_STRINGS),
-    (
-        Reason.RORX,
-        lambda s: s.mnemonic == _M.RORX and s.instruction.is_ip_rel_memory_operand and s.differs_in("general"),
-    ),
     (
         Reason.X87_SIGNALLING,
         lambda s: s.mnemonic == _M.FLD and s.differs_in("fx") and bool(int(s.theirs["fx"][_STATUS]) & 1),

@@ -13,7 +13,7 @@ import pytest
 from simvirt.machine.events import ExceptionRaised
 from simvirt.x86.flags import Cr4
 from simvirt.x86.registers import GeneralRegister as G
-from tests.support.pc import CODE, DATA, PAGE_TABLES, Pc, flat_pc, long_pc, real_pc
+from tests.support.pc import CODE, DATA, Pc, flat_pc, long_pc, real_pc
 
 _STORE = 0x200
 """Where, behind DATA, a test's code leaves a result."""
@@ -34,27 +34,6 @@ class Example:
 
 
 EXAMPLES = (
-    Example(
-        "BZHI with an index of the operand's size", "c4 e2 70 f5 c2 ; bzhi eax, edx, ecx", 32,
-        {G.RDX: 0xFFFF_FFFF, G.RCX: 0x20}, result=G.RAX, manual=0xFFFF_FFFF,
-    ),
-    Example(
-        "BEXTR of 32 bits", "c4 e2 78 f7 ca ; bextr ecx, edx, eax", 64,
-        {G.RDX: 0x1_8000_0000, G.RAX: 0x1F | 32 << 8}, result=G.RCX, manual=1,
-    ),
-    Example(
-        "PDEP of 32 bits", "c4 e2 73 f5 c2 ; pdep eax, ecx, edx", 64,
-        {G.RCX: 0xFFFF_FFFF, G.RDX: 0x3_0000_0001}, result=G.RAX, manual=1,
-    ),
-    Example(
-        "POPCNT in 16-bit code", "f3 0f b8 c1 ; popcnt ax, cx", 16,
-        {G.RCX: 0xFFFF_0001, G.RAX: 0}, result=G.RAX, manual=1,
-    ),
-    Example(
-        "RORX relative to RIP",
-        "c4 e3 fb f0 05 01 00 00 00 00 ; rorx rax, [rip+1], 0\n f4 ; hlt\n 01 02 03 04 05 06 07 08 ; data",
-        64, {G.RAX: 0}, result=G.RAX, manual=0x0807_0605_0403_0201,
-    ),
     Example(
         "LOCK NEG", "f0 f7 1e ; lock neg\n 0f 98 c0 ; sets al", 32,
         {G.RAX: 0}, struct.pack("<I", 1), G.RAX, 1,
@@ -156,19 +135,3 @@ def test_deviation_fxrstor_leaves_the_pointer_of_the_last_instruction() -> None:
     pc.load("d9 e8 ; fld1\n 0f ae 0e ; fxrstor\n 0f ae 86 00 02 00 00 ; fxsave\n f4 ; hlt")
     pc.run()
     assert pc.read(DATA + _STORE + 8, 4) == CODE  # of FLD1, by the manual 0
-
-
-def test_deviation_outs_reads_before_it_asks() -> None:
-    """At CPL 3 with IOPL 0 and no I/O bitmap, from an address that is not mapped."""
-    pc = flat_pc()
-    directory, table = PAGE_TABLES, PAGE_TABLES + 0x1000
-    pc.write32(directory, table | 7)
-    for page in range(1024):
-        pc.write32(table + 4 * page, page << 12 | 7)
-    pc.set_paging(directory)
-    pc.user()
-    pc.state[G.RSI] = 0x4000_0000
-    pc.load("6e ; outsb")
-    event = pc.event()
-    assert isinstance(event, ExceptionRaised)
-    assert event.vector == 14  # by the manual 13

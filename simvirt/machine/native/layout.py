@@ -103,7 +103,7 @@ class SharedRecord(ctypes.Structure):
         ("watches", WatchWords * MAX_WATCHES),
         *_words("watches_open passed_pc passed_count"),
         ("followed_dr", ctypes.c_uint64 * 5),
-        *_words("aligned native_far_transfers"),
+        *_words("aligned port_checked native_far_transfers"),
         *_words("slice_length count limit slice stepping window_wanted"),
         *_words("tsc_base tsc_native cpuid_native pause_native cpuid_count"),
         ("cpuid", CpuidWords * MAX_CPUID),

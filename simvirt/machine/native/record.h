@@ -108,6 +108,7 @@ struct simvirt {
     u64 passed_pc, passed_count;        /* the breakpoint there and then has been dealt with */
     u64 followed_dr[5];                 /* DR0 to DR3 and DR7 as they were when the lists above were made */
     u64 aligned;                        /* the operands of the next instruction are aligned, as far as they have to be */
+    u64 port_checked;                   /* the next instruction, INS or OUTS, may access its port */
     u64 native_far_transfers;           /* the engine does far JMP, CALL, RET and IRET by itself */
     /* time */
     u64 slice_length;                   /* instructions that simvirt_run runs at most before it returns */
@@ -192,7 +193,8 @@ INTERNAL int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *
 INTERNAL int usual_iret(struct simvirt *s, u64 size);
 
 /* special.c */
-enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4, STI_AGAIN = 5, ALIGNMENT = 6 };
+enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4, STI_AGAIN = 5, ALIGNMENT = 6,
+               EXACT = 7, STRING_IO = 8 };
 INTERNAL enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before);
 INTERNAL void note_shadow(struct simvirt *s);
 INTERNAL int is_repeating(const struct simvirt *s);

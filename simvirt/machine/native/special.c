@@ -6,6 +6,8 @@
  *   ALIGNMENT    any instruction at CPL 3 with CR0.AM and EFLAGS.AC set
  *   FAR_TRANSFER far JMP, CALL, RET and IRET outside of real-address and virtual-8086 mode (machine/far_transfers.py)
  *   STRING_LENGTH  a string comparison with lengths that the engine cannot take
+ *   EXACT        what the engine executes otherwise than the manual says (machine/exact_instructions.py)
+ *   STRING_IO    INS and OUTS where the port may be forbidden: the engine would access memory before it asks
  */
 #include <string.h>
 
@@ -51,6 +53,7 @@ static int is_bmi(const u8 *vex) {
 
 #define HF_PE (1U << 7)
 #define EFLAGS_VM (1U << 17)
+#define IOPL_SHIFT 12
 
 enum { P66 = 1, PF2 = 2, PF3 = 4 };
 
@@ -83,6 +86,23 @@ static int is_far_transfer(const u8 *op) {
     }
 }
 
+/* BEXTR, BZHI, PDEP, PEXT and RORX; POPCNT in 16-bit code; PUSHFD in virtual-8086 mode. */
+static int is_inexact(const u8 *op, int prefixes, const struct block *b) {
+    const int code_16 = !(b->flags & (HF_CS32 | HF_CS64));
+    if (op[0] == 0x9c) return (b->flags & EFLAGS_VM) && (prefixes & P66);
+    if (op[0] == 0x0f) return code_16 && op[1] == 0xb8 && (prefixes & PF3);
+    if (op[0] != 0xc4) return 0;
+    const u8 map = op[1] & 0x1f, p = op[2] & 3;
+    if (map == 3) return 1;
+    return (op[3] == 0xf5 && p != 1) || (op[3] == 0xf7 && p == 0);
+}
+
+/* By IOPL alone the port is not allowed: the I/O permission bitmap decides (SDM Vol. 1 19.5). */
+static int is_guarded_string_io(const u8 *op, const struct block *b) {
+    if (op[0] < 0x6c || op[0] > 0x6f || !(b->flags & HF_PE)) return 0;
+    return (b->flags & EFLAGS_VM) || (b->flags & 3) > (b->flags >> IOPL_SHIFT & 3);
+}
+
 static int is_usual_iret(struct simvirt *s, const struct block *b, const u8 code[16]) {
     const int code_64 = (b->flags & HF_CS64) != 0, code_32 = (b->flags & HF_CS32) != 0;
     u64 size = code_32 || code_64 ? 4 : 2;
@@ -100,10 +120,16 @@ static enum special kind_of(const struct simvirt *s, const struct block *b, cons
         prefixes |= code[i] == 0x66 ? P66 : code[i] == 0xf2 ? PF2 : code[i] == 0xf3 ? PF3 : 0;
     }
     const u8 *op = code + i;
-    if ((op[0] & 0xfe) == 0xc4 && has_selectors && (code_64 || op[1] >> 6 == 3)) return is_bmi(op) ? PLAIN : UNDEFINED;
+    if ((op[0] & 0xfe) == 0xc4 && has_selectors && (code_64 || op[1] >> 6 == 3)) {
+        if (!is_bmi(op)) return UNDEFINED;
+        return is_inexact(op, prefixes, b) && !s->override_count ? EXACT : PLAIN;
+    }
     if (is_hole(op, prefixes) || (lock && !lockable(op))) return UNDEFINED;
     if (code_64 && (op[0] == 0x9a || op[0] == 0xea)) return UNDEFINED;
-    return has_selectors && !s->native_far_transfers && !s->override_count && is_far_transfer(op) ? FAR_TRANSFER : PLAIN;
+    if (s->override_count) return PLAIN;
+    if (op[0] != 0xc4 && is_inexact(op, prefixes, b)) return EXACT;
+    if (is_guarded_string_io(op, b)) return STRING_IO;
+    return has_selectors && !s->native_far_transfers && is_far_transfer(op) ? FAR_TRANSFER : PLAIN;
 }
 
 /* PCMPESTRI and PCMPESTRM (66 0F 3A 60 and 61). The engine takes the absolute values of EAX and EDX, or of RAX and RDX, as an int: what does
@@ -213,6 +239,7 @@ enum special first_special(struct simvirt *s, const struct block *b, int enterin
         if (code[0] == STI && !s->native_far_transfers && (!entering || interruptible)) return STI_AGAIN;
         if (code[0] == CLI) interruptible = 0;
         const enum special kind = kind_of(s, b, code);
+        if (kind == STRING_IO && entering && !i && s->port_checked) continue;
         if (kind && !(kind == FAR_TRANSFER && entering && !i && is_usual_iret(s, b, code))) return kind;
         int wide;                                       /* the lengths are known when it is the next instruction */
         if (compares_strings(b, code, &wide) && (!entering || i || has_long_string(s, wide))) return STRING_LENGTH;

@@ -21,30 +21,6 @@ def _doubleword(machine: Machine, address: int) -> int:
     return int.from_bytes(machine.read_physical(Gpa(address), 4), "little")
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_ins_that_is_not_permitted_has_stored_zero(strategy: str) -> None:
-    def body(b: Body) -> None:
-        a = b.a
-        b.store(_RESULT, 0x11223344)
-        a.emit("8925", d32(frame.SAVED_ESP)).emit("8925", d32(frame.TSS + 4))
-        a.address(f"c705{d32(frame.USER_RETURN).hex()}", "back")
-        b.resume_at("resume")
-        a.emit("6a23 68", d32(frame.USER_STACK)).emit("6a02 6a1b")
-        a.address("68", "user")
-        a.emit("cf")
-        a.label("user")
-        b.load(7, _RESULT)
-        a.emit("66baf803 6c")
-        a.label("resume")
-        a.emit("cd", bytes([frame.LEAVE_USER]))
-        a.label("back")
-
-    machine = build(assemble("ins", body).image(), strategy).machine
-    machine.run()
-    assert _doubleword(machine, frame.FAULTS) == 1
-    assert _doubleword(machine, _RESULT) == 0x11223300
-
-
 @pytest.mark.parametrize("strategy", ["bare-metal", "vtx"])
 def test_a_restored_machine_sets_accessed_flags_anew(strategy: str) -> None:
     entry = frame.DIRECTORIES[0] + 0x2000
