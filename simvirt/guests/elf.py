@@ -26,7 +26,7 @@ _EI_CLASS, _EI_DATA = 4, 5
 _CLASS_32, _CLASS_64 = 1, 2
 _LITTLE_ENDIAN = 1
 _TYPE_EXECUTABLE = 2
-_MACHINE_386 = 3
+_MACHINE_386, _MACHINE_X86_64 = 3, 62
 _MACHINES: Final = {
     2: "SPARC",
     8: "MIPS",
@@ -46,7 +46,7 @@ _TYPES: Final = {
     3: "is a shared or position-independent file",
     4: "is a core dump",
 }
-_LOAD, _DYNAMIC, _INTERPRETER = 1, 2, 3
+_LOAD, _DYNAMIC, _INTERPRETER, _NOTES = 1, 2, 3, 4
 _EXECUTABLE, _WRITABLE = 1, 2
 _SYMBOL_TABLE_SECTION = 2
 _FIRST_RESERVED_SECTION = 0xFF00
@@ -73,7 +73,7 @@ class _Header(NamedTuple):
 
 
 class _Program(NamedTuple):
-    """Elf32_Phdr."""
+    """Elf32_Phdr; an Elf64_Phdr has its flags behind the type."""
 
     type: int
     offset: int
@@ -100,11 +100,59 @@ class _Section(NamedTuple):
     entry_size: int
 
 
-_HEADER = struct.Struct("<HHIIIIIHHHHHH")
-_PROGRAM = struct.Struct("<8I")
-_SECTION = struct.Struct("<10I")
-_SYMBOL = struct.Struct("<IIIBBH")
+class _Symbol(NamedTuple):
+    """Elf32_Sym; an Elf64_Sym has value and size at its end."""
+
+    name: int
+    value: int
+    size: int
+    info: int
+    other: int
+    section: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How a class of ELF files lays its records out; the fields' order is that of the 32-bit one."""
+
+    header: struct.Struct
+    program: struct.Struct
+    program_order: tuple[int, ...]
+    section: struct.Struct
+    symbol: struct.Struct
+    symbol_order: tuple[int, ...]
+
+    def programs(self, data: bytes, offset: int) -> _Program:
+        """The program header at `offset`."""
+        fields = self.program.unpack_from(data, offset)
+        return _Program._make(fields[place] for place in self.program_order)
+
+    def symbols(self, data: bytes, offset: int) -> _Symbol:
+        """The symbol at `offset`."""
+        fields = self.symbol.unpack_from(data, offset)
+        return _Symbol._make(fields[place] for place in self.symbol_order)
+
+
+_LAYOUT_32: Final = _Layout(
+    struct.Struct("<HHIIIIIHHHHHH"),
+    struct.Struct("<8I"),
+    (0, 1, 2, 3, 4, 5, 6, 7),
+    struct.Struct("<10I"),
+    struct.Struct("<IIIBBH"),
+    (0, 1, 2, 3, 4, 5),
+)
+_LAYOUT_64: Final = _Layout(
+    struct.Struct("<HHIQQQIHHHHHH"),
+    struct.Struct("<IIQQQQQQ"),
+    (0, 2, 3, 4, 5, 6, 1, 7),
+    struct.Struct("<IIQQQQIIQQ"),
+    struct.Struct("<IBBHQQ"),
+    (0, 4, 5, 1, 2, 3),
+)
 _IDENT_SIZE = 16
+_NOTE: Final = struct.Struct("<3I")
+_PVH_OWNER, _PVH_ENTRY_TYPE = b"Xen\0", 18
+"""XEN_ELFNOTE_PHYS32_ENTRY (Xen's public/elfnote.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +162,7 @@ class _File:
     data: bytes
     name: str
     header: _Header
+    layout: _Layout
 
     def broken(
         self, reason: str, advice: str = "the file is damaged or was cut short: build or copy it again"
@@ -130,55 +179,66 @@ def elf_image(data: bytes, name: str, path: Path | None = None, *, multiboot: bo
     """An ELF executable for the 386: its loadable segments at their physical addresses.
 
     The entry point is a virtual address; where it lies in a segment whose physical address differs, the guest is
-    entered at the physical one, since paging is off.
+    entered at the physical one, since paging is off. A file with a note that names a PVH entry is entered there, and
+    may be a 64-bit one.
 
     :raises ImageError: the file is truncated or contradicts itself, is for another machine, or is no executable.
     """
-    file = _File(data, name, _read_header(data, name))
-    programs = _programs(file)
+    file = _read_header(data, name)
+    table = _program_table(file)
+    programs = _loaded(file, table)
     segments = tuple(_segment(file, program) for program in programs)
     refuse_overlaps(segments, name)
-    entry = _entry(file, programs)
+    pvh_entry = None if multiboot else _pvh_entry(file, table)
+    if pvh_entry is None and file.layout is _LAYOUT_64:
+        raise ImageError(
+            name,
+            "a 64-bit ELF file for x86-64, but guests start in 32-bit protected mode",
+            "link for 32 bits (-m32, -m elf_i386) and switch to long mode in the guest, or give the file a PVH entry "
+            "(an ELF note of Xen's, type 18)",
+        )
+    entry = _entry(file, programs) if pvh_entry is None else pvh_entry
     if not any(entry in segment for segment in segments):
         raise file.broken(f"its entry point {entry:#x} lies in none of its segments", "check the linker script's ENTRY")
     sections = _sections(file)
     has_lines = any(_section_name(file, sections, section) == b".debug_line" for section in sections)
+    kind, boot = ImageKind.ELF, BootProtocol.PROTECTED_FLAT
+    if multiboot:
+        kind, boot = ImageKind.MULTIBOOT, BootProtocol.MULTIBOOT
+    elif pvh_entry is not None:
+        kind, boot = ImageKind.PVH, BootProtocol.PVH
     return GuestImage(
         name=name,
         path=path,
-        kind=ImageKind.MULTIBOOT if multiboot else ImageKind.ELF,
+        kind=kind,
         sha256=sha256(data).hexdigest(),
         segments=segments,
         entry=entry,
-        boot=BootProtocol.MULTIBOOT if multiboot else BootProtocol.PROTECTED_FLAT,
+        boot=boot,
         symbols=SymbolTable(lambda: _symbols(file)),
         lines=LineTable(lambda: read_dwarf_lines(data)) if has_lines else None,
     )
 
 
-def _read_header(data: bytes, name: str) -> _Header:
-    """The file header, refused unless it announces a 32-bit little-endian executable for the 386."""
+def _read_header(data: bytes, name: str) -> _File:
+    """The file, refused unless its header announces a little-endian executable for the 386 or, of 64 bits, x86-64."""
     cut = ImageError(name, f"a truncated ELF file of {len(data)} bytes", "the header alone takes 52")
     if len(data) <= _EI_DATA:
         raise cut
-    if data[_EI_CLASS] == _CLASS_64:
-        machine = _MACHINES.get(int.from_bytes(data[18:20], "little"), "another machine")
-        raise ImageError(
-            name,
-            f"a 64-bit ELF file for {machine}, but guests start in 32-bit protected mode",
-            "link for 32 bits (-m32, -m elf_i386) and switch to long mode in the guest: entering there is not offered",
-        )
-    if data[_EI_CLASS] != _CLASS_32 or data[_EI_DATA] != _LITTLE_ENDIAN:
+    classes = {_CLASS_32: (_LAYOUT_32, _MACHINE_386), _CLASS_64: (_LAYOUT_64, _MACHINE_X86_64)}
+    if data[_EI_CLASS] not in classes or data[_EI_DATA] != _LITTLE_ENDIAN:
         raise ImageError(
             name, "an ELF file that is not 32-bit little-endian", "guests are built for the 386 (-m elf_i386)"
         )
-    if len(data) < _IDENT_SIZE + _HEADER.size:
+    layout, expected = classes[data[_EI_CLASS]]
+    if len(data) < _IDENT_SIZE + layout.header.size:
         raise cut
-    header = _Header._make(_HEADER.unpack_from(data, _IDENT_SIZE))
-    if header.machine != _MACHINE_386:
+    header = _Header._make(layout.header.unpack_from(data, _IDENT_SIZE))
+    if header.machine != expected:
         machine = _MACHINES.get(header.machine, f"machine {header.machine}")
+        bits = "a 64-bit" if layout is _LAYOUT_64 else "an"
         raise ImageError(
-            name, f"an ELF file for {machine}, not for the 386", "build the guest with -m32 or for the target i386"
+            name, f"{bits} ELF file for {machine}, not for the 386", "build the guest with -m32 or for the target i386"
         )
     if header.type != _TYPE_EXECUTABLE:
         kind = _TYPES.get(header.type, f"is of type {header.type}")
@@ -187,24 +247,27 @@ def _read_header(data: bytes, name: str) -> _Header:
             f"an ELF file that {kind}, not an executable",
             "link it, statically and at fixed addresses (-static -no-pie)",
         )
-    return header
+    return _File(data, name, header, layout)
 
 
-def _programs(file: _File) -> list[_Program]:
-    """The program headers that load something."""
-    header = file.header
+def _program_table(file: _File) -> list[_Program]:
+    """All program headers."""
+    header, size = file.header, file.layout.program.size
     if header.program_count == 0:
         raise file.broken(
             "an ELF file without program headers", "nothing in it says what to load: link it into an executable"
         )
-    if header.program_entry_size != _PROGRAM.size:
-        raise file.broken(f"its program headers claim {header.program_entry_size} bytes each, not {_PROGRAM.size}")
-    if header.program_offset + header.program_count * _PROGRAM.size > len(file.data):
+    if header.program_entry_size != size:
+        raise file.broken(f"its program headers claim {header.program_entry_size} bytes each, not {size}")
+    if header.program_offset + header.program_count * size > len(file.data):
         raise file.broken("its program headers lie behind the end of the file")
-    table = [
-        _Program._make(_PROGRAM.unpack_from(file.data, header.program_offset + index * _PROGRAM.size))
-        for index in range(header.program_count)
+    return [
+        file.layout.programs(file.data, header.program_offset + index * size) for index in range(header.program_count)
     ]
+
+
+def _loaded(file: _File, table: list[_Program]) -> list[_Program]:
+    """The program headers that load something."""
     if any(program.type in (_DYNAMIC, _INTERPRETER) for program in table):
         raise file.broken(
             "a dynamically linked program of an operating system", "a guest is a kernel: link it with -static -nostdlib"
@@ -213,6 +276,23 @@ def _programs(file: _File) -> list[_Program]:
     if not loaded:
         raise file.broken("none of its program headers loads anything", "link code into it")
     return loaded
+
+
+def _pvh_entry(file: _File, table: list[_Program]) -> Gpa | None:
+    """The physical address of the 32-bit entry that a note of Xen's names; None where there is no such note."""
+    for program in table:
+        if program.type != _NOTES or program.offset + program.file_size > len(file.data):
+            continue
+        at, end = program.offset, program.offset + program.file_size
+        while at + _NOTE.size <= end:
+            owner_size, size, kind = _NOTE.unpack_from(file.data, at)
+            owner_at = at + _NOTE.size
+            content_at = owner_at + (owner_size + 3 & ~3)
+            at = content_at + (size + 3 & ~3)
+            owner = file.data[owner_at : owner_at + owner_size]
+            if kind == _PVH_ENTRY_TYPE and owner == _PVH_OWNER and at <= end and size in (4, 8):
+                return Gpa(int.from_bytes(file.data[content_at : content_at + 4], "little"))
+    return None
 
 
 def _segment(file: _File, program: _Program) -> Segment:
@@ -250,11 +330,12 @@ def _entry(file: _File, programs: list[_Program]) -> Gpa:
 def _sections(file: _File) -> list[_Section]:
     """The section headers, or none where they are missing or broken: a guest runs without names."""
     header = file.header
-    end = header.section_offset + header.section_count * _SECTION.size
-    if header.section_offset == 0 or header.section_entry_size != _SECTION.size or end > len(file.data):
+    section = file.layout.section
+    end = header.section_offset + header.section_count * section.size
+    if header.section_offset == 0 or header.section_entry_size != section.size or end > len(file.data):
         return []
     return [
-        _Section._make(_SECTION.unpack_from(file.data, header.section_offset + index * _SECTION.size))
+        _Section._make(section.unpack_from(file.data, header.section_offset + index * section.size))
         for index in range(header.section_count)
     ]
 
@@ -280,9 +361,10 @@ def _symbols(file: _File) -> list[Symbol]:
     for section in tables:
         if section.link >= len(sections) or section.offset + section.size > len(file.data):
             continue
-        for offset in range(section.offset, section.offset + section.size - _SYMBOL.size + 1, _SYMBOL.size):
-            name, value, size, info, _, section_index = _SYMBOL.unpack_from(file.data, offset)
-            text = _string(file, sections[section.link], name)
-            if text and info & 0xF in _SYMBOL_TYPES_KEPT and 0 < section_index < _FIRST_RESERVED_SECTION:
-                symbols.append(Symbol(Gva(value), size, text.decode("utf-8", "replace")))
+        step = file.layout.symbol.size
+        for offset in range(section.offset, section.offset + section.size - step + 1, step):
+            symbol = file.layout.symbols(file.data, offset)
+            text = _string(file, sections[section.link], symbol.name)
+            if text and symbol.info & 0xF in _SYMBOL_TYPES_KEPT and 0 < symbol.section < _FIRST_RESERVED_SECTION:
+                symbols.append(Symbol(Gva(symbol.value), symbol.size, text.decode("utf-8", "replace")))
     return symbols

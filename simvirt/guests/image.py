@@ -33,6 +33,7 @@ class ImageKind(Enum):
     ELF = "ELF"
     MULTIBOOT = "multiboot"
     LINUX = "Linux kernel"
+    PVH = "ELF with a PVH entry"
 
 
 class BootProtocol(Enum):
@@ -40,6 +41,7 @@ class BootProtocol(Enum):
 
     PROTECTED_FLAT = "32-bit protected mode, flat 4 GiB segments, paging off, interrupts masked"
     MULTIBOOT = "the same, and EAX holds multiboot's magic value, EBX the address of the information structure"
+    PVH = "32-bit protected mode, paging off, and EBX holds the address of Xen's start information"
     LINUX_32 = "32-bit protected mode, paging off, and ESI holds the address of Linux's boot parameters"
     LINUX_64 = "64-bit mode, memory mapped to itself, and RSI holds the address of Linux's boot parameters"
 

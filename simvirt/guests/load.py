@@ -9,6 +9,7 @@ from simvirt.guests.image import BootProtocol, BootState, GuestImage, Segment, r
 from simvirt.guests.linux import place_linux
 from simvirt.guests.multiboot import place_multiboot
 from simvirt.guests.placement import Placement, refuse_modules, stack_top, subject
+from simvirt.guests.pvh import place_pvh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ def _place_flat(image: GuestImage, memory_size: int) -> Placement:
 _PLACEMENTS: Final[dict[BootProtocol, Callable[[GuestImage, int], Placement]]] = {
     BootProtocol.PROTECTED_FLAT: _place_flat,
     BootProtocol.MULTIBOOT: place_multiboot,
+    BootProtocol.PVH: place_pvh,
     BootProtocol.LINUX_32: place_linux,
     BootProtocol.LINUX_64: place_linux,
 }

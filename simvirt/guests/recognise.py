@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import ImageError
 from simvirt.guests.elf import elf_image, is_elf
 from simvirt.guests.flat import flat_image
+from simvirt.guests.image import ImageKind
 from simvirt.guests.linux import enter_in_64_bit_mode, is_linux, linux_image
 from simvirt.guests.multiboot import check_requests, find_header, multiboot_flat_image
 
@@ -53,6 +54,7 @@ class BootKind(Enum):
     FLAT = "flat"
     ELF = "elf"
     MULTIBOOT = "multiboot"
+    PVH = "pvh"
     LINUX_32 = "linux-32"
     LINUX_64 = "linux-64"
 
@@ -107,6 +109,13 @@ def _elf(data: bytes, subject: str, path: Path | None) -> GuestImage:
     return elf_image(data, subject, path)
 
 
+def _pvh(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    image = elf_image(data, subject, path) if is_elf(data) else None
+    if image is None or image.kind is not ImageKind.PVH:
+        raise ImageError(subject, "no PVH entry: it has no ELF note of Xen's that names one", "leave out --boot")
+    return image
+
+
 def _multiboot(data: bytes, subject: str, path: Path | None) -> GuestImage:
     """The header's addresses count, says the specification, even in an ELF file (§3.1.3)."""
     header = find_header(data)
@@ -132,6 +141,7 @@ _READERS: Final[dict[BootKind, Callable[[bytes, str, Path | None], GuestImage]]]
     BootKind.FLAT: flat_image,
     BootKind.ELF: _elf,
     BootKind.MULTIBOOT: _multiboot,
+    BootKind.PVH: _pvh,
     BootKind.LINUX_32: _linux_32,
     BootKind.LINUX_64: _linux_64,
 }
