@@ -30,6 +30,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="auto",
         help="what compiles (default: the ziglang package, else gcc)",
     )
+    parser.add_argument(
+        "--define",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name, or NAME=VALUE, that the preprocessor has defined; may be given more than once",
+    )
 
 
 def execute(arguments: Namespace) -> ExitStatus:
@@ -39,7 +46,7 @@ def execute(arguments: Namespace) -> ExitStatus:
     toolchain = Toolchain.ZIGLANG if arguments.toolchain == "zig" else Toolchain(arguments.toolchain)
     output = arguments.output or _beside(arguments.source[0])
     with WaitingLine(f"building {output}"):
-        image = build(arguments.source, output, toolchain)
+        image = build(arguments.source, output, toolchain, arguments.define)
     print(image)
     return ExitStatus.OK
 

@@ -2,6 +2,10 @@
 
 The runtime in ``sources/lib`` (multiboot header, descriptor tables, console, interrupts) is linked to whatever needs
 it: it goes in as an archive, so a guest that brings a ``_start`` of its own gets none of it but what it calls.
+
+A guest that is an operating system has programs of its own to run: where its directory holds a folder ``programs``,
+each source in that is built into a program first, with what lies in ``programs/library`` and by the linker script
+``programs/program.ld``. The guest's assembly takes them in by their names, with ``.incbin``.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 
 RUNTIME: Final = Path(__file__).parent / "sources" / "lib"
 LINKER_SCRIPT: Final = RUNTIME / "guest.ld"
+PROGRAMS: Final = "programs"
+PROGRAM_LIBRARY: Final = "library"
+PROGRAM_LINKER_SCRIPT: Final = "program.ld"
 ASSEMBLY_SUFFIXES: Final = frozenset({".S", ".s", ".asm"})
 SOURCE_SUFFIXES: Final = ASSEMBLY_SUFFIXES | {".c"}
 TIME_LIMIT_SECONDS: Final = 300
@@ -64,47 +71,72 @@ class _Tools:
     link: tuple[str, ...]
 
 
-def build(source: Path | str | Iterable[Path | str], output: Path | str, toolchain: Toolchain = Toolchain.AUTO) -> Path:
+def build(
+    source: Path | str | Iterable[Path | str],
+    output: Path | str,
+    toolchain: Toolchain = Toolchain.AUTO,
+    macros: Sequence[str] = (),
+) -> Path:
     """Builds a multiboot ELF image from C (``.c``) and assembly (``.S``).
 
     Assembly is in AT&T syntax, or in Intel's after ``.intel_syntax noprefix``. The image does not depend on the
     directory that it is built in.
 
-    :param source: a file, several files, or a directory, of which all sources are taken.
+    :param source: a file, several files, or a directory, of which all sources are taken, with the programs in its
+        folder ``programs``.
+    :param macros: names that the preprocessor has defined, for a guest of which there are several flavours.
     :returns: the path of the image.
     :raises UsageError: there is no such source, or it is of no known kind.
     :raises UnsupportedError: the toolchain is not installed.
     :raises BuildError: the source has errors.
     """
-    sources = _sources(source)
+    given = [Path(source)] if isinstance(source, (str, Path)) else [Path(item) for item in source]
+    sources = _sources(given)
     tools = _find(toolchain)
     output = Path(output)
     with tempfile.TemporaryDirectory(prefix="simvirt-build-") as scratch:
         work = Path(scratch)
-        objects = [_compile(tools, file, work / f"{index}.o", work) for index, file in enumerate(sources)]
-        runtime = [_compile(tools, file, work / f"{file.stem}-runtime.o", work) for file in _in_directory(RUNTIME)]
-        archive = work / "libguest.a"
-        _run("archiving the runtime", [*tools.archive, str(archive), *map(str, runtime)], work, work)
+        runtime = _archive(tools, RUNTIME, work / "runtime", work)
+        for directory in given:
+            if (directory / PROGRAMS).is_dir():
+                _build_programs(tools, (directory / PROGRAMS).resolve(), runtime, work)
+        flags = (f"-I{work / PROGRAMS}", *(f"-D{name}" for name in macros))
+        objects = [_compile(tools, file, work / f"{index}.o", work, flags) for index, file in enumerate(sources)]
         image = work / "image.elf"
-        _run(
-            "linking",
-            [
-                *tools.link,
-                f"{_linker_flag(tools, '-T')}{LINKER_SCRIPT}",
-                "-o",
-                str(image),
-                *map(str, objects),
-                str(archive),
-            ],
-            work,
-            work,
-        )
+        _link(tools, LINKER_SCRIPT, [*objects, runtime], image, work)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(image, output)
         except OSError as error:
             raise UsageError(f"cannot write {output}: {error.strerror}; choose another place for the image") from None
     return output
+
+
+def _build_programs(tools: _Tools, folder: Path, runtime: Path, work: Path) -> None:
+    """Leaves each program of a guest in ``work/programs``, an ELF image without symbols."""
+    built = work / PROGRAMS
+    built.mkdir(exist_ok=True)
+    library = folder / PROGRAM_LIBRARY
+    flags = (f"-I{library}", f"-I{folder.parent}")
+    archive = _archive(tools, library, work / PROGRAM_LIBRARY, work, flags)
+    for file in _in_directory(folder):
+        compiled = _compile(tools, file, built / f"{file.stem}.o", work, flags)
+        script = folder / PROGRAM_LINKER_SCRIPT
+        _link(tools, script, [compiled, archive, runtime], built / file.stem, work, "-s")
+
+
+def _archive(tools: _Tools, directory: Path, objects: Path, work: Path, flags: Sequence[str] = ()) -> Path:
+    """The sources of a directory as an archive, from which the linker takes what is wanting."""
+    objects.mkdir(exist_ok=True)
+    compiled = [_compile(tools, file, objects / f"{file.stem}.o", work, flags) for file in _in_directory(directory)]
+    archive = objects / "archive.a"
+    _run(f"archiving {directory.name}", [*tools.archive, str(archive), *map(str, compiled)], work, work)
+    return archive
+
+
+def _link(tools: _Tools, script: Path, objects: Sequence[Path], output: Path, work: Path, *flags: str) -> None:
+    command = [*tools.link, *_linker_flags(tools, *flags, "-T", str(script)), "-o", str(output), *map(str, objects)]
+    _run("linking", command, work, work)
 
 
 def available() -> tuple[Toolchain, ...]:
@@ -124,8 +156,7 @@ def ziglang_version() -> str | None:
         return None
 
 
-def _sources(source: Path | str | Iterable[Path | str]) -> list[Path]:
-    given = [Path(source)] if isinstance(source, (str, Path)) else [Path(item) for item in source]
+def _sources(given: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in given:
         if path.is_dir():
@@ -197,16 +228,17 @@ def _gcc() -> _Tools | None:
     return None
 
 
-def _linker_flag(tools: _Tools, flag: str) -> str:
-    return f"-Wl,{flag}," if tools.toolchain is Toolchain.ZIGLANG else flag
+def _linker_flags(tools: _Tools, *flags: str) -> tuple[str, ...]:
+    return (f"-Wl,{','.join(flags)}",) if tools.toolchain is Toolchain.ZIGLANG else flags
 
 
-def _compile(tools: _Tools, source: Path, target: Path, work: Path) -> Path:
+def _compile(tools: _Tools, source: Path, target: Path, work: Path, flags: Sequence[str] = ()) -> Path:
     """Compiles one file in its own directory, so that the debugging information names it the same wherever that is."""
     directory = source.parent
     language = ("-x", "assembler-with-cpp") if source.suffix in ASSEMBLY_SUFFIXES else ()
     names = [f"-ffile-prefix-map={path}={path.name}" for path in (RUNTIME.resolve(), directory)]
-    command = [*tools.compile, *names, "-I.", f"-I{RUNTIME.resolve()}", "-c", *language, source.name, "-o", str(target)]
+    include = ("-I.", f"-I{RUNTIME.resolve()}", *flags)
+    command = [*tools.compile, *names, *include, "-c", *language, source.name, "-o", str(target)]
     _run(f"compiling {source.name}", command, directory, work)
     return target
 

@@ -35,6 +35,8 @@ class Ending(Enum):
     TRIPLE_FAULT = "triple-fault"
     LIMIT = "limit"
     """Never: whoever runs it has to stop it."""
+    WAITING_FOR_INPUT = "waiting-for-input"
+    """Asleep until there is console input, which a run without any does not bring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,20 @@ class CatalogueEntry:
     sha256: str
     ending: Ending
     guest_status: int | None
+    source: str
+    """The folder in ``sources``: the guest's name, but where several guests are flavours of one source."""
+    macros: tuple[str, ...]
+    """What the preprocessor has defined, to tell the flavours apart."""
+
+    @property
+    def source_folder(self) -> Path:
+        """Where the files are that are the guest's own; the runtime that all share lies in ``sources/lib``."""
+        return SOURCES / self.source
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The files that are the guest's own; the runtime that all share lies in ``sources/lib``."""
-        return tuple(sorted(path for path in (SOURCES / self.name).iterdir() if path.is_file()))
+        """The files in the source's folder."""
+        return tuple(sorted(path for path in self.source_folder.iterdir() if path.is_file()))
 
     @property
     def image_path(self) -> Path:
@@ -121,4 +132,6 @@ def _entry(row: dict[str, Any]) -> CatalogueEntry:
         sha256=row["sha256"],
         ending=Ending(row["ending"]),
         guest_status=row.get("guest_status"),
+        source=row.get("source", row["name"]),
+        macros=tuple(row.get("macros", ())),
     )

@@ -7,8 +7,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from simvirt.guests.catalogue import Ending
+
 EMULATOR = "qemu-system-i386"
 CPU = "pentium3"
+ENDLESS = frozenset({Ending.LIMIT, Ending.WAITING_FOR_INPUT})
+"""Guests that QEMU does not end by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,8 @@ def is_installed() -> bool:
     return shutil.which(EMULATOR) is not None
 
 
-def run(image: Path, cpu: str = CPU, seconds: float = 60) -> QemuRun:
-    """Boots a multiboot image; a triple fault ends QEMU with status 0 (-no-reboot)."""
+def run(image: Path, cpu: str = CPU, seconds: float = 60, typed: str = "") -> QemuRun:
+    """Boots a multiboot image, with console input; a triple fault ends QEMU with status 0 (-no-reboot)."""
     command = [EMULATOR, "-kernel", str(image), "-cpu", cpu, "-no-reboot", "-serial", "stdio"]
     command += [
         "-display",
@@ -42,7 +46,7 @@ def run(image: Path, cpu: str = CPU, seconds: float = 60) -> QemuRun:
         "isa-debug-exit,iobase=0xf4,iosize=4",
     ]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, input=typed.encode())
     except subprocess.TimeoutExpired as stopped:
         return QemuRun(None, (stopped.stdout or b"").decode("ascii", "backslashreplace"))
     return QemuRun(done.returncode, done.stdout.decode("ascii", "backslashreplace"))

@@ -20,8 +20,8 @@ from tests.guests import qemu
 
 
 def refresh(entry: catalogue.CatalogueEntry) -> None:
-    build(catalogue.SOURCES / entry.name, entry.image_path, Toolchain.ZIGLANG)
-    seconds = 5 if entry.ending is catalogue.Ending.LIMIT else 120
+    build(entry.source_folder, entry.image_path, Toolchain.ZIGLANG, entry.macros)
+    seconds = 5 if entry.ending in qemu.ENDLESS else 120
     run = qemu.run(entry.image_path, seconds=seconds)
     catalogue.EXPECTED.joinpath(f"{entry.name}.txt").write_bytes(run.console.encode("ascii"))
     text = catalogue.TABLE.read_text(encoding="utf-8")
