@@ -19,7 +19,7 @@ happened, why, and what to do.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,18 +41,28 @@ class UnknownNameError(UsageError):
     ...
     simvirt.errors.UnknownNameError: unknown strategy 'vxt': did you mean 'vtx'? Known: bare-metal, vtx
 
-    `aliases` are other names, which may be the nearest too but are not listed.
+    `aliases` are other names, which may be the nearest too but are not listed. Of more names than a person would read
+    only the nearest are.
     """
+
+    _MOST_LISTED: Final = 40
 
     def __init__(self, kind: str, name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> None:
         self.kind = kind
         self.name = name
         self.known = tuple(sorted(known))
         spelled = {one.lower(): one for one in (*self.known, *aliases)}
-        nearest = get_close_matches(name.lower(), spelled, n=1, cutoff=0.5)
-        self.nearest = spelled[nearest[0]] if nearest else None
-        hint = f"did you mean '{self.nearest}'? Known: " if self.nearest else "it is like none of those there are, "
-        super().__init__(f"unknown {kind} '{name}': {hint}{', '.join(self.known)}")
+        close = get_close_matches(name.lower(), spelled, n=4, cutoff=0.5)
+        nearest = [spelled[one] for one in close]
+        self.nearest = nearest[0] if nearest else None
+        hint = f"did you mean '{self.nearest}'?" if nearest else "it is like none of those there are"
+        if len(self.known) <= self._MOST_LISTED:
+            hint += f"{' Known:' if nearest else ','} {', '.join(self.known)}"
+        elif nearest[1:]:
+            hint += f" Also like it: {', '.join(nearest[1:])}"
+        elif not nearest:
+            hint += f" ({len(self.known):,})"
+        super().__init__(f"unknown {kind} '{name}': {hint}")
 
 
 class ImageError(UsageError):

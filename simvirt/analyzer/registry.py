@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from simvirt.analyzer.model.machine_model import MachineModel
 
 
-def _nothing_declared(classifications: Sequence[Classification]) -> Iterable[Disagreement]:
-    """The instruction set has no literature to be compared with."""
-    del classifications
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class InstructionSet:
     """A row of the registry.
@@ -35,7 +29,16 @@ class InstructionSet:
 
     info: InstructionSetInfo
     machine: Callable[[], MachineModel]
-    compare: Callable[[Sequence[Classification]], Iterable[Disagreement]] = _nothing_declared
+    compare: Callable[[Sequence[Classification]], Iterable[Disagreement]]
+
+
+def _x86(info: InstructionSetInfo) -> InstructionSet:
+    def compare(classifications: Sequence[Classification]) -> Iterable[Disagreement]:
+        from simvirt.analyzer.x86 import comparison
+
+        return comparison.disagreements(info.name, classifications)
+
+    return InstructionSet(info, partial(machine_of, info.name), compare)
 
 
 def _toy(name: str, title: str, summary: str, *, timing_free_vmm: bool | None = None) -> InstructionSet:
@@ -67,7 +70,7 @@ def _core(name: str, title: str, summary: str, obstacles: tuple[Obstacle, ...] =
 
 
 INSTRUCTION_SETS: Final[tuple[InstructionSet, ...]] = (
-    *(InstructionSet(info, partial(machine_of, info.name)) for info in VARIANT_INFOS),
+    *(_x86(info) for info in VARIANT_INFOS),
     _core(
         "arm",
         "ARMv7-A, ARM state",

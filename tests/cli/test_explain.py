@@ -64,6 +64,8 @@ def test_what_an_instruction_can_be_called(simvirt: Simvirt, words: tuple[str, .
         (("63c8",), "ambiguous"),
         (("mov",), "several instructions"),
         (("0fff", "--isa", "x86-64"), "is no instruction"),
+        (("ff",), "is no instruction"),
+        (("0f0b90",), "is more than one instruction: its first 2 bytes are ud2"),
         (("9d9",), "half a byte"),
         (("les", "--isa", "x86-64"), "unknown instruction 'les'"),
         ((), "say what to explain"),

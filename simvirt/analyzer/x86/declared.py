@@ -31,6 +31,8 @@ _NON_ROOT: Final = {
     VtxBehaviour.SHADOW: NonRoot.DUPLICATE,
     VtxBehaviour.OWN_STATE: NonRoot.DUPLICATE,
 }
+_TAKEN_FOR_ANOTHER: Final = frozenset({"CET_IBT", "CET_SS", "FRED", "WAITPKG"})
+"""Features whose forms the engine neither executes nor refuses: RDSSP is a NOP to it, ERETS is CLAC, TPAUSE CLFLUSH."""
 _SYSTEM_ONLY: Final = frozenset({PrivilegeFact.CPL0, PrivilegeFact.IO_PRIVILEGE})
 
 
@@ -46,6 +48,11 @@ def sensitivity_of(form: EncodingForm, bits: int) -> Sensitivity | None:
         if (row := classify(decode(encoded.code, layout.CODE, bits))) is not None:
             return row
     return None
+
+
+def listed_row(form: EncodingForm, bits: int) -> Sensitivity | None:
+    """The same, None for a form whose bytes mean something else to Intel's processors."""
+    return None if form.encoding is not Encoding.LEGACY or bits in form.foreign_modes else sensitivity_of(form, bits)
 
 
 def declared_form(form: EncodingForm, bits: int) -> Form:
@@ -64,7 +71,7 @@ def declared_form(form: EncodingForm, bits: int) -> Form:
 
 
 def _declared(form: EncodingForm, bits: int) -> Declared:
-    row = None if form.encoding is not Encoding.LEGACY or bits in form.foreign_modes else sensitivity_of(form, bits)
+    row = listed_row(form, bits)
     facts: dict[str, str | int | bool] = {
         "CPL": form.privilege.value,
         "VM exit": form.exits.value,
@@ -91,6 +98,8 @@ def not_executed(form: EncodingForm, bits: int) -> str:
         return f"{form.encoding}: the engine knows only encodings without such a prefix"
     if bits in form.foreign_modes:
         return "Intel's processors of today decode these bytes otherwise"
+    if _TAKEN_FOR_ANOTHER.intersection(form.features):
+        return "the processor here lacks it, and takes its bytes for an instruction without the prefix, or for a NOP"
     if form.behind_wait:
         return "two instructions, WAIT and one that has a form of its own"
     if not form.encode(bits):

@@ -44,13 +44,16 @@ def find_instruction(words: str, isa: str | None = None) -> Found:
     """
     variants = VARIANTS if isa is None else (find_variant(isa),)
     text = words.strip().lower()
-    if set(text) <= _HEXADECIMAL and any(character.isdigit() for character in text):
+    is_hexadecimal = bool(text) and set(text) <= _HEXADECIMAL
+    if is_hexadecimal and any(character.isdigit() for character in text):
         return _by_bytes(text, variants, isa)
     known: set[str] = set()
     for variant in variants:
         if (form := _by_name(text, variant)) is not None:
             return Found(variant, form)
         known |= {form.mnemonic for form in variant.forms}
+    if is_hexadecimal and len(text.replace(" ", "")) % 2 == 0:  # FA is CLI, and FADD no bytes
+        return _by_bytes(text, variants, isa)
     raise UnknownNameError("instruction", words, known, [form.name for form in variants[-1].forms])
 
 
@@ -110,6 +113,9 @@ def _by_bytes(text: str, variants: tuple[Variant, ...], isa: str | None) -> Foun
             meanings.setdefault(form.name, Found(variant, form))
     if not meanings:
         where = f"in {isa}" if isa else "in 32-bit or 64-bit code"
+        if 0 < (length := decode(code, layout.CODE, variants[0].bits).length) < len(code):
+            first = disassemble(code[:length], layout.CODE, variants[0].bits)
+            raise UsageError(f"'{text}' is more than one instruction: its first {length} bytes are {first}")
         raise UsageError(f"'{text}' is no instruction {where} ({disassemble(code, layout.CODE, variants[0].bits)})")
     # The same in another size is no other instruction: 9D is POPFD here and POPFQ there.
     operations = {_operation(found.form, found.variant) for found in meanings.values()}
