@@ -28,7 +28,15 @@ DEVIATIONS: Final[dict[str, str]] = {
 }
 """Checks that fail on every strategy, with the reason (docs/deviations.md)."""
 
+_NT: Final = "a guest that returns from a nested task is refused"
+_RPL: Final = "shows the processor's RPL of 1 (a leak of the x86)"
 UNVIRTUALIZED: Final[dict[str, str]] = {
+    "gate_to_ring_1_by_call": "a guest that enters ring 1 is refused",
+    "ts_iret_nt_null": _NT,
+    "ts_iret_nt_available": _NT,
+    "call_far": f"CS as far CALL pushes it {_RPL}",
+    "gate_inner": f"MOV from SS {_RPL}",
+    "sysenter": f"MOV from SS {_RPL}",
     "gate_to_ring_1": "a guest that enters ring 1 is refused",
     "interrupt_gate_if": "PUSHF shows the processor's IF, which the VMM keeps set (a leak of the x86)",
     "popf_iopl": "IOPL is the VMM's: POPF and PUSHF show it (a leak of the x86)",
@@ -38,7 +46,24 @@ UNVIRTUALIZED: Final[dict[str, str]] = {
 _QEMU_SEGMENTS: Final = "segment limits and types are not checked in use"
 _QEMU_MSRS: Final = "unknown MSRs and reserved bits of MSRs are ignored"
 _QEMU_RESERVED: Final = "the error code has RSVD without P"
+_QEMU_EIP: Final = "the saved EIP is that of the old task's instruction"
 QEMU: Final[dict[str, str]] = {
+    "jmp_far_accessed": "the accessed flag of a code segment is not set",
+    "ss_ret_not_present": "#NP instead of #SS",
+    "ss_gate_not_present": "#TS instead of #SS",
+    "gate_conforming": "RPL of CS becomes the DPL, not the CPL",
+    "iret_keeps_iopl": "IRET loads VM at CPL 3",
+    "gp_iret_beyond_limit": "accepted",
+    "gp_sysenter_null": "the RPL of IA32_SYSENTER_CS counts",
+    "task_trap": "the T flag has no effect",
+    "ts_task_ldt": _QEMU_EIP,
+    "ts_task_cs": _QEMU_EIP,
+    "np_task_cs": _QEMU_EIP,
+    "ts_task_ss": _QEMU_EIP,
+    "ss_task_ss": "#NP instead of #SS",
+    "ts_task_ds": _QEMU_EIP,
+    "np_task_ds": _QEMU_EIP,
+    "gp_ltr_null": "accepted",
     "ds_null_use": _QEMU_SEGMENTS,
     "gp_limit_data": _QEMU_SEGMENTS,
     "gp_limit_straddle": _QEMU_SEGMENTS,

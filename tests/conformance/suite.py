@@ -85,7 +85,13 @@ class Guest:
 
 _EVERYWHERE: Final = (Place.BARE_METAL, Place.VTX, Place.TRAP_AND_EMULATE, Place.QEMU)
 _UNMODIFIED: Final = (Place.BARE_METAL, Place.VTX, Place.QEMU)
-SUITE: Final = (Guest("exceptions", _EVERYWHERE), Guest("paging32", _EVERYWHERE), Guest("paging_pae", _EVERYWHERE))
+SUITE: Final = (
+    Guest("exceptions", _EVERYWHERE),
+    Guest("transfers", _EVERYWHERE),
+    Guest("tasks", _UNMODIFIED),
+    Guest("paging32", _EVERYWHERE),
+    Guest("paging_pae", _EVERYWHERE),
+)
 
 
 @cache

@@ -80,6 +80,33 @@
 6:
 .endm
 
+/* What is in memory. */
+.macro holds place, value
+    cmp dword ptr [\place], \value
+    je 6f
+    mov dword ptr [mismatch], number
+6:
+.endm
+.macro holds_word place, value
+    cmp word ptr [\place], \value
+    je 6f
+    mov dword ptr [mismatch], number
+6:
+.endm
+.macro holds_byte place, value
+    cmp byte ptr [\place], \value
+    je 6f
+    mov dword ptr [mismatch], number
+6:
+.endm
+/* A register against memory. */
+.macro equals_place register, place
+    cmp \register, dword ptr [\place]
+    je 6f
+    mov dword ptr [mismatch], number
+6:
+.endm
+
 /* EAX against an address. */
 .macro address_equals value
     .byte 0x3d
