@@ -1,4 +1,4 @@
-"""`simvirt run`: one guest, one strategy."""
+"""`simvirt run`: a guest, or several that share the PC, and one strategy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from simvirt.cli.progress import ProgressLine
 from simvirt.cli.status import ExitStatus
 from simvirt.cli.step import add_step_options, step_through, wants_stepping
 from simvirt.cli.tracing import add_trace_options, open_trace
+from simvirt.cli.values import positive_count
 from simvirt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,10 +26,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `simvirt run`."""
     add_boot_options(parser)
     parser.add_argument(
+        "others", metavar="GUEST", nargs="*", help="more guests: each gets a VM of its own, and they share the PC"
+    )
+    parser.add_argument(
         "--strategy",
         metavar="STRATEGY",
         default="bare-metal",
         help="how to run it (default: bare-metal)",
+    )
+    parser.add_argument(
+        "--slice",
+        metavar="N",
+        type=positive_count,
+        help="guest instructions of a turn, where several guests share the PC (default: 1e6)",
     )
     add_step_options(parser)
     parser.add_argument(
@@ -43,6 +53,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def execute(arguments: Namespace) -> ExitStatus:
     """Run the guest, and print what its run was."""
+    if arguments.others:
+        return _run_together(arguments)
+    if arguments.slice is not None:
+        raise UsageError("--slice is for several guests that share the PC: name another guest, or leave it out")
     image = boot_image(arguments)
     if arguments.interactive:
         result, console_shown = _run_interactively(image, arguments), True
@@ -69,6 +83,37 @@ def execute(arguments: Namespace) -> ExitStatus:
     if arguments.screen and not arguments.json:
         print_screen(result)
     return report_faults(result, traceback=arguments.debug)
+
+
+def _run_together(arguments: Namespace) -> ExitStatus:
+    """Several guests, each in a VM of its own.
+
+    Raises:
+        UsageError: an option that makes sense with one guest only.
+    """
+    from simvirt.observe.session import run_together
+
+    for name in ("interactive", "step", "break_at", "break_on", "trace", "append", "initrd", "boot"):
+        if getattr(arguments, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for one guest, and several were named: leave one out")
+    slices = {} if arguments.slice is None else {"slice_instructions": arguments.slice}
+    together = run_together(
+        [arguments.guest, *arguments.others], arguments.strategy, **slices, **shared_arguments(arguments)
+    )
+    if arguments.json:
+        print_json(together.to_dict())
+    else:
+        for number, result in enumerate(together.runs, 1):
+            print(f"{'' if number == 1 else chr(10)}--- VM {number}: {result.guest}")
+            print_run(result, arguments, console_shown=False)
+            if arguments.screen:
+                print_screen(result)
+        if not arguments.quiet:
+            print(
+                f"\n{together.slices:,} slices of {together.slice_instructions:,} instructions at most, "
+                f"{together.world_switches:,} world switches"
+            )
+    return report_faults(*together.runs, traceback=arguments.debug)
 
 
 def _run_interactively(image: GuestImage, arguments: Namespace) -> Run:

@@ -113,6 +113,13 @@ class Cpu:
         engine = Engine(memory)
         self._assemble(engine, engine.state, LinearMemory(engine))
 
+    @classmethod
+    def on(cls, engine: Engine) -> Cpu:
+        """The processor of one world among several that take turns on an engine (`machine.world`)."""
+        cpu = cls.__new__(cls)
+        cpu._assemble(engine, engine.state, LinearMemory(engine))
+        return cpu
+
     def _assemble(self, engine: Engine, state: ProcessorState, memory: LinearMemory) -> None:
         self.engine = engine
         self.state = state

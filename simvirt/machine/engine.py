@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import EngineError, UsageError
@@ -37,6 +38,7 @@ from simvirt.machine.native.layout import (
 from simvirt.machine.native.library import NativeLibrary
 from simvirt.machine.state import ProcessorState, Segment
 from simvirt.machine.svm import INSTRUCTIONS_BASE, NO_INTERCEPTS, UMIP_READS, Intercepts, SvmExit, intercept_mask
+from simvirt.machine.world import WORLD_BYTES, World
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
 from simvirt.x86.cpuid import Feature
 from simvirt.x86.exceptions import Vector
@@ -89,9 +91,10 @@ class Engine:
         self._record = SharedRecord()
         address = ctypes.addressof(self._record)
         self._self = address
-        self._words: memoryview = memoryview(self._record).cast("B").cast("Q")
+        self._bytes: memoryview = memoryview(self._record).cast("B")
+        self._words: memoryview = self._bytes.cast("Q")
         code_at = SharedRecord.bytes.offset
-        self._code: memoryview = memoryview(self._record).cast("B")[code_at : code_at + 15]
+        self._code: memoryview = self._bytes[code_at : code_at + 15]
         handle = self._uc._uch.value
         self._cpu_address = ctypes.c_uint64.from_address(handle + self.platform.uc_cpu).value
         self._env = ctypes.c_uint64.from_address(self._cpu_address + self.platform.cpu_env).value
@@ -111,6 +114,7 @@ class Engine:
         self.set_address_space(AddressSpace([Region(Gpa(0), memory.size, RegionKind.RAM, Hpa(0), "RAM")]))
         self._arm()
         self.intercept(Intercepts())
+        self._power_on = self.save_world()
 
     # ---------------------------------------------------------------------------------------- construction
 
@@ -656,6 +660,37 @@ class Engine:
         self.state.image[:] = image
         self.follow_umip()
         self.drop_translations()
+
+    def power_on(self) -> None:
+        """Make room for another machine's processor: the engine is as it was when it was made."""
+        self.load_world(replace(self._power_on, deliveries=DeliveryLog(self._record)))
+
+    def save_world(self) -> World:
+        """The world that is on this engine, to put back when its turn comes."""
+        record = self._record
+        watches = (record.watches[i] for i in range(record.watch_count))
+        return World(
+            bytes(self.state.image),
+            tuple(bytes(self._bytes[part]) for part in WORLD_BYTES),
+            self.intercepts,
+            self.address_space,
+            tuple(record.breakpoints[: record.breakpoint_count]),
+            tuple((w.first, w.last, bool(w.accesses & 1), bool(w.accesses & 2)) for w in watches),
+            self.deliveries,
+        )
+
+    def load_world(self, world: World) -> None:
+        """Put a saved world back. Translated code stays, since it goes by host-physical addresses."""
+        self.state.image[:] = world.image
+        for part, data in zip(WORLD_BYTES, world.record, strict=True):
+            self._bytes[part] = data
+        self.intercepts = world.intercepts
+        self.deliveries = world.deliveries
+        if self.address_space is not world.address_space:
+            self.set_address_space(world.address_space)
+        self.set_breakpoints(world.breakpoints)
+        self.set_watches(world.watches)
+        self.flush_tlb()
 
     def drop_translations(self) -> None:
         """Forget all translated code and all address translations."""

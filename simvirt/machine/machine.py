@@ -180,10 +180,11 @@ class Machine:
         """Run exactly one instruction, and whatever interrupts and exceptions are delivered before it."""
         return self.run_to(self.processor.count + 1)
 
-    def run_to(self, instruction: int) -> Outcome | None:
+    def run_to(self, instruction: int, *, until_halt: bool = False) -> Outcome | None:
         """Run until exactly `instruction` instructions are retired, or to the end, whose outcome is returned.
 
-        What is due at that instruction, an interrupt or a fault, has not been delivered yet.
+        What is due at that instruction, an interrupt or a fault, has not been delivered yet. With `until_halt` it comes
+        back as well when the processor has fallen asleep in HLT; the next call wakes it.
         """
         processor, board = self.processor, self.board
         while self.outcome is None and processor.count < instruction:
@@ -214,6 +215,8 @@ class Machine:
                 break
             if stop is Stop.HALTED:
                 self.halted = True
+                if until_halt:
+                    break
             elif stop is Stop.INTERRUPTED:
                 self._interrupt()
             elif stop is Stop.BREAKPOINT:

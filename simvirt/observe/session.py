@@ -28,8 +28,10 @@ from simvirt.observe.examination import examine
 from simvirt.observe.interruption import StopOnInterrupt
 from simvirt.observe.live import drive_live
 from simvirt.observe.results import RunConfig
+from simvirt.observe.sharing import share
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
+from simvirt.vmm.scheduler import DEFAULT_SLICE
 from simvirt.x86.addresses import PAGE_SIZE
 from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.live import LiveInput
     from simvirt.observe.results import Run
+    from simvirt.observe.sharing import SharedRun
     from simvirt.strategies.strategy import Strategy
     from simvirt.vmm.exit_log import ExitRecord
 
@@ -113,6 +116,50 @@ def run(
         changes_disk = config.disk is not None and config.disk.writable  # the run cannot be repeated then
         post_mortem = None if changes_disk else examine(trial, lambda: _watched(stop, Trial(image, chosen, config)))
     return replace(trial.finish(preset, tuple(exits)), post_mortem=post_mortem)
+
+
+def run_together(
+    guests: Sequence[str | Path | GuestImage],
+    strategy: str | Strategy = "vtx",
+    *,
+    slice_instructions: int = DEFAULT_SLICE,
+    memory: int | str = DEFAULT_MEMORY,
+    cpu: str | None = None,
+    seed: int = 0,
+    start_time: datetime | str | None = None,
+    input: bytes | str = b"",  # noqa: A002 - the command line's word for it
+    keys: str = "",
+    disk: str | Path | DiskOption | None = None,
+    max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
+    costs: str = DEFAULT_COSTS,
+) -> SharedRun:
+    """Run several guests at a time, each in a VM of its own, on one PC whose VMM lets them take turns.
+
+    Args:
+        guests: names of the catalogue, paths, or images; the same one may be given more than once.
+        strategy: the strategy by which the PC is shared.
+        slice_instructions: guest instructions of a turn. A VM that sleeps in HLT gives the rest of its turn away.
+        memory: RAM of each VM, and so on: what follows is given to each of them, as by `run`.
+        cpu: as for `run`.
+        seed: as for `run`.
+        start_time: as for `run`.
+        input: as for `run`; each VM has a serial port of its own, and the same input.
+        keys: as for `run`.
+        disk: as for `run`; each VM sees its own writes alone.
+        max_instructions: as for `run`, for each VM.
+        costs: as for `run`.
+
+    Raises:
+        UsageError: no such guest, strategy, CPU model or preset, or the guests do not fit.
+        EngineError: this host has no verified engine.
+    """
+    return share(
+        [_image(guest) for guest in guests],
+        _strategy(strategy),
+        _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk),
+        slice_instructions=slice_instructions,
+        costs=find_costs(costs),
+    )
 
 
 def compare(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import UsageError
 from simvirt.machine.machine import Outcome
 from simvirt.observe.results import Counted, Measured, Run, RunConfig, RunError
-from simvirt.strategies.strategy import MachineConfig
+from simvirt.strategies.strategy import MachineConfig, SharesHost
 from simvirt.x86.addresses import PAGE_SHIFT
 from simvirt.x86.cpuid import find_cpu_model
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from simvirt.observe.costs import CostPreset
     from simvirt.strategies.strategy import Strategy
     from simvirt.vmm.exit_log import ExitRecord
+    from simvirt.vmm.host import Host
 
 
 _ENGINES: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
@@ -50,7 +51,7 @@ class Trial:
             A VMM's own stores do not go through the simulated processor and are not among them.
 
     Raises:
-        UsageError: the guest does not fit the machine.
+        UsageError: the guest does not fit the machine, or `host`, a PC that it is to share with others.
         EngineError: this host has no verified engine.
     """
 
@@ -60,6 +61,7 @@ class Trial:
         strategy: Strategy,
         config: RunConfig,
         listener: Callable[[ExitRecord], None] | None = None,
+        host: Host | None = None,
     ) -> None:
         self.image = image
         self.strategy = strategy
@@ -69,7 +71,10 @@ class Trial:
         )
         if len(_ENGINES) >= _MANY:
             gc.collect()  # a machine is full of circles: without this, finished ones would pile up
-        virtualized = strategy.build(image, machine_config)
+        if host is None:
+            virtualized = strategy.build(image, machine_config)
+        else:
+            virtualized = sharing(strategy).build_on(host, image, machine_config)
         self.machine, self.cpu, self.log = virtualized.machine, virtualized.cpu, virtualized.log
         _ENGINES.add(self.cpu.engine)
         self.log.listener = listener
@@ -93,14 +98,14 @@ class Trial:
         """How it ended; None while it can go on."""
         return self.machine.outcome
 
-    def advance(self, instruction: int) -> Outcome | None:
-        """Run until exactly `instruction` instructions are retired, or to the end.
+    def advance(self, instruction: int, *, until_halt: bool = False) -> Outcome | None:
+        """Run until exactly `instruction` instructions are retired, or to the end, or until HLT if that is wanted.
 
         Whatever the strategy raises ends the trial as a monitor error; only wrong usage is the caller's.
         """
         begin = time.perf_counter()
         try:
-            return self.machine.run_to(instruction)
+            return self.machine.run_to(instruction, until_halt=until_halt)
         except UsageError:
             raise
         except Exception as error:  # noqa: BLE001 - a strategy may fail in any way; what it did so far stays evidence
@@ -172,3 +177,17 @@ class Trial:
             if self.error:
                 return None
             raise
+
+
+def sharing(strategy: Strategy) -> SharesHost:
+    """The strategy as one whose VMs can share a PC.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not isinstance(strategy, SharesHost):
+        raise UsageError(
+            f"{strategy.info.name} has no VMM that could share the PC among several guests: run them one at a time, or "
+            "with --strategy vtx"
+        )
+    return strategy

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from simvirt.machine.disk import DiskImage, DiskOption
 from simvirt.machine.hardware import DEFAULT_START_TIME, Hardware
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.machine import Machine
     from simvirt.vmm.exit_log import ExitLog
+    from simvirt.vmm.host import Host
     from simvirt.x86.cpuid import CpuModel
 
 
@@ -128,5 +129,24 @@ class Strategy(Protocol):
         """A machine with `image` loaded and its first instruction next.
 
         :raises ImageError: the image does not fit into the memory.
+        """
+        ...
+
+
+@runtime_checkable
+class SharesHost(Protocol):
+    """A strategy whose VMs can share a PC with others."""
+
+    info: StrategyInfo
+
+    def partition_size(self, config: MachineConfig) -> int:
+        """Bytes of host memory that such a VM takes, the VMM's own for it included."""
+        ...
+
+    def build_on(self, host: Host, image: GuestImage, config: MachineConfig) -> Virtualized:
+        """As `Strategy.build`, in a partition of `host`; the new VM is then the one on the processor.
+
+        :raises ImageError: the image does not fit into the memory.
+        :raises UsageError: the host has no memory left that it could use.
         """
         ...

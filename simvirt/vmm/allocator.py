@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from simvirt.machine.memory import GatedAddressSpace, HostMemory
 
 VMM_RESERVE: Final = 16 << 20
-"""Host memory in front of the guest's that belongs to the VMM."""
+"""Host memory in front of the guest's, in its VM's partition, that belongs to the VMM."""
 VMM_LINEAR_BASE: Final = 0xFFC0_0000
 """Linear addresses from here on are the VMM's (address-space compression, Uhlig et al. 2005)."""
 
-_DIRECTORY: Final = Hpa(0x10_0000)
-_TABLES: Final = Hpa(0x10_1000)
-_VMM_FRAMES: Final = Hpa(0x60_0000)
-_SHADOW_FRAMES: Final = range(0x70_0000 >> PAGE_SHIFT, VMM_RESERVE >> PAGE_SHIFT)
+# Where what lies in that memory.
+_DIRECTORY: Final = 0x10_0000
+_TABLES: Final = 0x10_1000
+_VMM_FRAMES: Final = 0x60_0000
+_SHADOW_FRAMES: Final = 0x70_0000
 _P, _W, _U, _A, _D = 1, 2, 4, 0x20, 0x40
 _LEAF: Final = _P | _A | _D
 _ENTRIES: Final = 1024
@@ -42,22 +43,25 @@ class Allocator:
     """
 
     linear_base = VMM_LINEAR_BASE
-    shadow_frames = _SHADOW_FRAMES
     vmm_pages = 34
 
-    def __init__(self, engine: Engine, memory: HostMemory, space: GatedAddressSpace) -> None:
+    def __init__(self, engine: Engine, memory: HostMemory, space: GatedAddressSpace, partition: Hpa = Hpa(0)) -> None:
         import numpy as np
 
+        self._vmm_frames, self._tables = partition + _VMM_FRAMES, partition + _TABLES
+        self.shadow_frames = range(partition + _SHADOW_FRAMES >> PAGE_SHIFT, partition + VMM_RESERVE >> PAGE_SHIFT)
         self._engine = engine
         self._memory = memory
         self._space = space
-        self.directory = _DIRECTORY
+        self.directory = Hpa(partition + _DIRECTORY)
         self._words = memory.view.cast("I")
         tables = (VMM_LINEAR_BASE >> 22) + 1
-        directory = np.frombuffer(memory.view, dtype=np.uint32, count=_ENTRIES, offset=_DIRECTORY)
-        directory[:tables] = _TABLES + (np.arange(tables, dtype=np.uint32) << PAGE_SHIFT) | _P | _W | _U | _A
+        directory = np.frombuffer(memory.view, dtype=np.uint32, count=_ENTRIES, offset=self.directory)
+        directory[:tables] = (
+            np.uint32(self._tables) + (np.arange(tables, dtype=np.uint32) << PAGE_SHIFT) | _P | _W | _U | _A
+        )
         self._guest_entries = np.frombuffer(
-            memory.view, dtype=np.uint32, count=VMM_LINEAR_BASE >> PAGE_SHIFT, offset=_TABLES
+            memory.view, dtype=np.uint32, count=VMM_LINEAR_BASE >> PAGE_SHIFT, offset=self._tables
         )
         self._map_guest()
 
@@ -86,13 +90,13 @@ class Allocator:
 
     def vmm_page(self, index: int) -> memoryview:
         """Map page `index` of the VMM's own read-only at `VMM_LINEAR_BASE`, for rings 0 to 2; a view to write it by."""
-        host = _VMM_FRAMES + index * PAGE_SIZE
+        host = self._vmm_frames + index * PAGE_SIZE
         self._set_entry(VMM_LINEAR_BASE + index * PAGE_SIZE, host | _LEAF)
         return self._memory.view[host : host + PAGE_SIZE]
 
     def vmm_host(self, index: int) -> Hpa:
         """Host address of the VMM's page `index`."""
-        return Hpa(_VMM_FRAMES + index * PAGE_SIZE)
+        return Hpa(self._vmm_frames + index * PAGE_SIZE)
 
     def owns(self, gpa: Gpa) -> bool:
         """Is there memory of the guest at this address?"""
@@ -110,6 +114,5 @@ class Allocator:
     def _set_entry(self, linear: int, entry: int) -> None:
         self._words[self._index(linear)] = entry
 
-    @staticmethod
-    def _index(linear: int) -> int:
-        return _TABLES // 4 + (linear >> PAGE_SHIFT)
+    def _index(self, linear: int) -> int:
+        return self._tables // 4 + (linear >> PAGE_SHIFT)

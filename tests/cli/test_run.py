@@ -321,3 +321,28 @@ def test_as_a_process(process: Process) -> None:
     assert (result.status, result.err) == (0, "")
     assert result.json()["console"] == find("hello").console
     assert process("run", "helo").status == 2
+
+
+def test_several_guests_share_the_pc(simvirt: Simvirt) -> None:
+    result = simvirt("run", "hello", "hello", "--strategy", "vtx", "--slice", "100", "--json")
+    assert (result.status, result.err) == (0, "")
+    together = result.json()
+    assert (together["schema"], together["slice"]) == ("simvirt.shared-run/1", 100)
+    for run in together["runs"]:
+        check_run(run)
+    text = simvirt("run", "hello", "hello", "--strategy", "vtx", "--quiet").out
+    assert text == "--- VM 1: hello\nHello from ring 0.\n\n--- VM 2: hello\nHello from ring 0.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "hello", "hello"), "no VMM"),
+        (("run", "hello", "hello", "--strategy", "vtx", "--step"), "for one guest"),
+        (("run", "hello", "--slice", "5"), "several guests"),
+    ],
+)
+def test_what_goes_with_one_guest_only(simvirt: Simvirt, words: tuple[str, ...], message: str) -> None:
+    result = simvirt(*words)
+    assert result.status == 2
+    assert message in result.err

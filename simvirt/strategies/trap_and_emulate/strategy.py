@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
-from simvirt.machine.cpu import Cpu
 from simvirt.machine.machine import Machine
-from simvirt.machine.memory import GatedAddressSpace, HostMemory
+from simvirt.machine.memory import GatedAddressSpace
 from simvirt.machine.pc import BoardBus, host_memory_size, pc_regions
 from simvirt.machine.svm import Intercepts, SvmExit
 from simvirt.strategies.strategy import Ability, MachineConfig, MapRule, Means, StrategyInfo, Virtualized
@@ -28,6 +27,7 @@ from simvirt.strategies.trap_and_emulate.reasons import TrapReason
 from simvirt.vmm.allocator import VMM_LINEAR_BASE, VMM_RESERVE, Allocator
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.vmm.guest_memory import GuestMemory
+from simvirt.vmm.host import Host
 from simvirt.vmm.interpreter import Interpreter
 from simvirt.vmm.virtual_cpu import VirtualCpu
 from simvirt.x86.addresses import Hpa
@@ -69,15 +69,26 @@ class TrapAndEmulate:
 
     def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
         """A VM with the guest in its memory, its kernel de-privileged."""
-        memory = HostMemory(VMM_RESERVE + host_memory_size(config.memory_size))
-        real = Cpu(memory)
+        return self.build_on(Host(self.partition_size(config)), image, config)
+
+    def partition_size(self, config: MachineConfig) -> int:
+        """Host memory that a VM takes."""
+        return VMM_RESERVE + host_memory_size(config.memory_size)
+
+    def build_on(self, host: Host, image: GuestImage, config: MachineConfig) -> Virtualized:
+        """The same on a PC that has other VMs.
+
+        :raises UsageError: the VM's page tables, those of 32-bit paging, do not reach so far into the host's memory.
+        """
+        partition = host.partition(self.partition_size(config), below=1 << 32)
+        memory, real = host.memory, host.new_cpu()
         real.intercept(Intercepts(frozenset({SvmExit.IRET}), cr_writes=0, dr_writes=0))
-        space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(VMM_RESERVE))
+        space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(partition + VMM_RESERVE))
         board = Board(lambda: real.engine.count, config.hardware)
         bus = BoardBus(board, space, config.cpu_model)
         gated = GatedAddressSpace(space.regions)
         guest_memory = GuestMemory(real.engine, gated)
-        allocator = Allocator(real.engine, memory, gated)
+        allocator = Allocator(real.engine, memory, gated, partition)
         guest = VirtualCpu(real, memory, guest_memory, allocator, gated)
         log = ExitLog()
         guest.mmu.statistics = log.shadow_paging

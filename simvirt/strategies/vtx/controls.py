@@ -66,16 +66,26 @@ PASSED_MSRS: Final = (
 )
 """State of the guest alone, read and written without an exit."""
 
-# The VMM's own memory: the first 2 MBytes of the host's, which the VM's EPT does not map. The VM's memory lies behind
-# it, at a boundary of large pages.
 VMM_MEMORY: Final = 2 << 20
-IO_BITMAP_A: Final = Hpa(0x1000)
-IO_BITMAP_B: Final = Hpa(0x2000)
-MSR_BITMAPS: Final = Hpa(0x3000)
-ABSENT_PAGE: Final = Hpa(0x4000)
-"""A page of ones: what a bus gives on which nobody answers."""
-EPT_PAGES: Final = range(0x5000, VMM_MEMORY, PAGE_SIZE)
-"""Where the EPT's tables go."""
+"""The VMM's own memory for a VM: the first 2 MBytes of the VM's partition of the host's, which its EPT does not map.
+
+The VM's memory lies behind it, at a boundary of large pages.
+"""
+
+
+class VmmPages:
+    """Where in a VM's partition the VMM keeps what the VMCS points to.
+
+    :ivar absent_page: a page of ones: what a bus gives on which nobody answers.
+    :ivar ept: where the EPT's tables go.
+    """
+
+    def __init__(self, partition: Hpa) -> None:
+        first = partition + PAGE_SIZE
+        pages = [Hpa(first + number * PAGE_SIZE) for number in range(4)]
+        self.io_bitmap_a, self.io_bitmap_b, self.msr_bitmaps, self.absent_page = pages
+        self.ept = range(first + len(pages) * PAGE_SIZE, partition + VMM_MEMORY, PAGE_SIZE)
+
 
 _HOST_CODE, _HOST_DATA, _HOST_TASK = 0x10, 0x18, 0x40
 _HOST_RIP: Final = 0xFFFF_8000_0000_1000
@@ -83,7 +93,7 @@ _HOST_CR0: Final = int(Cr0.PG | Cr0.WP | Cr0.NE | Cr0.ET | Cr0.PE)
 _HOST_CR4: Final = int(Cr4.PAE | Cr4.VMXE)
 
 
-def set_up(vmcs: Vmcs, memory: memoryview) -> None:
+def set_up(vmcs: Vmcs, memory: memoryview, pages: VmmPages) -> None:
     """Write the controls and the host state, and fill the bitmaps in the VMM's memory."""
     for field, controls in (
         (_F.PIN_BASED_CONTROLS, PIN),
@@ -95,13 +105,13 @@ def set_up(vmcs: Vmcs, memory: memoryview) -> None:
         vmcs.write(field, encoded(controls))
     vmcs.write(_F.CR0_GUEST_HOST_MASK, CR0_MASK)
     vmcs.write(_F.CR4_GUEST_HOST_MASK, CR4_MASK)
-    vmcs.write(_F.IO_BITMAP_A_ADDRESS, IO_BITMAP_A)
-    vmcs.write(_F.IO_BITMAP_B_ADDRESS, IO_BITMAP_B)
-    vmcs.write(_F.MSR_BITMAPS_ADDRESS, MSR_BITMAPS)
-    for page in (IO_BITMAP_A, IO_BITMAP_B, MSR_BITMAPS, ABSENT_PAGE):
+    vmcs.write(_F.IO_BITMAP_A_ADDRESS, pages.io_bitmap_a)
+    vmcs.write(_F.IO_BITMAP_B_ADDRESS, pages.io_bitmap_b)
+    vmcs.write(_F.MSR_BITMAPS_ADDRESS, pages.msr_bitmaps)
+    for page in (pages.io_bitmap_a, pages.io_bitmap_b, pages.msr_bitmaps, pages.absent_page):
         memory[page : page + PAGE_SIZE] = b"\xff" * PAGE_SIZE
     for msr in PASSED_MSRS:
-        pass_msr(memory, msr)
+        pass_msr(memory, pages.msr_bitmaps, msr)
     _set_host_state(vmcs)
 
 
@@ -110,12 +120,12 @@ def encoded(controls: PinControls | PrimaryControls | SecondaryControls | ExitCo
     return int(controls) | REQUIRED[type(controls)]
 
 
-def pass_msr(memory: memoryview, msr: int) -> None:
+def pass_msr(memory: memoryview, bitmaps: Hpa, msr: int) -> None:
     """Let the guest read and write an MSR without an exit."""
     for is_write in (False, True):
         at = msr_bit(msr, is_write=is_write)
         if at is not None:
-            memory[MSR_BITMAPS + at[0]] &= ~(1 << at[1]) & 0xFF
+            memory[bitmaps + at[0]] &= ~(1 << at[1]) & 0xFF
 
 
 def _set_host_state(vmcs: Vmcs) -> None:

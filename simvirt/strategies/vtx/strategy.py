@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
-from simvirt.machine.cpu import Cpu
 from simvirt.machine.machine import Machine
-from simvirt.machine.memory import HostMemory
 from simvirt.machine.pc import host_memory_size, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, Means, StrategyInfo, Virtualized
-from simvirt.strategies.vtx.controls import VMM_MEMORY
+from simvirt.strategies.vtx.controls import VMM_MEMORY, VmmPages
 from simvirt.strategies.vtx.processor import VtxProcessor
 from simvirt.strategies.vtx.vcpu import Vcpu
 from simvirt.strategies.vtx.vm_memory import VmMemory
 from simvirt.vmm.exit_log import ExitLog
+from simvirt.vmm.host import Host
 from simvirt.x86.addresses import Hpa
 from simvirt.x86.vmx import ExitReason
 
@@ -52,13 +51,23 @@ class Vtx:
 
         :raises ImageError: the image does not fit into the memory.
         """
-        memory = HostMemory(VMM_MEMORY + host_memory_size(config.memory_size))
-        cpu = Cpu(memory)
-        space = pc_regions(config.memory_size, Hpa(VMM_MEMORY))
-        board = Board(lambda: cpu.engine.count, config.hardware)
+        return self.build_on(Host(self.partition_size(config)), image, config)
+
+    def partition_size(self, config: MachineConfig) -> int:
+        """Host memory that a VM takes."""
+        return VMM_MEMORY + host_memory_size(config.memory_size)
+
+    def build_on(self, host: Host, image: GuestImage, config: MachineConfig) -> Virtualized:
+        """The same on a PC that has other VMs."""
+        partition = host.partition(self.partition_size(config))
+        cpu = host.new_cpu()
+        engine = host.engine
+        space = pc_regions(config.memory_size, Hpa(partition + VMM_MEMORY))
+        board = Board(lambda: engine.count, config.hardware)
         log = ExitLog()
-        processor = VtxProcessor(Vcpu(cpu, board, VmMemory(cpu.engine, space), config.cpu_model, log))
-        machine = Machine(processor, board, memory, space, cpu.engine.written)
+        vm_memory = VmMemory(engine, VmmPages(partition), space)
+        processor = VtxProcessor(Vcpu(cpu, board, vm_memory, config.cpu_model, log))
+        machine = Machine(processor, board, host.memory, space, engine.written)
         boot = load(image, config.memory_size, machine.write_physical)
         processor.set_guest_state(initial_state(boot))
         return Virtualized(machine, cpu, log)

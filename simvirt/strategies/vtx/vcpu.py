@@ -53,7 +53,7 @@ class Vcpu:
         self.memory = memory
         self.vmcs = Vmcs()
         self.vmcs.write(_F.EPT_POINTER, memory.ept.pointer.encode())
-        controls.set_up(self.vmcs, cpu.engine.memory.view)
+        controls.set_up(self.vmcs, cpu.engine.memory.view, memory.pages)
         self.bus = VmBus(cpu, board, memory.space, cpu_model)
         self.non_root = NonRootProcessor(cpu, self.bus, self.vmcs)
 

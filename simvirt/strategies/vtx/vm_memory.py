@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from simvirt.errors import UnsupportedGuestError
 from simvirt.machine.memory import RegionKind
-from simvirt.strategies.vtx.controls import ABSENT_PAGE, EPT_PAGES
 from simvirt.vmm.ept import ExtendedPageTables, OutOfTablePages, TablePages
 from simvirt.x86.addresses import PAGE_SIZE, Gpa
 from simvirt.x86.vmx.ept import EptEntry
@@ -21,18 +20,21 @@ if TYPE_CHECKING:
 
     from simvirt.machine.engine import Engine
     from simvirt.machine.memory import AddressSpace
+    from simvirt.strategies.vtx.controls import VmmPages
 
 
 class VmMemory:
     """One VM's memory.
 
+    :ivar pages: where the VMM keeps what belongs to the VM.
     :ivar space: its regions.
     :ivar ept: the tables that map its RAM and ROM.
     """
 
-    def __init__(self, engine: Engine, space: AddressSpace) -> None:
+    def __init__(self, engine: Engine, pages: VmmPages, space: AddressSpace) -> None:
+        self.pages = pages
         self.space = space
-        self.ept = ExtendedPageTables(engine.memory.view, TablePages(EPT_PAGES), on_change=engine.flush_tlb)
+        self.ept = ExtendedPageTables(engine.memory.view, TablePages(pages.ept), on_change=engine.flush_tlb)
         self.ept.map_space(space)
         self._absent: list[Gpa] = []
 
@@ -60,7 +62,7 @@ class VmMemory:
             self._map_absent(page)
 
     def _map_absent(self, page: Gpa) -> None:
-        self.ept.map(page, ABSENT_PAGE, PAGE_SIZE, EptEntry.READ)
+        self.ept.map(page, self.pages.absent_page, PAGE_SIZE, EptEntry.READ)
         self._absent.append(page)
 
     def restore(self, absent: Iterable[int]) -> None:
