@@ -453,7 +453,15 @@ class Cpu:
     def _segments_used(self, address: int) -> set[SegmentRegister]:
         """The segments through which the operands of the instruction at RIP reach a linear address."""
         operands = [use.operand for use in used_memory(self.instruction())]
-        return {o.segment for o in operands if 0 <= address - self.linear_address(o) < (o.size or _LARGEST_OPERAND)}
+        return {o.segment for o in operands if self._reaches(o, address)}
+
+    def _reaches(self, operand: MemoryOperand, address: int) -> bool:
+        """Is `address` in an operand? In 64-bit mode the engine may have added a base that does not count."""
+        state = self.state
+        ignored = state.segment_base(operand.segment) if state.code_64 and operand.segment < SegmentRegister.FS else 0
+        offset = address - self.linear_address(operand)
+        size = operand.size or _LARGEST_OPERAND
+        return 0 <= offset < size or 0 <= offset - ignored < size
 
     def instruction(self) -> Instruction:
         """The instruction that the last event stands on, decoded."""

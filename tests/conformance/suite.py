@@ -91,6 +91,8 @@ SUITE: Final = (
     Guest("tasks", _UNMODIFIED),
     Guest("paging32", _EVERYWHERE),
     Guest("paging_pae", _EVERYWHERE),
+    Guest("long", _UNMODIFIED),
+    Guest("v86", _UNMODIFIED),
 )
 
 

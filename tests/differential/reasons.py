@@ -55,6 +55,7 @@ class Reason(Enum):
     QEMU_CALL_LIMIT = "QEMU: far transfers beyond the limit name the segment"
     QEMU_RETURN_LIMIT = "QEMU: far returns go beyond the limit of CS"
     QEMU_LONG_AND_DEFAULT = "QEMU: far transfers to code with L and D both set are not #GP"
+    QEMU_OVERRIDE = "QEMU: far transfers in 64-bit code add the base that an override prefix names"
     QEMU_MOVBE = "QEMU: 66 before REX.W MOVBE makes it a word"
     QEMU_REBIAS = "QEMU: masked overflow and underflow give other results"
     QEMU_PARTIAL_LOAD = "QEMU: an SSE load that faults in its second half has changed the first half of the register"
@@ -70,6 +71,7 @@ class Reason(Enum):
     FISTTP = "here: FISTTP of what does not fit"
     MXCSR_FLAGS = "here: SSE exception flags are not set in MXCSR"
     FLUSH_TO_ZERO = "here: MXCSR.FZ has no effect"
+    SCALAR_READS = "here: ROUNDSS and ROUNDSD read 16 bytes"
     SSE_ALIGNMENT = "here: SSE instructions accept unaligned memory operands"
     COMPARE_PREDICATE = "here: CMPPS and its kin are #UD when reserved bits of the predicate are set"
     HORIZONTAL = "here: horizontal additions of a register to itself are wrong"
@@ -81,7 +83,7 @@ class Reason(Enum):
     X87_SIGNALLING = "here: loads leave signalling NaNs as they are"
     LOCK_NEG = "here: flags of LOCK NEG are those of the operand, not of the result"
     COMPATIBILITY_RIP = "here: a near branch above 2 GiB in compatibility mode extends the sign of EIP"
-    INT1 = "here: INT1 is #UD"
+    QEMU_INT1 = "QEMU: INT1 is #UD"
     XM_FAULT = "here: unmasked SSE exceptions are not #XM (QEMU neither), and leave other results"
     NEAR_BRANCH = "here: 66 before a near branch in 64-bit mode truncates RIP, as on AMD's processors"
     OPCODE_EXTENSION = "here: REX.R before C6 /0 and C7 /0 is #UD"
@@ -179,17 +181,19 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         Reason.QEMU_LONG_AND_DEFAULT,
         lambda s: s.mnemonic in _FAR and s.in_long_mode and s.differs_in("error") and int(s.ours["error"]) == 0x170,
     ),
+    (Reason.QEMU_OVERRIDE, lambda s: s.bits == 64 and s.mnemonic in _FAR_TRANSFERS and s.has_void_override),
     (Reason.QEMU_PARTIAL_LOAD, lambda s: s.is_sse and s.here == s.there == _PF and s.differs_in("fx")),
     (
         Reason.QEMU_IRET,
         lambda s: s.mnemonic in _PUSH_FLAGS and bool(int(s.theirs["rflags"]) & _VIRTUAL) and s.differs_in("sum"),
     ),
-    (Reason.INT1, lambda s: s.mnemonic == _M.INT1),
+    (Reason.QEMU_INT1, lambda s: s.mnemonic == _M.INT1 and s.here in (_DB, _GP) and s.there == _UD),
     (Reason.MMX_STATE, lambda s: CpuidFeature.SSSE3 in s.features and s.differs_in("fx") and s.is_mmx),
     (
         Reason.COMPARE_PREDICATE,
         lambda s: s.mnemonic in _COMPARES and s.instruction.immediate8 > 7 and s.here == _UD and s.there != _UD,
     ),
+    (Reason.SCALAR_READS, lambda s: s.mnemonic in (_M.ROUNDSS, _M.ROUNDSD) and s.here == _PF and s.there == _DB),
     (Reason.SSE_ALIGNMENT, lambda s: s.there == _GP and s.here in (_DB, _PF) and s.has_memory_of_16_bytes),
     (Reason.X87_FAULT, lambda s: s.there == _MF and s.here == _DB),
     (Reason.X87_FLAGS, lambda s: s.mnemonic == _M.FNSTSW and s.differs_in("general", "sum")),

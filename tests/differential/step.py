@@ -214,6 +214,11 @@ class Step:
         return GDT - 64 <= address < PAGE_TABLES or address >> 28 == LOG_LINEAR >> 28
 
     @property
+    def has_void_override(self) -> bool:
+        """Has it a prefix for a segment whose base does not count in 64-bit mode?"""
+        return self.instruction.segment_prefix in (Register.ES, Register.CS, Register.SS, Register.DS)
+
+    @property
     def has_66(self) -> bool:
         """Has it an operand-size prefix?"""
         return 0x66 in self.code[: self._prefixes]

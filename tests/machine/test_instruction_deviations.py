@@ -13,7 +13,7 @@ import pytest
 from simvirt.machine.events import ExceptionRaised
 from simvirt.x86.flags import Cr4
 from simvirt.x86.registers import GeneralRegister as G
-from tests.support.pc import CODE, DATA, Pc, flat_pc, long_pc, real_pc
+from tests.support.pc import CODE, DATA, PAGE_TABLES, Pc, flat_pc, long_pc, real_pc
 
 _STORE = 0x200
 """Where, behind DATA, a test's code leaves a result."""
@@ -135,3 +135,18 @@ def test_deviation_fxrstor_leaves_the_pointer_of_the_last_instruction() -> None:
     pc.load("d9 e8 ; fld1\n 0f ae 0e ; fxrstor\n 0f ae 86 00 02 00 00 ; fxsave\n f4 ; hlt")
     pc.run()
     assert pc.read(DATA + _STORE + 8, 4) == CODE  # of FLD1, by the manual 0
+
+
+def test_deviation_roundss_reads_16_bytes() -> None:
+    """The last doubleword of a page, behind which nothing is mapped."""
+    pc = _pc(32)
+    directory, table = PAGE_TABLES, PAGE_TABLES + 0x1000
+    pc.write32(directory, table | 7)
+    for page in range(1023):
+        pc.write32(table + 4 * page, page << 12 | 7)
+    pc.set_paging(directory, cr4=int(Cr4.OSFXSR))
+    pc.state[G.RSI] = 0x3F_EFFC
+    pc.load("66 0f 3a 0a 06 00 ; roundss xmm0, [esi], 0")
+    event = pc.event()
+    assert isinstance(event, ExceptionRaised)
+    assert (event.vector, event.cr2) == (14, 0x3F_F000)
