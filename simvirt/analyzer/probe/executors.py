@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import threading
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -56,12 +57,28 @@ def _dask(address: str) -> Iterator[Executor]:
         raise UnsupportedError(
             "a Dask cluster needs the package distributed: pip install 'simvirt[dask]', here and on the workers"
         ) from None
+    scheduler = address.replace(DASK, "tcp://", 1)
     try:
-        client = distributed.Client(address.replace(DASK, "tcp://", 1), timeout=CONNECT_SECONDS)
+        with ThreadPoolExecutor(1) as thread:  # Jupyter's own thread has an event loop already
+            thread.submit(asyncio.run, _greet(scheduler)).result()
+        client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds ({error}): "
+            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds ({error or 'silence'}): "
             "start one with `dask scheduler`, and workers with `dask worker`, in the environment of simvirt"
         ) from None
     with client:
+        if not client.scheduler_info()["workers"]:
+            raise UsageError(f"the Dask scheduler at {address} has no workers: start some with `dask worker`")
         yield client.get_executor(pure=False)
+
+
+async def _greet(scheduler: str) -> None:
+    """Shake hands and hang up: a `Client` waits for ever where somebody listens who says nothing.
+
+    :raises OSError: nobody answers in time, or not as Dask's schedulers do.
+    """
+    from distributed.comm import connect
+
+    comm = await asyncio.wait_for(connect(scheduler, timeout=CONNECT_SECONDS), CONNECT_SECONDS)
+    await comm.close()

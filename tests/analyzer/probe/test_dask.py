@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import warnings
 from collections.abc import Iterator
 
@@ -50,9 +51,14 @@ def test_an_address_that_does_not_answer() -> None:
 
 
 def test_a_port_where_something_else_listens() -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"dask://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(UsageError, match="no Dask scheduler answers"), open_executor(address=address):
+            pass
+
+
+def test_a_scheduler_without_workers() -> None:
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None, silence_logs=50) as started:
+        address = str(started.scheduler_address).replace("tcp://", "dask://", 1)
+        with pytest.raises(UsageError, match="has no workers"), open_executor(address=address):
             pass
