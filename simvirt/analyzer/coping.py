@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simvirt.analyzer.report.tally import Answer, answer
+from simvirt.analyzer.x86.declared import listed_row
+from simvirt.analyzer.x86.variants import VARIANTS
 from simvirt.strategies.registry import REFERENCE, STRATEGIES
 from simvirt.strategies.strategy import Means
+from simvirt.x86.forms import find_form
 from simvirt.x86.sensitivity import Sensitivity, VtxBehaviour
 
 if TYPE_CHECKING:
+    from simvirt.analyzer.model.analysis import Analysis
     from simvirt.analyzer.model.classification import Classification
     from simvirt.strategies.strategy import StrategyInfo
 
@@ -26,7 +30,17 @@ class Coping:
     strategy: str
     is_safe: bool
     """Does the guest get what its own machine would give it?"""
-    text: str
+    what: str
+    """What it does, in words that many instructions share."""
+    detail: str = ""
+    """What that means for this one: a clause, or a sentence."""
+
+    @property
+    def text(self) -> str:
+        """Both."""
+        if not self.detail:
+            return self.what
+        return f"{self.what}{'.' if self.detail[0].isupper() else ':'} {self.detail}"
 
 
 def copings(one: Classification, row: Sensitivity | None) -> tuple[Coping, ...]:
@@ -37,6 +51,29 @@ def copings(one: Classification, row: Sensitivity | None) -> tuple[Coping, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CopingRow:
+    """What each strategy does about critical forms of which all that is written is alike."""
+
+    title: str
+    """The instructions, as the manual writes them."""
+    forms: tuple[str, ...]
+    copings: tuple[Coping, ...]
+
+
+def coping_rows(analysis: Analysis) -> tuple[CopingRow, ...]:
+    """A row for each group of critical forms of an x86; none for a machine that no strategy is for."""
+    variant = next((variant for variant in VARIANTS if variant.name == analysis.info.name), None)
+    if variant is None:
+        return ()
+    found: dict[str, tuple[list[str], tuple[Coping, ...]]] = {}
+    for one in analysis.critical():
+        row = listed_row(find_form(one.form.identifier), int(variant.bits))
+        title = row.title if row is not None else one.form.mnemonic.upper()
+        found.setdefault(title, ([], copings(one, row)))[0].append(one.form.identifier)
+    return tuple(CopingRow(title, tuple(forms), how) for title, (forms, how) in found.items())
+
+
 def _coping(info: StrategyInfo, what: Answer, row: Sensitivity | None) -> Coping:
     if what is Answer.INNOCUOUS and row is None:
         return Coping(info.name, True, "runs it as it is")
@@ -44,8 +81,9 @@ def _coping(info: StrategyInfo, what: Answer, row: Sensitivity | None) -> Coping
         case Means.TRAPS:
             return _by_traps(info, what, row)
         case Means.NON_ROOT_MODE:
-            done = "runs it on the guest's own state" if row is None else f"{_VTX[row.vtx]}: {row.vtx_note}"
-            return Coping(info.name, True, done)
+            if row is None:
+                return Coping(info.name, True, _VTX[VtxBehaviour.OWN_STATE])
+            return Coping(info.name, True, _VTX[row.vtx], row.vtx_note)
         case Means.TRANSLATION:
             return Coping(info.name, True, "puts something else in its place when it translates the guest's kernel")
         case Means.HYPERCALLS:
@@ -56,8 +94,7 @@ def _coping(info: StrategyInfo, what: Answer, row: Sensitivity | None) -> Coping
 
 def _by_traps(info: StrategyInfo, what: Answer, row: Sensitivity | None) -> Coping:
     if what is Answer.CRITICAL:
-        reason = row.reason if row is not None else "Nothing traps, so the VMM does not learn of it."
-        return Coping(info.name, False, f"does not learn of it. {reason}")
+        return Coping(info.name, False, "does not learn of it", row.reason if row is not None else "nothing traps")
     if what is Answer.PRIVILEGED:
         return Coping(info.name, True, "gets a trap when the guest's kernel executes it, and emulates it")
     return Coping(info.name, True, "runs it as it is")

@@ -116,6 +116,7 @@ def _print(analysis: Analysis, *, only_critical: bool) -> None:
         _print_critical(analysis)
     print()
     _print_theorems(analysis)
+    _print_strategies(analysis)
     _print_remarks(analysis)
 
 
@@ -178,6 +179,25 @@ def _print_theorems(analysis: Analysis) -> None:
         for verdict in analysis.theorems().values()
     ]
     print(table(("theorem", "hypothesis", "critical", "open", "what follows"), rows, frozenset({2, 3})))
+
+
+def _print_strategies(analysis: Analysis) -> None:
+    from simvirt.analyzer.coping import coping_rows
+
+    rows = coping_rows(analysis)
+    if not rows:
+        return
+    print()
+    print(paint("What each strategy does about the critical instructions", Style.STRONG))
+    told: dict[tuple[str, str], list[str]] = {}
+    for number in range(len(rows[0].copings)):
+        for row in rows:
+            coping = row.copings[number]
+            told.setdefault((coping.strategy, coping.what), []).append(row.title)
+    cells = [(strategy, what, "; ".join(titles)) for (strategy, what), titles in told.items()]
+    print(table(("strategy", "what it does", "about"), cells))
+    print("`simvirt explain INSTRUCTION` tells more of each.")
+    print()
 
 
 _THEOREMS: Final = {

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from simvirt.analyzer import coping
-from simvirt.analyzer.model.analysis import classify_form
+from simvirt.analyzer.model.analysis import Analysis, classify_form
+from simvirt.analyzer.probe.sweep import sweep
 from simvirt.analyzer.registry import find
 from simvirt.strategies.registry import REFERENCE, STRATEGIES
 from simvirt.strategies.strategy import Means, StrategyInfo
@@ -57,3 +58,14 @@ def test_each_means_has_its_answer(means: Means, monkeypatch: pytest.MonkeyPatch
     (found,) = copings("popfd").values()
     assert found.strategy == "other"
     assert found.is_safe is (means not in {Means.NONE, Means.TRAPS})
+
+
+def test_the_table_of_a_whole_instruction_set(pentium: Analysis) -> None:
+    rows = coping.coping_rows(pentium)
+    assert {form for row in rows for form in row.forms} == {one.form.identifier for one in pentium.critical()}
+    assert {row.title for row in rows} >= {"SGDT", "FNSTENV"}
+    assert {one.is_safe for row in rows for one in row.copings if one.strategy == "trap-and-emulate"} == {False}
+
+
+def test_a_machine_that_no_strategy_is_for() -> None:
+    assert coping.coping_rows(sweep("third-generation+lra")) == ()

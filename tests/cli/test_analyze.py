@@ -39,7 +39,7 @@ def test_a_kept_result_is_taken(simvirt: Simvirt, monkeypatch: pytest.MonkeyPatc
 
 
 def test_json(simvirt: Simvirt) -> None:
-    analysis = simvirt("analyze", "x86-32", "--form", "sgdt", "--json").json()
+    analysis = simvirt("analyze", "x86-32", "--form", "s[gm]*", "--json").json()
     assert (analysis["schema"], analysis["isa"]) == ("simvirt.analysis/1", "x86-32")
     form = next(form for form in analysis["forms"] if form["id"] == "sgdt-m1632")
     assert form["bytes"] == "0f010500500000"
@@ -52,6 +52,9 @@ def test_json(simvirt: Simvirt) -> None:
     assert analysis["theorems"]["1"]["hypothesis"] == "not-met"
     assert "sgdt-m1632" in analysis["theorems"]["1"]["critical"]
     assert set(analysis["theorems"]) == {"1", "2", "3", "root-mode"}
+    assert analysis["theorems"]["root-mode"]["hypothesis"] == "met"
+    assert analysis["strategies"][0]["trap-and-emulate"]["copes"] is False
+    assert {"form", "observed", "declared", "source", "reason", "right"} == analysis["disagreements"][0].keys()
 
 
 def test_only_critical(simvirt: Simvirt) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from simvirt.analyzer.coping import coping_rows
 from simvirt.analyzer.model.properties import Property, Reading
 from simvirt.analyzer.model.theorems import Theorem
 
@@ -22,8 +23,8 @@ _CLASSES: Final = tuple(which for which in Property if which not in (Property.PR
 def as_json(analysis: Analysis, classifications: Iterable[Classification] | None = None) -> dict[str, Any]:
     """The whole analysis, or the part of it that `classifications` is.
 
-    `critical` is null where not enough is known. Members are added when simvirt learns more; those that there are keep
-    their meaning for as long as the number in `schema` stays.
+    Where not enough is known `critical` is false, and `evidence` is "unknown". Members are added when simvirt learns
+    more; those that there are keep their meaning for as long as the number in `schema` stays.
     """
     shown = analysis.classifications if classifications is None else classifications
     theorems = analysis.theorems()
@@ -40,6 +41,14 @@ def as_json(analysis: Analysis, classifications: Iterable[Classification] | None
         },
         "obstacles": [{"name": o.name, "text": o.text, "source": o.source} for o in analysis.info.obstacles],
         "assumptions": list(analysis.architecture.assumptions),
+        "strategies": [
+            {
+                "forms": list(row.forms),
+                "title": row.title,
+                **{one.strategy: {"copes": one.is_safe, "how": one.text} for one in row.copings},
+            }
+            for row in coping_rows(analysis)
+        ],
         "disagreements": [
             {
                 "form": one.form,
@@ -79,8 +88,8 @@ def _form(one: Classification) -> dict[str, Any]:
         },
         "classes": [which.value for which in _CLASSES if one.holds(which)],
         "classes_letter": [which.value for which in _CLASSES if one.holds(which, Reading.LETTER)],
-        "critical": one.critical(),
-        "critical_for_all_configurations": one.critical(under_c0=False),
+        "critical": bool(one.critical()),
+        "critical_for_all_configurations": bool(one.critical(under_c0=False)),
         "evidence": one.evidence.value,
         "coverage": {
             "observations": coverage.observations,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from simvirt.analyzer.coping import coping_rows
 from simvirt.analyzer.report.tally import Answer, by_group, critical_lines, totals
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def fragment(analysis: Analysis, *, only_critical: bool = False) -> str:
     parts.append(f"<p>{escape(info.summary)}. {escape(analysis.engine)}. {escape(_counts(analysis))}.</p>")
     if not only_critical:
         header = ("group", "forms", *(one.value for one in Answer))
-        rows = [
+        groups = [
             (escape(tally.group), str(tally.total), *(str(tally.counts[one]) for one in Answer))
             for tally in by_group(analysis)
         ]
-        parts.append(_table(header, rows, numbers=range(1, len(header))))
+        parts.append(_table(header, groups, numbers=range(1, len(header))))
     parts.append("<h3>Critical: sensitive, and they do not trap</h3>")
     lines = [
         (
@@ -56,6 +57,11 @@ def fragment(analysis: Analysis, *, only_critical: bool = False) -> str:
         for verdict in analysis.theorems().values()
     ]
     parts.append(_table(("theorem", "hypothesis", "critical forms", "what follows"), verdicts, numbers=(2,)))
+    if rows := coping_rows(analysis):
+        names = [one.strategy for one in rows[0].copings]
+        parts.append("<h3>What each strategy does about them</h3>")
+        cells = [(escape(row.title), *(escape(one.text) for one in row.copings)) for row in rows]
+        parts.append(_table(("instruction", *names), cells))
     parts.append("</div>")
     return "".join(parts)
 

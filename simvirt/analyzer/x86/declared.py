@@ -16,7 +16,7 @@ from simvirt.analyzer.x86 import layout
 from simvirt.analyzer.x86.groups import group_of
 from simvirt.analyzer.x86.situations import situations
 from simvirt.x86.decode import decode, disassemble
-from simvirt.x86.forms import Encoding, PrivilegeFact
+from simvirt.x86.forms import Encoding, ExitFact, PrivilegeFact
 from simvirt.x86.sensitivity import Sensitivity, VtxBehaviour, classify
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ _NON_ROOT: Final = {
     VtxBehaviour.CONTROL: NonRoot.TRAPS,
     VtxBehaviour.SHADOW: NonRoot.DUPLICATE,
     VtxBehaviour.OWN_STATE: NonRoot.DUPLICATE,
+}
+_NON_ROOT_BY_DECODER: Final = {
+    ExitFact.NEVER: NonRoot.DUPLICATE,  # what does not exit has only the guest's own state to act on
+    ExitFact.MAY: NonRoot.TRAPS,
+    ExitFact.ALWAYS: NonRoot.TRAPS,
 }
 _TAKEN_FOR_ANOTHER: Final = frozenset({"CET_IBT", "CET_SS", "FRED", "WAITPKG"})
 """Features whose forms the engine neither executes nor refuses: RDSSP is a NOP to it, ERETS is CLAC, TPAUSE CLFLUSH."""
@@ -88,7 +93,7 @@ def _declared(form: EncodingForm, bits: int) -> Declared:
         privileged = None
     if privileged:
         properties = frozenset({Property.MODE_SENSITIVE})
-    non_root = _NON_ROOT[row.vtx] if row else None
+    non_root = _NON_ROOT[row.vtx] if row else _NON_ROOT_BY_DECODER[form.exits]
     return Declared(row.source if row else DECODER, privileged, properties, non_root=non_root, facts=facts)
 
 
