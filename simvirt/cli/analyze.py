@@ -168,6 +168,9 @@ def _print_forms(analysis: Analysis) -> None:
 
 def _print_theorems(analysis: Analysis) -> None:
     print(paint("Theorems", Style.STRONG))
+    from simvirt.analyzer.model.theorems import COUNTER_EXAMPLES
+
+    verdicts = analysis.theorems().values()
     rows = [
         (
             _THEOREMS[verdict.theorem.value],
@@ -176,9 +179,11 @@ def _print_theorems(analysis: Analysis) -> None:
             str(len(verdict.open)),
             verdict.conclusion,
         )
-        for verdict in analysis.theorems().values()
+        for verdict in verdicts
     ]
     print(table(("theorem", "hypothesis", "critical", "open", "what follows"), rows, frozenset({2, 3})))
+    if any(COUNTER_EXAMPLES in verdict.remarks for verdict in verdicts):
+        print(wrapped(COUNTER_EXAMPLES))
 
 
 def _print_strategies(analysis: Analysis) -> None:

@@ -73,6 +73,12 @@ _CONSTRUCTIBLE = {
     Theorem.HYBRID_PENNEMAN: "a hybrid virtual machine monitor may be constructed",
     Theorem.ROOT_MODE: "a hypervisor may be constructed in root mode",
 }
+COUNTER_EXAMPLES = (
+    "A VMM can be there all the same. Popek and Goldberg's own counter-examples (§6): a location-sensitive instruction "
+    "shows nothing amiss to a guest that lies where it believes to lie, with the VMM above it; and one that can only "
+    "narrow the bounds takes nothing from the VMM."
+)
+"""Why nothing follows where a hypothesis is not met."""
 NOTHING_FOLLOWS = "nothing follows: the hypothesis is sufficient, not necessary"
 NOT_DECIDED = "not decided"
 
@@ -134,7 +140,7 @@ def _judge(
         open=tuple(one.form.identifier for one in unknown),
         conclusion=_conclusion(theorem, hypothesis),
         evidence=weakest(evidence),
-        remarks=remarks,
+        remarks=(*remarks, COUNTER_EXAMPLES) if hypothesis is Hypothesis.NOT_MET else remarks,
     )
 
 

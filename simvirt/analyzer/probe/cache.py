@@ -1,8 +1,8 @@
 """Results of sweeps, kept in the user's cache directory for as long as nothing that they depend on has changed.
 
 The key of a result is a digest of everything that could change it: simvirt's version, the contents of the modules and
-tables that experiments run on, and the versions of the engine and the decoder. A damaged or foreign file is no result
-and no error: the sweep is made again.
+tables that experiments run on, the versions of the engine and the decoder, Python's, and the kind of processor. A
+damaged or foreign file is no result and no error: the sweep is made again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import platform
+import sys
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -37,7 +39,7 @@ def cache_directory() -> Path:
 @cache
 def fingerprint() -> str:
     """A digest of all that results depend on."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"Python {sys.version_info[:2]} on {platform.machine()}\n".encode())
     for library in _LIBRARIES:
         digest.update(f"{library} {version(library)}\n".encode())
     files = [
@@ -49,7 +51,7 @@ def fingerprint() -> str:
     with suppress(UnsupportedError):
         files += isa_directory().rglob("*.toml")
     for path in sorted(files):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update("/".join(path.parts[-3:]).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
