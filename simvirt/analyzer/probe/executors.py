@@ -64,7 +64,7 @@ def _dask(address: str) -> Iterator[Executor]:
         client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds ({error or 'silence'}): "
+            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds ({str(error) or 'silence'}): "
             "start one with `dask scheduler`, and workers with `dask worker`, in the environment of simvirt"
         ) from None
     with client:
