@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 
 from simvirt.guests.catalogue import Ending
 
@@ -32,21 +33,29 @@ def is_installed() -> bool:
     return shutil.which(EMULATOR) is not None
 
 
-def run(image: Path, cpu: str = CPU, seconds: float = 60, typed: str = "") -> QemuRun:
-    """Boots a multiboot image, with console input; a triple fault ends QEMU with status 0 (-no-reboot)."""
+def run(image: Path, cpu: str = CPU, seconds: float = 60, typed: str = "", prompt: str = "") -> QemuRun:
+    """Boots a multiboot image, with console input once it has printed `prompt`.
+
+    A triple fault ends QEMU with status 0 (-no-reboot).
+    """
     command = [EMULATOR, "-kernel", str(image), "-cpu", cpu, "-no-reboot", "-serial", "stdio"]
-    command += [
-        "-display",
-        "none",
-        "-monitor",
-        "none",
-        "-nic",
-        "none",
-        "-device",
-        "isa-debug-exit,iobase=0xf4,iosize=4",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, input=typed.encode())
-    except subprocess.TimeoutExpired as stopped:
-        return QemuRun(None, (stopped.stdout or b"").decode("ascii", "backslashreplace"))
-    return QemuRun(done.returncode, done.stdout.decode("ascii", "backslashreplace"))
+    command += ["-display", "none", "-monitor", "none", "-nic", "none"]
+    command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as emulator:
+        assert emulator.stdin is not None
+        assert emulator.stdout is not None
+        stopper = Timer(seconds, emulator.kill)
+        stopper.start()
+        console = b""
+        while not (prompt and console.endswith(prompt.encode())) and (byte := emulator.stdout.read(1)):
+            console += byte
+        if typed and emulator.poll() is None:
+            emulator.stdin.write(typed.encode())
+            emulator.stdin.flush()
+        console += emulator.stdout.read()
+        stopped = not stopper.is_alive()
+        stopper.cancel()
+        status = emulator.wait()
+    return QemuRun(None if stopped and status < 0 else status, console.decode("ascii", "backslashreplace"))

@@ -55,6 +55,25 @@ def test_window_from_if_0(listing: str, expected: int | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("branch", "retired"),
+    [
+        (f"68 {le(CODE + 7)} ; push CODE+7\nfb ; sti\nc3 ; ret", 3),
+        (f"b8 {le(CODE + 8)} ; mov eax, CODE+8\nfb ; sti\nff e0 ; jmp eax", 3),
+        (f"b8 {le(CODE + 8)} ; mov eax, CODE+8\nfb ; sti\nff d0 ; call eax", 3),
+        ("fb ; sti\ne8 00 00 00 00 ; call $+5", 2),
+        ("fb ; sti\n39 c0 ; cmp eax, eax\n74 00 ; je $+2", 2),
+    ],
+)
+def test_window_behind_a_branch_that_has_been_taken_before(branch: str, retired: int) -> None:
+    """The engine goes from block to block, here behind RET, without asking for interrupts."""
+    pc = flat_pc()
+    pc.load(f"{branch}\n90 ; nop\n90 ; nop\nfa ; cli\nb9 {le(CODE)} ; mov ecx, CODE\nff e1 ; jmp ecx")
+    once = branch.count("\n") + 1 + 5
+    assert isinstance(pc.cpu.run(3 * once), LimitReached)
+    assert window_at(pc, once) == 3 * once + retired
+
+
+@pytest.mark.parametrize(
     ("listing", "expected"),
     [
         ("90 ; nop", 0),

@@ -421,6 +421,8 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     s->current = number;
     s->count = n;
     if (n == s->limit) leave_after_block(s);
+    /* Behind the one instruction of a shadow an interrupt may be due. Behind RET and indirect branches the engine does not look for it. */
+    if (s->window_wanted && b->flags & HF_INHIBIT_IRQ) s->slice = n;
     grant(s);
 }
 
