@@ -21,9 +21,9 @@ from simvirt.x86.vmx import ExitReason, VmcsField
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.strategies.vtx.vcpu import Vcpu
+    from simvirt.strategies.vtx.vcpu import BoardVcpu, Vcpu
 
-    Handler = Callable[["Vcpu"], Stop | None]
+    Handler = Callable[["BoardVcpu"], Stop | None]
 
 
 def _external_interrupt(_vcpu: Vcpu) -> Stop:

@@ -30,7 +30,7 @@ from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import CrAccess, CrAccessType, IoInstruction, VmcsField
 
 if TYPE_CHECKING:
-    from simvirt.strategies.vtx.vcpu import Vcpu
+    from simvirt.strategies.vtx.vcpu import BoardVcpu, Vcpu
 
 _F: Final = VmcsField
 _QUALIFICATION: Final = int(_F.EXIT_QUALIFICATION)
@@ -63,7 +63,7 @@ def cache(vcpu: Vcpu) -> None:
     vcpu.advance()
 
 
-def port(vcpu: Vcpu) -> Stop | None:
+def port(vcpu: BoardVcpu) -> Stop | None:
     """IN, OUT, INS, OUTS: the VM's own board answers."""
     cpu, vmcs, board = vcpu.cpu, vcpu.vmcs, vcpu.board
     qualification = vmcs.fields[_QUALIFICATION]
@@ -87,7 +87,7 @@ def port(vcpu: Vcpu) -> Stop | None:
     return _if_interrupt_waits(vcpu)
 
 
-def _string_port(vcpu: Vcpu, io: IoInstruction) -> None:
+def _string_port(vcpu: BoardVcpu, io: IoInstruction) -> None:
     """INS, OUTS: an iteration, and those behind it that nothing can come between.
 
     :raises ProcessorFault: the operand in memory faults.
@@ -206,17 +206,17 @@ def memory(vcpu: Vcpu) -> None:
     instruction = cpu.instruction()
     if instruction.operation in _FAR_TRANSFERS:  # the processor's own accesses: to a stack, a descriptor table, a TSS
         with delivery.in_place_of_processor(vcpu):
-            _met(vcpu, cpu.transfer_far(instruction), before)
+            settle(vcpu, cpu.transfer_far(instruction), before)
         return
     target = device_access.target_of(vcpu.bus.region(gpa))
     if target is PhysicalTarget.HOLE and vcpu.log.keeps_attempts:
         what = f"guest-physical address {gpa:#x} ({access.name.lower()})"
         vcpu.log.attempt(ResourceAttempt(vcpu.count, what, Disposition.ABSORBED))
     event = PhysicalAccess(target, gpa, Gva(fields[_F.GUEST_LINEAR_ADDRESS]), access, fields[_LENGTH])
-    _met(vcpu, device_access.complete(cpu, vcpu.bus, event), before)
+    settle(vcpu, device_access.complete(cpu, vcpu.bus, event), before)
 
 
-def _met(vcpu: Vcpu, met: Event | None, before: int) -> None:
+def settle(vcpu: Vcpu, met: Event | None, before: int) -> None:
     """The guest's instruction has been run, and met this; `before` is what the count was."""
     vcpu.log.emulated_instructions += vcpu.cpu.engine.count - before
     if type(met) is ExceptionRaised:

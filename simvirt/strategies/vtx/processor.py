@@ -5,30 +5,26 @@ It runs the guest in non-root mode and hands the VM exits to the dispatcher.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from simvirt.errors import SnapshotError
-from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.machine import Stop
-from simvirt.machine.vmx.control_registers import guest_view
 from simvirt.machine.vmx.non_root import HostStop
-from simvirt.strategies.vtx import controls
 from simvirt.strategies.vtx.dispatcher import DISPATCH
 from simvirt.strategies.vtx.records import exit_record
-from simvirt.x86.flags import Efer
-from simvirt.x86.vmx import EntryControls, ExitReason, VmcsField
+from simvirt.x86.vmx import ExitReason, VmcsField
 
 if TYPE_CHECKING:
+    from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.breakpoints import Breakpoints
-    from simvirt.strategies.vtx.vcpu import Vcpu
+    from simvirt.strategies.vtx.vcpu import BoardVcpu
 
 _F: Final = VmcsField
 _INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
 _VALID: Final = 1 << 31
-_LMA_CONTROL: Final = int(EntryControls.IA32E_MODE_GUEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ _STOPS: Final = {
 class VtxProcessor:
     """One virtual processor: a virtual CPU, and the dispatcher for its VM exits."""
 
-    def __init__(self, vcpu: Vcpu) -> None:
+    def __init__(self, vcpu: BoardVcpu) -> None:
         self.vcpu = vcpu
         self._skipped = 0
         self._stopped = False
@@ -149,23 +145,11 @@ class VtxProcessor:
 
     def guest_state(self) -> ArchitecturalState:
         """The processor's state, with CR0 and CR4 as the guest reads them."""
-        vmcs = self.vcpu.vmcs
-        state = ArchitecturalState.of(self.vcpu.cpu.state)
-        cr0, cr2, cr3, cr4 = state.control
-        return replace(state, control=(guest_view(vmcs, 0, cr0), cr2, cr3, guest_view(vmcs, 4, cr4)))
+        return self.vcpu.guest_state()
 
     def set_guest_state(self, state: ArchitecturalState) -> None:
         """Load the guest's state: masked bits of CR0 and CR4 go to the read shadows."""
-        cpu, vmcs = self.vcpu.cpu, self.vcpu.vmcs
-        cr0, cr2, cr3, cr4 = state.control
-        vmcs.write(_F.CR0_READ_SHADOW, cr0)
-        vmcs.write(_F.CR4_READ_SHADOW, cr4)
-        real = (cr0 & ~controls.CR0_MASK, cr2, cr3, cr4 | controls.CR4_MASK)
-        replace(state, control=real).put(cpu.state)
-        cpu.engine.flush_tlb()
-        entry = vmcs.read(_F.ENTRY_CONTROLS)
-        vmcs.write(_F.ENTRY_CONTROLS, entry | _LMA_CONTROL if state.efer & int(Efer.LMA) else entry & ~_LMA_CONTROL)
-        vmcs.adopt(cpu)
+        self.vcpu.set_guest_state(state)
 
     def save(self) -> VtxSnapshot:
         """Everything that the virtual processor knows."""

@@ -29,7 +29,7 @@ from simvirt.x86.vmx import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.strategies.vtx.vcpu import Vcpu
+    from simvirt.strategies.vtx.vcpu import BoardVcpu
 
     Explanation = tuple[str, str, object | None]
     """What, why, and the qualification as a record."""
@@ -38,7 +38,7 @@ _F: Final = VmcsField
 _R: Final = ExitReason
 
 
-def exit_record(vcpu: Vcpu, number: int, reason: ExitReason, intervention: Intervention) -> ExitRecord:
+def exit_record(vcpu: BoardVcpu, number: int, reason: ExitReason, intervention: Intervention) -> ExitRecord:
     """The last exit as a record. Call it before the VMM changes anything."""
     state = vcpu.cpu.state
     what, why, qualification = EXPLANATIONS[reason](vcpu)
@@ -58,7 +58,7 @@ def exit_record(vcpu: Vcpu, number: int, reason: ExitReason, intervention: Inter
     )
 
 
-def _code(vcpu: Vcpu) -> bytes:
+def _code(vcpu: BoardVcpu) -> bytes:
     """The bytes at RIP: the engine has them from the event."""
     return vcpu.cpu.engine.code_bytes
 
@@ -66,7 +66,7 @@ def _code(vcpu: Vcpu) -> bytes:
 # -------------------------------------------------------------------------------------------- the explanations
 
 
-def _external_interrupt(_vcpu: Vcpu) -> Explanation:
+def _external_interrupt(_vcpu: BoardVcpu) -> Explanation:
     return (
         "the PC's timer interrupted the guest, where the VM's own timer is due",
         'pin-based control "external-interrupt exiting" is 1',
@@ -74,12 +74,12 @@ def _external_interrupt(_vcpu: Vcpu) -> Explanation:
     )
 
 
-def _triple_fault(vcpu: Vcpu) -> Explanation:
+def _triple_fault(vcpu: BoardVcpu) -> Explanation:
     chain = " → ".join(Vector(f.vector).mnemonic for f in list(vcpu.cpu.fault_chain)[-3:] if f.vector < 32)
     return f"an exception while a double fault was being delivered ({chain})", "a triple fault always exits", None
 
 
-def _interrupt_window(_vcpu: Vcpu) -> Explanation:
+def _interrupt_window(_vcpu: BoardVcpu) -> Explanation:
     bit = int(Eflags.IF).bit_length() - 1
     return (
         f"the guest can take an interrupt now: RFLAGS.IF (bit {bit}) is 1 and no blocking by STI or MOV SS is in force",
@@ -88,27 +88,27 @@ def _interrupt_window(_vcpu: Vcpu) -> Explanation:
     )
 
 
-def _task_switch(vcpu: Vcpu) -> Explanation:
+def _task_switch(vcpu: BoardVcpu) -> Explanation:
     switch = TaskSwitch.decode(vcpu.vmcs.fields[_F.EXIT_QUALIFICATION])
     how = switch.source.name.replace("_", " ").lower() if switch.source > TaskSwitchSource.JMP else switch.source.name
     return f"task switch by {how} to the TSS {switch.selector:#06x}", "a task switch always exits", switch
 
 
-def _cpuid(vcpu: Vcpu) -> Explanation:
+def _cpuid(vcpu: BoardVcpu) -> Explanation:
     state = vcpu.cpu.state
     leaf, subleaf = state[GeneralRegister.RAX] & 0xFFFFFFFF, state[GeneralRegister.RCX] & 0xFFFFFFFF
     return f"CPUID, leaf {leaf:#x}, subleaf {subleaf:#x}", "CPUID always exits", None
 
 
-def _halt(_vcpu: Vcpu) -> Explanation:
+def _halt(_vcpu: BoardVcpu) -> Explanation:
     return "HLT", 'primary control "HLT exiting" is 1', None
 
 
-def _invd(_vcpu: Vcpu) -> Explanation:
+def _invd(_vcpu: BoardVcpu) -> Explanation:
     return "INVD", "INVD always exits", None
 
 
-def _vmx_instruction(vcpu: Vcpu) -> Explanation:
+def _vmx_instruction(vcpu: BoardVcpu) -> Explanation:
     name = vcpu.reason.name
     return (
         f"{name} at CPL {int(vcpu.cpu.state.cpl)}",
@@ -124,7 +124,7 @@ _CR_CONTROLS: Final = {
 }
 
 
-def _control_register(vcpu: Vcpu) -> Explanation:
+def _control_register(vcpu: BoardVcpu) -> Explanation:
     access = CrAccess.decode(vcpu.vmcs.fields[_F.EXIT_QUALIFICATION])
     number = int(access.register)
     mask, shadow_field = _CR_CONTROLS.get(number, (0, _F.CR0_READ_SHADOW))
@@ -148,7 +148,7 @@ def _control_register(vcpu: Vcpu) -> Explanation:
     return what, why, access
 
 
-def _port(vcpu: Vcpu) -> Explanation:
+def _port(vcpu: BoardVcpu) -> Explanation:
     io = IoInstruction.decode(vcpu.vmcs.fields[_F.EXIT_QUALIFICATION])
     name = ("IN" if io.is_in else "OUT") + ("S" if io.string else "")
     prefix = "REP " if io.rep else ""
@@ -161,7 +161,7 @@ def _port(vcpu: Vcpu) -> Explanation:
     )
 
 
-def _msr(vcpu: Vcpu) -> Explanation:
+def _msr(vcpu: BoardVcpu) -> Explanation:
     state = vcpu.cpu.state
     number = state[GeneralRegister.RCX] & 0xFFFFFFFF
     is_write = vcpu.reason is _R.WRMSR
@@ -177,7 +177,7 @@ def _msr(vcpu: Vcpu) -> Explanation:
     return what, why, None
 
 
-def _ept_violation(vcpu: Vcpu) -> Explanation:
+def _ept_violation(vcpu: BoardVcpu) -> Explanation:
     fields = vcpu.vmcs.fields
     violation = EptViolation.decode(fields[_F.EXIT_QUALIFICATION])
     gpa, gva = fields[_F.GUEST_PHYSICAL_ADDRESS], fields[_F.GUEST_LINEAR_ADDRESS]
@@ -192,22 +192,22 @@ def _ept_violation(vcpu: Vcpu) -> Explanation:
     return what, f'"enable EPT" is 1, and {why}', violation
 
 
-def _ept_misconfiguration(vcpu: Vcpu) -> Explanation:
+def _ept_misconfiguration(vcpu: BoardVcpu) -> Explanation:
     gpa = vcpu.vmcs.fields[_F.GUEST_PHYSICAL_ADDRESS]
     return f"access to guest-physical {gpa:#x}", "an EPT entry on the way has a value that none may have", None
 
 
-def _entry_failure(_vcpu: Vcpu) -> Explanation:
+def _entry_failure(_vcpu: BoardVcpu) -> Explanation:
     return "VM entry", "a check of the guest state failed", None
 
 
-def _exception(vcpu: Vcpu) -> Explanation:
+def _exception(vcpu: BoardVcpu) -> Explanation:
     information = InterruptionInformation.decode(vcpu.vmcs.fields[_F.EXIT_INTERRUPTION_INFORMATION])
     name = Vector(information.vector).mnemonic if information.vector < 32 else f"vector {information.vector}"
     return f"exception {name}", f"bit {information.vector} of the exception bitmap is 1", information
 
 
-EXPLANATIONS: Final[dict[ExitReason, Callable[[Vcpu], Explanation]]] = {
+EXPLANATIONS: Final[dict[ExitReason, Callable[[BoardVcpu], Explanation]]] = {
     _R.EXCEPTION_OR_NMI: _exception,
     _R.EXTERNAL_INTERRUPT: _external_interrupt,
     _R.TRIPLE_FAULT: _triple_fault,

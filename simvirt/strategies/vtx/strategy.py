@@ -12,7 +12,7 @@ from simvirt.machine.pc import host_memory_size, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, Means, StrategyInfo, Virtualized
 from simvirt.strategies.vtx.controls import VMM_MEMORY, VmmPages
 from simvirt.strategies.vtx.processor import VtxProcessor
-from simvirt.strategies.vtx.vcpu import Vcpu
+from simvirt.strategies.vtx.vcpu import BoardVcpu
 from simvirt.strategies.vtx.vm_memory import VmMemory
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.vmm.host import Host
@@ -66,7 +66,7 @@ class Vtx:
         board = Board(lambda: engine.count, config.hardware)
         log = ExitLog()
         vm_memory = VmMemory(engine, VmmPages(partition), space)
-        processor = VtxProcessor(Vcpu(cpu, board, vm_memory, config.cpu_model, log))
+        processor = VtxProcessor(BoardVcpu(cpu, board, vm_memory, config.cpu_model, log))
         machine = Machine(processor, board, host.memory, space, engine.written)
         boot = load(image, config.memory_size, machine.write_physical)
         processor.set_guest_state(initial_state(boot))

@@ -1,4 +1,4 @@
-"""The virtual CPU as the VMM's routines see it: the physical CPU, the VMCS, and the VM's own board.
+"""The virtual CPU as the VMM's routines see it: the physical CPU, the VMCS, and the VM's own bus.
 
 What a routine does to the guest it does here: step over an instruction, inject an event, ask for an exit. Nothing here
 knows which routine answers which exit: that is the dispatcher's, and `processor` joins the two.
@@ -6,18 +6,29 @@ knows which routine answers which exit: that is the dispatcher's, and `processor
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from simvirt.machine.architectural_state import ArchitecturalState
+from simvirt.machine.vmx.control_registers import guest_view
 from simvirt.machine.vmx.non_root import NonRootProcessor
 from simvirt.machine.vmx.vmcs import Vmcs
 from simvirt.strategies.vtx import controls
 from simvirt.strategies.vtx.vm_bus import VmBus
-from simvirt.x86.flags import DR6_BREAKPOINTS
-from simvirt.x86.vmx import ExitReason, InterruptionInformation, InterruptionType, PrimaryControls, VmcsField
+from simvirt.x86.flags import DR6_BREAKPOINTS, Efer
+from simvirt.x86.vmx import (
+    EntryControls,
+    ExitReason,
+    InterruptionInformation,
+    InterruptionType,
+    PrimaryControls,
+    VmcsField,
+)
 
 if TYPE_CHECKING:
     from simvirt.machine.board import Board
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.processor_bus import Bus
     from simvirt.strategies.vtx.vm_memory import VmMemory
     from simvirt.vmm.exit_log import ExitLog
     from simvirt.x86.cpuid import CpuModel
@@ -25,16 +36,17 @@ if TYPE_CHECKING:
 _F: Final = VmcsField
 _PRIMARY: Final = int(_F.PRIMARY_CONTROLS)
 _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
+_LMA_CONTROL: Final = int(EntryControls.IA32E_MODE_GUEST)
 _WINDOW: Final = int(PrimaryControls.INTERRUPT_WINDOW_EXITING)
 
 
 class Vcpu:
-    """One virtual CPU.
+    """One virtual CPU; whoever answers at the other end of its bus.
 
     :ivar cpu: the physical CPU; the guest's state lives in it.
     :ivar vmcs: what makes the guest exit, and why it did.
     :ivar non_root: `cpu` in VMX non-root operation under `vmcs`.
-    :ivar board: the VM's own devices; `bus` is how the processor reaches them.
+    :ivar bus: what the VM has outside its processor.
     :ivar log: of what the VMM does.
     :ivar memory: the VM's memory, with its EPT.
     """
@@ -42,20 +54,18 @@ class Vcpu:
     def __init__(
         self,
         cpu: Cpu,
-        board: Board,
+        bus: Bus,
         memory: VmMemory,
-        cpu_model: CpuModel,
         log: ExitLog,
     ) -> None:
         self.cpu = cpu
-        self.board = board
+        self.bus = bus
         self.log = log
         self.memory = memory
         self.vmcs = Vmcs()
         self.vmcs.write(_F.EPT_POINTER, memory.ept.pointer.encode())
         controls.set_up(self.vmcs, cpu.engine.memory.view, memory.pages)
-        self.bus = VmBus(cpu, board, memory.space, cpu_model)
-        self.non_root = NonRootProcessor(cpu, self.bus, self.vmcs)
+        self.non_root = NonRootProcessor(cpu, bus, self.vmcs)
 
     @property
     def count(self) -> int:
@@ -71,6 +81,26 @@ class Vcpu:
         """The VMM has emulated the guest's instruction: step over it, and count it as the guest's."""
         self.log.emulated_instructions += 1
         self.cpu.advance(self.vmcs.fields[_LENGTH])
+
+    def guest_state(self) -> ArchitecturalState:
+        """The processor's state, with CR0 and CR4 as the guest reads them."""
+        vmcs = self.vmcs
+        state = ArchitecturalState.of(self.cpu.state)
+        cr0, cr2, cr3, cr4 = state.control
+        return replace(state, control=(guest_view(vmcs, 0, cr0), cr2, cr3, guest_view(vmcs, 4, cr4)))
+
+    def set_guest_state(self, state: ArchitecturalState) -> None:
+        """Load the guest's state: masked bits of CR0 and CR4 go to the read shadows."""
+        cpu, vmcs = self.cpu, self.vmcs
+        cr0, cr2, cr3, cr4 = state.control
+        vmcs.write(_F.CR0_READ_SHADOW, cr0)
+        vmcs.write(_F.CR4_READ_SHADOW, cr4)
+        real = (cr0 & ~controls.CR0_MASK, cr2, cr3, cr4 | controls.CR4_MASK)
+        replace(state, control=real).put(cpu.state)
+        cpu.engine.flush_tlb()
+        entry = vmcs.read(_F.ENTRY_CONTROLS)
+        vmcs.write(_F.ENTRY_CONTROLS, entry | _LMA_CONTROL if state.efer & int(Efer.LMA) else entry & ~_LMA_CONTROL)
+        vmcs.adopt(cpu)
 
     # ---------------------------------------------------------------------------------------- events
 
@@ -107,3 +137,14 @@ class Vcpu:
         )
         vmcs.write(_F.ENTRY_INTERRUPTION_INFORMATION, information.encode())
         vmcs.write(_F.ENTRY_EXCEPTION_ERROR_CODE, error_code or 0)
+
+
+class BoardVcpu(Vcpu):
+    """A virtual CPU whose VM has a board, the VMM's models of a PC's devices.
+
+    :ivar board: those devices; `bus` is how the processor reaches them.
+    """
+
+    def __init__(self, cpu: Cpu, board: Board, memory: VmMemory, cpu_model: CpuModel, log: ExitLog) -> None:
+        self.board = board
+        super().__init__(cpu, VmBus(cpu, board, memory.space, cpu_model), memory, log)
