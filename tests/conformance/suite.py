@@ -87,12 +87,14 @@ _EVERYWHERE: Final = (Place.BARE_METAL, Place.VTX, Place.TRAP_AND_EMULATE, Place
 _UNMODIFIED: Final = (Place.BARE_METAL, Place.VTX, Place.QEMU)
 SUITE: Final = (
     Guest("exceptions", _EVERYWHERE),
+    Guest("double_faults", _EVERYWHERE),
     Guest("transfers", _EVERYWHERE),
     Guest("tasks", _UNMODIFIED),
     Guest("paging32", _EVERYWHERE),
     Guest("paging_pae", _EVERYWHERE),
     Guest("long", _UNMODIFIED),
     Guest("v86", _UNMODIFIED),
+    Guest("real", _UNMODIFIED),
 )
 
 

@@ -27,6 +27,8 @@ _VIRTUAL: Final = int(Eflags.VIF | Eflags.VIP)
 _DB, _UD, _SS, _GP, _PF, _MF = 1, 6, 12, 13, 14, 16
 _STATUS, _STATUS_HIGH, _CONTROL_HIGH, _MXCSR, _MXCSR_HIGH = 2, 3, 1, 24, 25
 """Bytes of an FXSAVE image."""
+_USER: Final = 4
+"""Of the error code of a page fault."""
 _EXPONENTS: Final = frozenset(32 + 16 * number + byte for number in range(8) for byte in (8, 9))
 
 
@@ -45,7 +47,7 @@ class Reason(Enum):
     QEMU_MMX_REX = "QEMU: REX.R and REX.B before an MMX instruction choose registers that do not exist"
     QEMU_AH_REX = "QEMU: SAHF and LAHF behind a REX prefix use SPL for AH"
     QEMU_REP_IO = "QEMU: REP INS and OUTS with a count of 0 check the port"
-    QEMU_FAR_STACK = "QEMU: far returns read the stack of ring 3 as supervisor"
+    QEMU_FAR_STACK = "QEMU: far transfers access the stack of ring 3 as supervisor"
     QEMU_SYSCALL = (
         "QEMU: SYSCALL in compatibility mode is not #UD, as on AMD's processors, and in 64-bit mode clears CF to OF"
     )
@@ -287,7 +289,12 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     ),
     (
         Reason.QEMU_FAR_STACK,
-        lambda s: s.mnemonic in _FAR and s.here == _PF and (s.there != _PF or s.differs_in("error")),
+        lambda s: (
+            s.mnemonic in _FAR
+            and s.here == _PF
+            and bool(int(s.ours["error"]) & _USER)
+            and (s.there != _PF or s.differs_in("error"))
+        ),
     ),
 )
 """Reasons that belong to one instruction, the first that fits; what follows in the case hangs on its result."""
