@@ -221,6 +221,8 @@ i32 file_read(struct file *file, char *buffer, u32 size) {
 i32 file_write(struct file *file, const char *buffer, u32 size) {
     switch (file->kind) {
     case NODE: {
+        if (file->offset > file->node->size) /* it has been emptied meanwhile: a file has no holes */
+            file->offset = file->node->size;
         i32 count = node_write(file->node, file->offset, buffer, size);
         file->offset += count > 0 ? (u32)count : 0;
         return count;

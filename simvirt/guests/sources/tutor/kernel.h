@@ -47,7 +47,6 @@ void descriptor_tables_load(void);
 void kernel_stack_set(u32 stack_top); /* where the processor goes when an interrupt comes in ring 3 */
 void paging_start(u32 directory);
 void address_space_load(u32 directory);
-u32 address_space_loaded(void);
 void page_entry_write(u32 *entry, u32 value);
 void page_invalidate(u32 address);
 u32 fault_address(void);
@@ -101,7 +100,7 @@ struct process {
     u32 stack_pointer;       /* while another process runs */
     u32 break_address;       /* end of data that it may use */
     const void *waits_for;   /* while BLOCKED */
-    u32 wakes_at;            /* tick, if it sleeps; 0 if it does not */
+    u32 wakes_at;            /* tick, while it sleeps for a time */
     int killed;
     i32 status;              /* when ENDED */
     struct file *files[FILES_OPEN];
@@ -150,7 +149,6 @@ i32 file_remove(const char *name);
 struct node *node_find(const char *name);
 u32 node_read(struct node *node, u32 offset, void *buffer, u32 size);
 i32 node_write(struct node *node, u32 offset, const void *buffer, u32 size);
-u32 node_size(const struct node *node);
 
 /* pipe.c */
 struct pipe *pipe_make(void);

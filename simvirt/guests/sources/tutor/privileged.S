@@ -12,6 +12,7 @@
 
 #define MULTIBOOT_MAGIC 0x1badb002
 #define MULTIBOOT_WANTS_MEMORY 0x00000002
+#define CR0_EMULATION 0x00000004 /* floating point is #NM: nobody saves its registers when processes take turns */
 #define CR0_WRITE_PROTECT 0x00010000
 #define CR0_PAGING 0x80000000
 #define POWER_PORT 0xf4 /* the debug-exit device: ends the run, with a status */
@@ -183,17 +184,13 @@ function paging_start
     movl 4(%esp), %eax
     movl %eax, %cr3
     movl %cr0, %eax
-    orl $(CR0_PAGING | CR0_WRITE_PROTECT), %eax
+    orl $(CR0_PAGING | CR0_WRITE_PROTECT | CR0_EMULATION), %eax
     movl %eax, %cr0
     ret
 
 function address_space_load
     movl 4(%esp), %eax
     movl %eax, %cr3
-    ret
-
-function address_space_loaded
-    movl %cr3, %eax
     ret
 
 /* void page_entry_write(u32 *entry, u32 value): no more than a store, but one that a VMM wants to know of. */

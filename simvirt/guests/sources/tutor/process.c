@@ -58,7 +58,6 @@ void process_sleep(u32 milliseconds) {
     current->wakes_at = ticks + milliseconds * TICKS_PER_SECOND / 1000 + 1; /* the first tick is not a whole one */
     while ((i32)(current->wakes_at - ticks) > 0)
         sleep_on(&current->wakes_at);
-    current->wakes_at = 0;
     interrupts_restore(before);
 }
 
@@ -88,7 +87,6 @@ static struct process *process_make(struct frame **frame) {
     process->stack_pointer = (u32)context;
     process->id = ++last_id;
     process->killed = 0;
-    process->wakes_at = 0;
     return process;
 }
 

@@ -46,6 +46,14 @@ static i32 call_duplicate(u32 descriptor, u32 other) {
     return (i32)other;
 }
 
+static i32 call_pipe(u32 address) {
+    i32 ends[2];
+    if (!is_user_range(address, sizeof ends) || files_pipe(ends) == FAILED)
+        return FAILED;
+    memcpy((void *)address, ends, sizeof ends);
+    return 0;
+}
+
 static i32 call_exec(struct frame *frame, u32 name, u32 arguments) {
     const char *program = user_text(name);
     const char *const *texts = user_texts(arguments);
@@ -74,7 +82,7 @@ static i32 serve(struct frame *frame, u32 first, u32 second, u32 third) {
     case CALL_WRITE:
         return file && is_user_range(second, third) ? file_write(file, (const char *)second, third) : FAILED;
     case CALL_PIPE:
-        return is_user_range(first, 2 * sizeof(i32)) ? files_pipe((i32 *)first) : FAILED;
+        return call_pipe(first);
     case CALL_DUPLICATE:
         return call_duplicate(first, second);
     case CALL_REMOVE:

@@ -1,5 +1,5 @@
-/* crash: does what a program may not, and is ended by the kernel: `crash` reads address 0, `crash cli` masks interrupts,
- * `crash divide` divides by 0, `crash code` writes its own code, `crash kernel` hands the kernel a bad pointer. */
+/* crash: does what a program may not, and is ended by the kernel: `crash` reads address 0, `crash cli` masks interrupts, `crash divide`
+ * divides by 0, `crash float` uses floating point, `crash code` writes its own code, `crash kernel` gives the kernel a bad pointer. */
 #include "tutor.h"
 
 int main(int count, char **arguments) {
@@ -8,6 +8,8 @@ int main(int count, char **arguments) {
         __asm__ volatile("cli");
     else if (compare(how, "divide") == 0)
         __asm__ volatile("divl %0" : : "r"(0), "a"(1), "d"(0));
+    else if (compare(how, "float") == 0)
+        __asm__ volatile("fldz");
     else if (compare(how, "code") == 0)
         *(volatile char *)main = 0;
     else if (compare(how, "kernel") == 0)
