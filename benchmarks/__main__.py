@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import compute, control, host, round_trips, show, start_up
+from benchmarks import compute, control, host, round_trips, show, start_up, virtual_machines
 from benchmarks.figures import Report
 from benchmarks.plan import FULL, TINY
 
@@ -24,6 +24,7 @@ BENCHMARKS: Final[dict[str, Callable[[Plan], Section]]] = {
     "start-up": start_up.run,
     "control": control.run,
     "comparison": control.run_comparisons,
+    "virtual-machines": virtual_machines.run,
 }
 
 

@@ -28,7 +28,7 @@ BOCHS: Final = "Bochs"
 HELLO: Final = "hello"
 
 FASTER_THAN_UNICORN: Final = at_least(3)
-TRAP_AND_EMULATE_TO_BARE: Final = at_least(0.9)
+STRATEGY_TO_BARE: Final = at_least(0.9)
 NO_TARGET: Final = frozenset({"bench-priv", HELLO})
 """What they spend their time on is exits, not computing."""
 BOCHS_ROUNDS: Final = 1
@@ -115,6 +115,6 @@ def _figures(name: str, timings: dict[str, Timing], start_up: dict[str, float], 
         ratio(VTX, UNICORN, FASTER_THAN_UNICORN),
         ratio(TAE, UNICORN),
     ]
-    figures += [ratio(TAE, BARE, TRAP_AND_EMULATE_TO_BARE), ratio(VTX, BARE)]
+    figures += [ratio(TAE, BARE, STRATEGY_TO_BARE), ratio(VTX, BARE, STRATEGY_TO_BARE)]
     figures += [ratio(BARE, other) for other in (QEMU, QEMU_COUNTED, BOCHS) if other in net]
     return figures

@@ -77,7 +77,10 @@ class AddressSpace:
 
     def region(self, gpa: Gpa) -> Region | None:
         """The region that holds `gpa`; None in a hole that no region names."""
-        return next((r for r in self.regions if gpa in r), None)
+        for region in self.regions:
+            if region.start <= gpa < region.start + region.size:
+                return region
+        return None
 
     def host(self, gpa: Gpa) -> Hpa | None:
         """Host-physical address of `gpa`, or None where no memory answers."""

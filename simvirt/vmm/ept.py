@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from simvirt.machine.memory import AddressSpace
 
 _ADDRESS: Final = 0x000F_FFFF_FFFF_F000
-_TABLE: Final = int(EPT_RIGHTS)
+# Plain integers: an operation on an enum's members takes a microsecond, and an EPT violation should take few.
+_RIGHTS: Final = int(EPT_RIGHTS)
+_TABLE: Final = _RIGHTS
+_LARGE_PAGE: Final = int(EptEntry.LARGE_PAGE)
+_WRITE_BACK: Final = int(EptMemoryType.WRITE_BACK) << 3
 _LARGEST_LEVEL: Final = 3
+_SMALLEST_LARGE_PAGE: Final = ept_page_size(2)
 _ENTRY_SIZE: Final = 8
 RIGHTS_OF_REGION: Final = {
     RegionKind.RAM: EPT_RIGHTS,
@@ -51,7 +56,7 @@ class EptStep:
     @property
     def maps_page(self) -> bool:
         """Is it the last of its walk?"""
-        return self.level == 1 or bool(self.value & EptEntry.LARGE_PAGE)
+        return self.level == 1 or bool(self.value & _LARGE_PAGE)
 
 
 class OutOfTablePages(MonitorError):  # noqa: N818 - a state of affairs that the VMM puts right
@@ -114,16 +119,19 @@ class ExtendedPageTables:
     def map(self, gpa: Gpa, host: Hpa, size: int, rights: EptEntry = EPT_RIGHTS) -> None:
         """Map `size` bytes, by the largest pages that fit.
 
+        What was not mapped the processor has not cached (SDM Vol. 3C §29.4.2): then nothing is invalidated.
+
         :raises MonitorError: an address or the size is no multiple of the page size.
         """
         if (gpa | host | size) & (PAGE_SIZE - 1):
             raise MonitorError(f"EPT: {gpa:#x} to {host:#x}, {size:#x} bytes: only whole pages can be mapped")
-        done = 0
+        done, allowed, replaced = 0, int(rights), False
         while done < size:
             level = self._largest_fit(gpa + done, host + done, size - done)
-            self._set(Gpa(gpa + done), level, host + done | int(rights) | EptMemoryType.WRITE_BACK << 3)
+            replaced |= self._set(Gpa(gpa + done), level, host + done | allowed | _WRITE_BACK)
             done += ept_page_size(level)
-        self._on_change()
+        if replaced:
+            self._on_change()
 
     def unmap(self, gpa: Gpa, size: int) -> None:
         """Take `size` bytes away from the guest: each access exits."""
@@ -136,7 +144,7 @@ class ExtendedPageTables:
         for at in range(gpa, gpa + size, PAGE_SIZE):
             step = self._leaf(Gpa(at))
             if step is not None:
-                self._write(step.at, step.value & ~int(EPT_RIGHTS) | int(rights))
+                self._write(step.at, step.value & ~_RIGHTS | int(rights))
         self._on_change()
 
     def walk(self, gpa: Gpa) -> tuple[EptStep, ...]:
@@ -147,7 +155,7 @@ class ExtendedPageTables:
             at = Hpa(table + ept_index(gpa, level) * _ENTRY_SIZE)
             step = EptStep(level, at, self._read(at))
             steps.append(step)
-            if not step.value & EPT_RIGHTS or step.maps_page:
+            if not step.value & _RIGHTS or step.maps_page:
                 break
             table = Hpa(step.value & _ADDRESS)
         return tuple(steps)
@@ -155,7 +163,7 @@ class ExtendedPageTables:
     def host(self, gpa: Gpa) -> Hpa | None:
         """The host-physical address of a mapped guest-physical one."""
         last = self.walk(gpa)[-1]
-        if not last.value & EPT_RIGHTS:
+        if not last.value & _RIGHTS:
             return None
         size = ept_page_size(last.level)
         return Hpa(last.value & _ADDRESS & ~(size - 1) | gpa & (size - 1))
@@ -192,29 +200,41 @@ class ExtendedPageTables:
         self._words[at // _ENTRY_SIZE] = value
 
     def _largest_fit(self, gpa: int, host: int, size: int) -> int:
+        if size < _SMALLEST_LARGE_PAGE:
+            return 1
         for level in range(_LARGEST_LEVEL, 1, -1):
             page = ept_page_size(level)
             if size >= page and not (gpa | host) & (page - 1):
                 return level
         return 1
 
-    def _set(self, gpa: Gpa, level: int, entry: int) -> None:
-        """Write the entry at `level`; tables on the way are made, and large pages on the way split."""
-        table = self._root
+    def _set(self, gpa: Gpa, level: int, entry: int) -> bool:
+        """Write the entry at `level`; tables on the way are made, and large pages on the way split.
+
+        :return: was anything mapped by it before?
+        """
+        words, table = self._words, int(self._root)
         for above in range(EPT_LEVELS, level, -1):
-            table = self._table_below(Hpa(table + ept_index(gpa, above) * _ENTRY_SIZE), above)
-        large = int(EptEntry.LARGE_PAGE) if level > 1 and entry else 0
-        self._write(Hpa(table + ept_index(gpa, level) * _ENTRY_SIZE), entry | large)
+            at = table // _ENTRY_SIZE + ept_index(gpa, above)
+            value = words[at]
+            if value & _RIGHTS and not value & _LARGE_PAGE:
+                table = value & _ADDRESS
+            else:
+                table = self._table_below(Hpa(at * _ENTRY_SIZE), above)
+        large = _LARGE_PAGE if level > 1 and entry else 0
+        at = table // _ENTRY_SIZE + ept_index(gpa, level)
+        old, words[at] = words[at], entry | large
+        return bool(old & _RIGHTS)
 
     def _table_below(self, at: Hpa, level: int) -> Hpa:
         """The table that the entry at `at` names, made or split out of a large page if need be."""
         value = self._read(at)
-        if value & EPT_RIGHTS and not value & EptEntry.LARGE_PAGE:
+        if value & _RIGHTS and not value & _LARGE_PAGE:
             return Hpa(value & _ADDRESS)
         table = self._new_table()
-        if value & EPT_RIGHTS:
+        if value & _RIGHTS:
             size = ept_page_size(level - 1)
-            keep = value & ~int(EptEntry.LARGE_PAGE) if level == 2 else value
+            keep = value & ~_LARGE_PAGE if level == 2 else value
             for number in range(EPT_ENTRIES):
                 self._write(Hpa(table + number * _ENTRY_SIZE), keep + number * size)
         self._write(at, table | _TABLE)
@@ -223,7 +243,7 @@ class ExtendedPageTables:
     def _leaf(self, gpa: Gpa) -> EptStep | None:
         """The 4-KByte entry that maps `gpa`, split out of a larger one; None where nothing is mapped."""
         last = self.walk(gpa)[-1]
-        if not last.value & EPT_RIGHTS:
+        if not last.value & _RIGHTS:
             return None
         table = self._root
         for level in range(EPT_LEVELS, 1, -1):
@@ -235,7 +255,7 @@ class ExtendedPageTables:
         """Every entry that maps a page, with the guest-physical address that it maps."""
         for number in range(EPT_ENTRIES):
             step = EptStep(level, Hpa(table + number * _ENTRY_SIZE), self._read(Hpa(table + number * _ENTRY_SIZE)))
-            if not step.value & EPT_RIGHTS:
+            if not step.value & _RIGHTS:
                 continue
             gpa = base + number * ept_page_size(level)
             if step.maps_page:

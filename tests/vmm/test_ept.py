@@ -110,3 +110,15 @@ def test_no_page_is_left_for_a_table(host: Host) -> None:
     small = ExtendedPageTables(memoryview(host.memory), TablePages(range(0x1000, 0x3000, 0x1000)))
     with pytest.raises(OutOfTablePages, match="all 2 pages"):
         small.map(Gpa(0), Hpa(0), 0x1000)
+
+
+def test_only_what_was_mapped_before_has_to_be_invalidated(host: Host) -> None:
+    ept = ExtendedPageTables(memoryview(host.memory), host.pages, on_change=host.changed)
+    ept.map(Gpa(0x5000), Hpa(0x90000), 0x2000)
+    assert host.changes == 0
+    ept.map(Gpa(0x6000), Hpa(0x92000), 0x2000)
+    assert host.changes == 1
+    ept.unmap(Gpa(0x6000), 0x1000)
+    assert host.changes == 2
+    ept.map(Gpa(0x6000), Hpa(0x92000), 0x1000)
+    assert host.changes == 2
