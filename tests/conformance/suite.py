@@ -88,6 +88,7 @@ _UNMODIFIED: Final = (Place.BARE_METAL, Place.VTX, Place.QEMU)
 SUITE: Final = (
     Guest("exceptions", _EVERYWHERE),
     Guest("double_faults", _EVERYWHERE),
+    Guest("shadows", _EVERYWHERE),
     Guest("transfers", _EVERYWHERE),
     Guest("tasks", _UNMODIFIED),
     Guest("paging32", _EVERYWHERE),
