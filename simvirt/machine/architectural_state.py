@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.state import DescriptorTable, Segment  # noqa: TC001 - decoding a saved state needs them at run time
+from simvirt.machine.state import PDPTE_COUNT, DescriptorTable, Segment
+from simvirt.x86.flags import Cr0, Cr4, Efer
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from simvirt.machine.state import ProcessorState
 
 _CONTROL_REGISTERS: Final = (0, 2, 3, 4)
+_PG, _PAE, _LMA = int(Cr0.PG), int(Cr4.PAE), int(Efer.LMA)
 _DEBUG_REGISTERS: Final = (0, 1, 2, 3, 6, 7)
 
 
@@ -48,6 +50,8 @@ class ArchitecturalState:
     """DR0 to DR3, DR6, DR7."""
     interrupt_shadow: bool
     floating_point: bytes
+    pdptes: tuple[int, ...] = ()
+    """The PDPTE registers while PAE paging is in use; with none given, they are those that CR3 leads to."""
 
     @classmethod
     def of(cls, state: ProcessorState) -> ArchitecturalState:
@@ -66,10 +70,17 @@ class ArchitecturalState:
             debug=tuple(state.debug_register(number) for number in _DEBUG_REGISTERS),
             interrupt_shadow=state.interrupt_shadow,
             floating_point=state.floating_point,
+            pdptes=state.pdptes if state.pae_paging else (),
         )
 
+    @property
+    def lacks_pdptes(self) -> bool:
+        """Is PAE paging in use, and are the PDPTE registers still to be loaded?"""
+        cr0, _, _, cr4 = self.control
+        return bool(cr0 & _PG and cr4 & _PAE) and not self.efer & _LMA and not self.pdptes
+
     def put(self, state: ProcessorState) -> None:
-        """Make `state` this state. The floating-point part is written only when it is not empty."""
+        """Make `state` this state. The floating-point part and the PDPTEs are written only when they are not empty."""
         for register, value in zip(GeneralRegister, self.general, strict=True):
             state[register] = value
         state.rip = self.rip
@@ -85,6 +96,8 @@ class ArchitecturalState:
         if self.floating_point:
             state.floating_point = self.floating_point
         state.refresh(cpl=self.cpl)
+        if self.pdptes:
+            state.pdptes = self.pdptes
         state.interrupt_shadow = self.interrupt_shadow
 
     @property
@@ -110,6 +123,8 @@ class ArchitecturalState:
             yield f"{name}.limit", table.limit
         for number, value in zip(_CONTROL_REGISTERS, self.control, strict=True):
             yield f"CR{number}", value
+        for number, value in enumerate(self.pdptes or (0,) * PDPTE_COUNT):
+            yield f"PDPTE{number}", value
         yield "IA32_EFER", self.efer
         for number, value in zip(_DEBUG_REGISTERS, self.debug, strict=True):
             yield f"DR{number}", value

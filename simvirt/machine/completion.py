@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
 from simvirt.machine import device_access
+from simvirt.machine.control_registers import access_control_register
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.events import (
     ControlRegisterAccess,
-    ControlRegisterOperation,
     Cpuid,
     DebuggerHit,
     DebugRegisterAccess,
@@ -51,7 +51,7 @@ from simvirt.machine.segment_loading import load_task_register
 from simvirt.machine.string_io import further_iterations, runs_on
 from simvirt.machine.system_calls import syscall, sysenter
 from simvirt.x86.exceptions import Vector
-from simvirt.x86.flags import Cr0, Cr4, Dr6, Efer, Eflags, iopl
+from simvirt.x86.flags import Cr4, Dr6, Eflags, iopl
 from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
@@ -237,119 +237,9 @@ def _msr(cpu: Cpu, bus: Bus, event: MsrAccess) -> None:
 
 # ------------------------------------------------------------------------------------------ control and debug registers
 
-_CR0_WRITABLE: Final = int(Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG)
-_MSW: Final = 0xF
-
 
 def _control_register(cpu: Cpu, _bus: Bus, event: ControlRegisterAccess) -> None:
-    state = cpu.state
-    operation = event.operation
-    if operation is ControlRegisterOperation.MOV_TO_CR:
-        write_control_register(cpu, event.number, state[event.register])
-    elif operation is ControlRegisterOperation.MOV_FROM_CR:
-        value = state.control_register(event.number) if event.number != 8 else 0
-        state[event.register] = value
-    elif operation is ControlRegisterOperation.CLTS:
-        write_control_register(cpu, 0, state.cr0 & ~int(Cr0.TS))
-    else:
-        finish_machine_status_word(cpu, event, state.cr0)
-        return
-    cpu.advance(event.length)
-
-
-def machine_status_word_operand(cpu: Cpu, event: ControlRegisterAccess) -> int:
-    """The 16 bits that LMSW would load.
-
-    :raises ProcessorFault: #PF on its memory operand.
-    """
-    operand = cpu.memory_operand()
-    if operand is None:
-        return cpu.state.register(event.register, 2)
-    return cpu.memory.read_integer(operand[0], 2, user=cpu.state.cpl == 3, explicit=True)
-
-
-def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int) -> None:
-    """LMSW onto, or SMSW of, the CR0 that the program is to see."""
-    state = cpu.state
-    if event.operation is ControlRegisterOperation.LMSW:
-        value = machine_status_word_operand(cpu, event)
-        write_control_register(cpu, 0, cr0 & ~(_MSW & ~int(Cr0.PE)) | value & _MSW)
-    else:
-        if state.cr4 & int(Cr4.UMIP) and state.cpl:
-            raise general_protection(0)
-        operand = cpu.memory_operand()
-        if operand is None:
-            # Outside 64-bit mode the upper half of a 32-bit register is undefined; the engine leaves it as it was, and
-            # so does this.
-            prefixes, _ = split_prefixes(cpu.engine.code_bytes, state.bits)
-            state.set_register(event.register, prefixes.operand_size(state.bits) if state.code_64 else 2, cr0)
-        else:
-            cpu.memory.write_integer(operand[0], 2, cr0, user=state.cpl == 3, explicit=True)
-    cpu.advance(event.length)
-
-
-def write_control_register(cpu: Cpu, number: int, value: int) -> None:
-    """MOV to CR0, CR2, CR3, CR4 or CR8 with the processor's checks (SDM Vol. 2B "MOV—Move to/from Control Registers").
-
-    :raises ProcessorFault: #GP(0).
-    """
-    state = cpu.state
-    if not state.code_64:
-        value &= 0xFFFFFFFF
-    if number == 0:
-        _write_cr0(cpu, value)
-    elif number == 4:
-        if value & ~cr4_supported() or (state.long_mode and not value & int(Cr4.PAE)):
-            raise general_protection(0)
-        state.set_control_register(4, value)
-        state.refresh()
-        cpu.engine.flush_tlb()
-        cpu.engine.follow_umip()
-    elif number == 3:
-        state.set_control_register(3, value)
-        cpu.engine.flush_tlb()
-    elif number == 2:
-        state.set_control_register(2, value)
-    elif value >> 4:  # CR8: a task priority of four bits; there is no local APIC behind it
-        raise general_protection(0)
-
-
-def _write_cr0(cpu: Cpu, value: int) -> None:
-    state = cpu.state
-    if (
-        value >> 32
-        or (value & int(Cr0.PG) and not value & int(Cr0.PE))
-        or (value & int(Cr0.NW) and not value & int(Cr0.CD))
-    ):
-        raise general_protection(0)
-    old = state.cr0
-    value = value & _CR0_WRITABLE | int(Cr0.ET)
-    efer = state.efer
-    if efer & int(Efer.LME):
-        paging, was = value & int(Cr0.PG), old & int(Cr0.PG)
-        if paging and not was:
-            if not state.cr4 & int(Cr4.PAE) or state.segment(SegmentRegister.CS).long or state.tr.is_16_bit_tss:
-                raise general_protection(0)
-            efer |= int(Efer.LMA)
-        elif was and not paging:
-            if state.code_64:
-                raise general_protection(0)
-            efer &= ~int(Efer.LMA)
-        state.efer = efer
-    state.set_control_register(0, value)
-    state.refresh()
-    cpu.engine.flush_tlb()
-
-
-_CR4_SUPPORTED: Final = int(
-    Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT | Cr4.UMIP
-    | Cr4.FSGSBASE | Cr4.SMEP | Cr4.SMAP
-)  # fmt: skip
-
-
-def cr4_supported() -> int:
-    """The bits of CR4 that this processor has; setting another is #GP(0)."""
-    return _CR4_SUPPORTED
+    access_control_register(cpu, event)
 
 
 def check_general_detect(state: ProcessorState) -> None:

@@ -30,6 +30,10 @@ class Core(Protocol):
         """The instruction is complete and has set RIP itself."""
         ...
 
+    def load_pdptes(self, cr3: int) -> None:
+        """Load the PDPTE registers of PAE paging."""
+        ...
+
     def trap_of_task_switch(self) -> None:
         """The TSS of the new task has the T flag set: a debug exception before its first instruction."""
         ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from simvirt.errors import MonitorError
+from simvirt.errors import MonitorError, UsageError
 from simvirt.machine import exact_instructions, interrupts, self_test
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
@@ -48,8 +48,8 @@ from simvirt.machine.events import (
     ept_event,
 )
 from simvirt.machine.far_transfers import FarTransfers
-from simvirt.machine.faults import EptRefused, ProcessorFault
-from simvirt.machine.fills import EPT_REFUSALS, Access, Refusal, Verdict
+from simvirt.machine.faults import EptRefused, ProcessorFault, general_protection
+from simvirt.machine.fills import EPT_REFUSALS, Access, PdpteLoad, Refusal, Verdict
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
+    from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.memory import HostMemory
     from simvirt.machine.state import ProcessorState
     from simvirt.x86.instruction import Instruction, MemoryOperand
@@ -324,6 +325,34 @@ class Cpu:
         if self.task_switch_filter is not None:
             self.task_switch_filter(what, during)
         switch_tasks(self, what)
+
+    def load_pdptes(self, cr3: int) -> None:
+        """Load the PDPTE registers of PAE paging from the table that `cr3` names (SDM Vol. 3A §4.4.1).
+
+        :raises ProcessorFault: #GP(0), a present entry has a reserved bit.
+        :raises EptRefused: the VMM has to look at it first.
+        """
+        while (outcome := self.engine.load_pdptes(cr3)) is PdpteLoad.REFUSED:
+            refused = EptRefused(ept_event(self.engine.verdict))
+            if not self.memory.serve_refusal(refused):
+                raise refused
+        if outcome is PdpteLoad.RESERVED:
+            raise general_protection(0)
+
+    def take_up_state(self, state: ArchitecturalState) -> None:
+        """Be in `state`; PDPTEs that it does not have are loaded.
+
+        :raises UsageError: they cannot be.
+        """
+        state.put(self.state)
+        if state.lacks_pdptes:
+            try:
+                self.load_pdptes(self.state.cr3)
+            except ProcessorFault:
+                raise UsageError(
+                    f"CR3 = {self.state.cr3:#x} names a page-directory-pointer table with a reserved bit in a present "
+                    "entry, which no processor loads: clear it"
+                ) from None
 
     def trap_of_task_switch(self) -> None:
         """The TSS of the new task has the T flag set: a debug exception before its first instruction."""

@@ -22,7 +22,7 @@ from simvirt.machine import platforms
 from simvirt.machine.bit_test_flags import keep_flags
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.delivery_log import DeliveryLog
-from simvirt.machine.fills import Access, PageFlag, Refusal, Verdict
+from simvirt.machine.fills import Access, PageFlag, PdpteLoad, Refusal, Verdict
 from simvirt.machine.memory import A20_BIT, AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
     MAX_BREAKPOINTS,
@@ -40,7 +40,7 @@ from simvirt.machine.state import ProcessorState, Segment
 from simvirt.machine.svm import INSTRUCTIONS_BASE, NO_INTERCEPTS, UMIP_READS, Intercepts, SvmExit, intercept_mask
 from simvirt.machine.world import WORLD_BYTES, World
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
-from simvirt.x86.cpuid import Feature
+from simvirt.x86.cpuid import CR4_FEATURES, Feature
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr4
 
@@ -66,6 +66,8 @@ _WIDEST_ADDRESS: Final = 40
 """MAXPHYADDR until a CPU model says otherwise: the hidden pages lie above it for every model."""
 
 
+_CR3: Final = 1 << 3
+"""MOV to CR3 has checks that the engine does not make: it is done natively where nobody wants it handed over."""
 SOFTWARE_INTERRUPTS: Final = 1 << 32
 """In a set of what is delivered natively: INT n, INT3, INTO. Bits 0 to 31 are the exceptions."""
 DELIVER_NOTHING: Final = 0
@@ -111,6 +113,8 @@ class Engine:
         """What has been delivered to the guest, here or in Python."""
         self._run = self._library.run
         self.address_space = AddressSpace([])
+        self.cr4_features = CR4_FEATURES
+        """The bits of CR4 that may be set; setting another is #GP(0)."""
         self.set_address_space(AddressSpace([Region(Gpa(0), memory.size, RegionKind.RAM, Hpa(0), "RAM")]))
         self._arm()
         self.intercept(Intercepts())
@@ -185,6 +189,7 @@ class Engine:
             ("eip", o.eip), ("eflags", o.eflags), ("cc_src", o.cc_src), ("cc_op", o.cc_op), ("df", o.df),
             ("hflags", o.hflags), ("segs", o.segments), ("cr", o.cr), ("efer", o.efer), ("error_code", o.error_code),
             ("dr", o.dr), ("intercept", o.intercept), ("ldt", o.ldt), ("tr", o.tr), ("gdt", o.gdt), ("idt", o.idt),
+            ("pdptes", o.pdptes),
         ):  # fmt: skip
             setattr(record, f"off_env_{member}", offset)
         record.off_cpu_interrupt_request = platform.cpu_interrupt_request
@@ -294,7 +299,8 @@ class Engine:
         state, o = self.state, self.platform.state
         state.set_word(o.intercept, intercept_mask(instructions))
         self._record.pause_native = SvmExit.PAUSE not in instructions
-        crs = intercepts.cr_reads | smsw | intercepts.cr_writes << 16
+        self._record.cr3_native = not intercepts.cr_writes & _CR3
+        crs = intercepts.cr_reads | smsw | (intercepts.cr_writes | _CR3) << 16
         dr_reads = 0xFF if state.debug_register(7) & GENERAL_DETECT else intercepts.dr_reads
         state.set_word(o.intercept_cr_read, crs | dr_reads << 32 | intercepts.dr_writes << 48)
         state.set_doubleword(o.intercept_exceptions, 0xFFFFFFFF)
@@ -317,8 +323,9 @@ class Engine:
     def follow_paging_features(self, model: CpuModel) -> None:
         """Walk page tables as this model does: MAXPHYADDR, from which on entries' bits are reserved, and 1-GByte pages.
 
-        More than 40 bits count as 40.
+        More than 40 bits count as 40. CR4 has the bits of this model's features from now on.
         """
+        self.cr4_features = model.cr4_features
         self._record.max_physical_bits = min(model.physical_bits, _WIDEST_ADDRESS)
         self._record.gigabyte_pages = model.has(Feature.PDPE1GB)
         self.flush_tlb()
@@ -497,6 +504,11 @@ class Engine:
         host = self._library.translate(self._self, gva & 0xFFFF_FFFF_FFFF_FFFF, access, privilege, commit)
         return None if host < 0 else Hpa(host)
 
+    def load_pdptes(self, cr3: int) -> PdpteLoad:
+        """Load the PDPTE registers from the table that CR3 names (SDM Vol. 3A §4.4.1), or none of them."""
+        outcome: int = self._library.load_pdptes(self._self, cr3)
+        return PdpteLoad(outcome)
+
     def flush_tlb(self) -> None:
         """Drop all cached translations of addresses: page tables, regions or page flags have changed."""
         self._library.flush_tlb(self._self)
@@ -673,6 +685,7 @@ class Engine:
             bytes(self.state.image),
             tuple(bytes(self._bytes[part]) for part in WORLD_BYTES),
             self.intercepts,
+            self.cr4_features,
             self.address_space,
             tuple(record.breakpoints[: record.breakpoint_count]),
             tuple((w.first, w.last, bool(w.accesses & 1), bool(w.accesses & 2)) for w in watches),
@@ -684,7 +697,7 @@ class Engine:
         self.state.image[:] = world.image
         for part, data in zip(WORLD_BYTES, world.record, strict=True):
             self._bytes[part] = data
-        self.intercepts = world.intercepts
+        self.intercepts, self.cr4_features = world.intercepts, world.cr4_features
         self.deliveries = world.deliveries
         if self.address_space is not world.address_space:
             self.set_address_space(world.address_space)

@@ -76,3 +76,13 @@ class Verdict:
     """Level of the paging structure, the guest's or the EPT's, where the walk ended."""
     to_page: bool = True
     """Was the access to the page itself, rather than to one of the guest's paging structures?"""
+
+
+class PdpteLoad(IntEnum):
+    """What became of loading the PDPTE registers (SDM Vol. 3A §4.4.1)."""
+
+    LOADED = 0
+    RESERVED = 1
+    """A present entry has a reserved bit set."""
+    REFUSED = 2
+    """The EPT refuses the table."""

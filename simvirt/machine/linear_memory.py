@@ -77,10 +77,15 @@ class LinearMemory:
         if verdict.refusal is Refusal.NON_CANONICAL:
             raise general_protection()
         if verdict.refusal in EPT_REFUSALS:
+            refused = EptRefused(ept_event(verdict))
             if self.on_ept_refusal is None:
-                raise EptRefused(ept_event(verdict))
-            return self.on_ept_refusal(ept_event(verdict))
+                raise refused
+            return self.serve_refusal(refused)
         return False
+
+    def serve_refusal(self, refused: EptRefused) -> bool:
+        """Let whoever wants it do something about what the EPT refused; is the access to be tried again?"""
+        return self.on_ept_refusal is not None and self.on_ept_refusal(refused.event)
 
     def read(self, gva: int, size: int, *, user: bool = False, explicit: bool = False) -> bytes:
         """`size` bytes at `gva`.

@@ -157,7 +157,7 @@ class BareProcessor:
 
     def set_guest_state(self, state: ArchitecturalState) -> None:
         """Put the CPU into `state`."""
-        state.put(self.cpu.state)
+        self.cpu.take_up_state(state)
         self.cpu.engine.follow_umip()
         self.cpu.engine.flush_tlb()
 

@@ -53,6 +53,8 @@ class StateOffsets:
     kernel_gs_base: int = 4864
     tsc_aux: int = 4896
     misc_enable: int = 4920
+    pdptes: int = 4992
+    """Ours: msr_gp_counters, which the engine keeps for a hypervisor that it is not."""
     pat: int = 5280
     error_code: int = 5384
     exception_is_int: int = 5388

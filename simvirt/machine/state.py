@@ -31,9 +31,14 @@ _RF: Final = int(Eflags.RF)
 _DF: Final = int(Eflags.DF)
 
 _RINGS: Final = tuple(Ring)
+_CR0_PG: Final = int(Cr0.PG)
+_CR4_PAE: Final = int(Cr4.PAE)
 _CR4_OSFXSR: Final = int(Cr4.OSFXSR)
 _CR4_SMAP: Final = int(Cr4.SMAP)
 _LMA_ACTIVE: Final = int(Efer.LMA)
+
+PDPTE_COUNT: Final = 4
+"""PDPTE registers."""
 
 _SIX_ZEROS: Final = bytes(6)
 _SIXTEEN_ZEROS: Final = bytes(16)
@@ -415,6 +420,23 @@ class ProcessorState:
     def cr4(self) -> int:
         """CR4: architectural extensions that are enabled."""
         return self._q[self._cr + 4]
+
+    @property
+    def pae_paging(self) -> bool:
+        """Is PAE paging in use, and with it the PDPTE registers (SDM Vol. 3A §4.1.1)?"""
+        return bool(self.cr0 & _CR0_PG and self.cr4 & _CR4_PAE) and not self.long_mode
+
+    @property
+    def pdptes(self) -> tuple[int, ...]:
+        """The four PDPTE registers of PAE paging (SDM Vol. 3A §4.4.1)."""
+        at = self._o.pdptes // 8
+        return tuple(self._q[at : at + PDPTE_COUNT])
+
+    @pdptes.setter
+    def pdptes(self, entries: tuple[int, ...]) -> None:
+        """Write them, unchecked; a TLB flush follows."""
+        for at, entry in enumerate(entries, self._o.pdptes // 8):
+            self._q[at] = entry
 
     @property
     def efer(self) -> int:

@@ -199,6 +199,8 @@ def _load_registers(cpu: Core, what: TaskSwitch, new: _NewTask, task: Segment) -
     state.set_control_register(0, state.cr0 | _TS)
     state.set_debug_register(7, state.debug_register(7) & ~_LOCAL_BREAKPOINTS)
     if new.cr3 is not None and state.cr0 & _PG:
+        if state.pae_paging:
+            cpu.load_pdptes(new.cr3)
         state.set_control_register(3, new.cr3)
         cpu.engine.flush_tlb()
     for register, value in zip(_GENERAL, new.general, strict=True):

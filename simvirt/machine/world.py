@@ -44,6 +44,7 @@ class World:
     record: tuple[bytes, ...]
     """The parts `WORLD_BYTES` of the shared record."""
     intercepts: Intercepts
+    cr4_features: int
     address_space: AddressSpace
     breakpoints: tuple[int, ...]
     watches: tuple[tuple[int, int, bool, bool], ...]

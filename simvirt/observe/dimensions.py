@@ -86,7 +86,8 @@ def _real_tables(trial: Trial) -> Tables:
         return None, Hpa(at) if at < memory.size else None
 
     bits = trial.cpu.engine.physical_bits
-    return Tables(state.cr0, state.cr3, state.cr4, state.efer, bits, False, read, locate)
+    pdptes = state.pdptes if state.pae_paging else ()
+    return Tables(state.cr0, state.cr3, state.cr4, state.efer, bits, False, read, locate, pdptes)
 
 
 def _ept_walk(trial: Trial, root: Hpa, gpa: Gpa) -> EptWalk:

@@ -115,6 +115,9 @@ class Tables:
     gigabyte_pages: bool
     read: Callable[[Gpa, int], int]
     locate: Callable[[Gpa], tuple[Region | None, Hpa | None]]
+    pdptes: tuple[int, ...] = ()
+    """The PDPTE registers of PAE paging, which are walked in place of the table that they were loaded from; with none
+    given, that is read."""
 
 
 def guest_tables(trial: Trial, state: ArchitecturalState | None = None) -> Tables:
@@ -132,7 +135,8 @@ def guest_tables(trial: Trial, state: ArchitecturalState | None = None) -> Table
         return machine.space.region(at), machine.space.host(at)
 
     gigabyte_pages = find_cpu_model(trial.config.cpu).has(Feature.PDPE1GB)
-    return Tables(cr0, cr3, cr4, state.efer, trial.cpu.engine.physical_bits, gigabyte_pages, read, locate)
+    bits = trial.cpu.engine.physical_bits
+    return Tables(cr0, cr3, cr4, state.efer, bits, gigabyte_pages, read, locate, state.pdptes)
 
 
 def walk(trial: Trial, linear: int, state: ArchitecturalState | None = None) -> PageWalk:
@@ -158,7 +162,7 @@ def walk_tables(tables: Tables, linear: int) -> PageWalk:
     for level in paging.levels:
         index = level.index(linear)
         gpa = Gpa(table + index * paging.entry_size)
-        entry = tables.read(gpa, paging.entry_size)
+        entry = tables.pdptes[index] if tables.pdptes and not steps else tables.read(gpa, paging.entry_size)
         steps.append(WalkStep(level, index, gpa, entry, tables.locate(gpa)[1]))
         if not entry & PageEntry.PRESENT:
             return _fault(linear, paging, steps, f"the {level.name} is not present")

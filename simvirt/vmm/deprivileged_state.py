@@ -13,7 +13,8 @@ it for the virtual processor unchanged.
 | selectors of the x87 unit's last instruction and operand | RPL 0 | RPL 1 |
 | EFLAGS.IF, IOPL | virtual | 1, 0 |
 | CR0 | virtual | PE, PG, WP, ET and MP set, as a host has them; TS, EM, NE and AM the guest's |
-| CR3, CR4 | virtual | the VMM's tables; the guest's SSE, time-stamp, UMIP controls; with its paging SMEP, SMAP |
+| CR3, PDPTEs | virtual | the VMM's tables |
+| CR4 | virtual | PAE, for these; the guest's SSE, time-stamp, UMIP controls; with its paging SMEP, SMAP |
 | IA32_EFER | virtual | without LME and LMA; with the guest's paging NXE is set, for the VMM's tables |
 | GDTR, IDTR, LDTR, TR | virtual | the VMM's |
 """
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UnsupportedGuestError
-from simvirt.machine.state import DescriptorTable, ProcessorState, Segment
+from simvirt.machine.state import PDPTE_COUNT, DescriptorTable, ProcessorState, Segment
 from simvirt.x86.flags import Cr0, Cr4, Efer, Eflags
 from simvirt.x86.registers import Ring, SegmentRegister
 
@@ -74,6 +75,7 @@ class PrivilegedState:
     cr3: int = 0
     cr4: int = 0
     efer: int = 0
+    pdptes: tuple[int, ...] = (0,) * PDPTE_COUNT
     gdtr: DescriptorTable = _NO_TABLE
     idtr: DescriptorTable = _NO_TABLE
     ldtr: Segment = _NO_SEGMENT
@@ -256,6 +258,16 @@ class DeprivilegedState(ProcessorState):
         self.real.set_control_register(4, shown)
         self.real.efer = p.efer & ~_NOT_IN_REAL_EFER | (_NXE if paging else 0)
         self.real.refresh()
+
+    @property
+    def pdptes(self) -> tuple[int, ...]:
+        """The guest's PDPTE registers; the real ones hold the VMM's."""
+        return self.privileged.pdptes
+
+    @pdptes.setter
+    def pdptes(self, entries: tuple[int, ...]) -> None:
+        self.privileged.pdptes = entries
+        self.on_paging()
 
     @property
     def paging(self) -> bool:

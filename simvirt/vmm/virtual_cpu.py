@@ -12,13 +12,15 @@ shadows of its page tables merely had to be filled.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.engine import DELIVER_NOTHING
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, WatchedWrite
+from simvirt.machine.faults import general_protection
 from simvirt.machine.fills import Access, Refusal, Verdict
+from simvirt.machine.state import PDPTE_COUNT
 from simvirt.vmm.deprivileged_state import DeprivilegedState
 from simvirt.vmm.guest_segment_loads import GuestSegmentLoads
 from simvirt.vmm.shadow_descriptors import ShadowDescriptors
@@ -28,6 +30,7 @@ from simvirt.x86.addresses import Gpa, Gva
 from simvirt.x86.decode import reads_descriptors
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.instruction import GeneralOperand
+from simvirt.x86.paging import PAGING_PAE, PageEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +40,11 @@ if TYPE_CHECKING:
     from simvirt.vmm.allocator import Allocator
     from simvirt.vmm.guest_memory import GuestMemory
     from simvirt.x86.instruction import Instruction
+
+
+_PDPT: Final = 0xFFFF_FFE0
+"""Bits of CR3 that are the address of PAE paging's root (SDM Vol. 3A Table 4-7)."""
+_P: Final = int(PageEntry.PRESENT)
 
 
 class VirtualCpu(Cpu):
@@ -77,6 +85,18 @@ class VirtualCpu(Cpu):
         self.mmu.ensure()
         with self.shadow.untraced(), self.mmu.untraced() if self.mmu.paging else nullcontext():
             return super().run_natively()
+
+    def load_pdptes(self, cr3: int) -> None:
+        """The guest's PDPTE registers, from its own memory; the real ones are the VMM's.
+
+        :raises ProcessorFault: #GP(0), a present entry has a reserved bit.
+        """
+        entries = tuple(self.mmu.physical.read_entry((cr3 & _PDPT) + 8 * number, 8) for number in range(PDPTE_COUNT))
+        level = PAGING_PAE.levels[0]
+        reserved = PAGING_PAE.reserved_mask(level, maps_page=False, physical_bits=self.engine.physical_bits, nxe=False)
+        if any(entry & _P and entry & reserved for entry in entries):
+            raise general_protection(0)
+        self.guest_state.pdptes = entries
 
     def written(self, gpa: Gpa, size: int) -> None:
         """Guest memory was written by the VMM or a device: all shadows follow."""

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UnknownNameError
+from simvirt.x86.flags import Cr4
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -196,6 +197,13 @@ class CpuModel:
         return self.has(Feature.LM)
 
     @property
+    def cr4_features(self) -> int:
+        """The bits of CR4 that stand for what it claims; any other is reserved (SDM Vol. 3A §2.5)."""
+        bits = sum(int(bit) for bit, feature in _CR4_BITS.items() if self.has(feature))
+        family = self.leaves[1, 0][0] >> 8 & 0xF
+        return bits | int(Cr4.PCE) if family > _FAMILY_WITHOUT_RDPMC else bits
+
+    @property
     def physical_bits(self) -> int:
         """MAXPHYADDR: leaf 80000008H, or 36 with PAE and 32 without (SDM Vol. 3A §4.1.4)."""
         if (told := self.leaves.get((0x8000_0008, 0))) is not None:
@@ -203,6 +211,23 @@ class CpuModel:
         return 36 if self.has(Feature.PAE) else 32
 
 
+_FAMILY_WITHOUT_RDPMC: Final = 5
+"""That of the Pentium; CPUID has no flag for RDPMC, which later families have."""
+_CR4_BITS: Final = {
+    Cr4.TSD: Feature.TSC,
+    Cr4.DE: Feature.DE,
+    Cr4.PSE: Feature.PSE,
+    Cr4.PAE: Feature.PAE,
+    Cr4.PGE: Feature.PGE,
+    Cr4.OSFXSR: Feature.FXSR,
+    Cr4.OSXMMEXCPT: Feature.SSE,
+    Cr4.UMIP: Feature.UMIP,
+    Cr4.FSGSBASE: Feature.FSGSBASE,
+    Cr4.SMEP: Feature.SMEP,
+    Cr4.SMAP: Feature.SMAP,
+}
+CR4_FEATURES: Final = sum(int(bit) for bit in _CR4_BITS) | int(Cr4.PCE)
+"""All bits of CR4 that some model has."""
 _LEAVES_WITH_SUBLEAVES: Final = frozenset({4, 7, 0xB, 0xD})
 _VENDOR: Final = b"GenuineIntel"
 

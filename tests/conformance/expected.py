@@ -26,8 +26,6 @@ DEVIATIONS: Final[dict[str, str]] = {
     "xm_divide": "the engine never raises #XM",
     "gp_sse_alignment": "the engine lets SSE instructions access unaligned operands",
     "gp_mxcsr_reserved": "the engine ignores reserved bits of MXCSR",
-    "pdpte_reserved": "PDPTEs are read at each walk, not with CR3",
-    "pdpte_cached": "PDPTEs are read at each walk, not with CR3",
     "gp_jump_non_canonical": "the jump retires, and the #GP(0) stands on its target",
     "gp_sysret_non_canonical": "#GP(0) stands on the target, in ring 3",
     "gp_sysexit_non_canonical": "#GP(0) stands on the target, in ring 3",

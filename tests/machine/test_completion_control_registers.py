@@ -142,18 +142,30 @@ def test_cr2_takes_any_value() -> None:
     assert pc.state.cr2 == 0xDEAD_BEEF
 
 
-@pytest.mark.parametrize("bit", [12, 13, 14, 15, 17, 18, 19, *range(22, 32), 0, 1])
+@pytest.mark.parametrize("bit", [0, 1, 6, 12, 13, 14, 15, 17, 18, 19, *range(22, 32)])
 def test_cr4_bits_that_the_processor_does_not_have(bit: int) -> None:
     pc = flat_pc()
     assert mov_to_cr(pc, 4, 1 << bit) == GP0
     assert pc.state.cr4 == 0
 
 
-@pytest.mark.parametrize("bit", [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 16, 20, 21])
+@pytest.mark.parametrize("bit", [2, 3, 4, 5, 7, 8, 9, 10, 11, 16, 20, 21])
 def test_cr4_bits_that_it_has(bit: int) -> None:
     pc = flat_pc()
     assert mov_to_cr(pc, 4, 1 << bit) is None
     assert pc.state.cr4 == 1 << bit
+
+
+@pytest.mark.parametrize(
+    ("model", "bits"),
+    [("pentium", 0x1C), ("pentium4", 0x7BC), ("core2", 0x7BC), ("x86-64", 0x31_0FBC)],
+)
+def test_cr4_has_the_bits_of_the_model_s_features(model: str, bits: int) -> None:
+    """TSD, DE, PSE; PAE, PGE, PCE, OSFXSR, OSXMMEXCPT; UMIP, FSGSBASE, SMEP, SMAP."""
+    for bit in range(32):
+        pc = flat_pc(cpu_model=model)
+        pc.engine.follow_paging_features(pc.bus.cpu_model)
+        assert (mov_to_cr(pc, 4, 1 << bit) is None) is bool(bits >> bit & 1), bit
 
 
 def test_upper_half_of_cr4_is_refused() -> None:
@@ -213,30 +225,120 @@ def test_deviation_cr8_reads_zero() -> None:
     assert pc.state[EBX] == 0  # should be 5
 
 
-def test_deviation_reserved_bits_of_cr3_are_kept() -> None:
-    """The manual: #GP(0) for bits 63:MAXPHYADDR in 64-bit mode."""
+@pytest.mark.parametrize("bit", [36, 40, 52, 63])
+def test_reserved_bits_of_cr3_are_refused_in_64_bit_mode(bit: int) -> None:
+    pc = long_pc(cpu_model="core2")
+    pc.engine.follow_paging_features(pc.bus.cpu_model)
+    assert mov_to_cr(pc, 3, PAGE_TABLES | 1 << bit) == GP0
+    assert pc.state.cr3 == PAGE_TABLES
+
+
+@pytest.mark.parametrize("low", [0, 0x18, 0xFE7])
+def test_ignored_bits_of_cr3_are_kept(low: int) -> None:
     pc = long_pc()
-    pc.state[EAX] = PAGE_TABLES | 1 << 52
-    pc.load("0f 22 d8 ; mov cr3, rax\nf4 ; hlt")
-    pc.run()
-    assert pc.state.rip == CODE + 3  # should be the handler of #GP
+    assert mov_to_cr(pc, 3, PAGE_TABLES | low) is None
+    assert pc.state.cr3 == PAGE_TABLES | low
 
 
-def test_deviation_pdptes_are_not_loaded_and_checked_with_cr3() -> None:
-    """The manual: MOV to CR3 under PAE loads four PDPTEs, #GP(0) if a present one has reserved bits (§4.4.1)."""
-    pc = flat_pc()
-    pdpt = PAGE_TABLES
-    pc.write64(pdpt, PAGE_TABLES + 0x1000 | 1)
+def test_mov_to_cr3_takes_any_register() -> None:
+    for register in range(16):
+        pc = long_pc()
+        pc.state[register] = PAGE_TABLES | 0x18
+        pc.load(f"{0x48 | register >> 3:02x} 0f 22 {0xD8 | register & 7:02x} ; mov cr3, r{register}\nf4 ; hlt")
+        pc.run()
+        assert (pc.state.cr3, pc.state.rip) == (PAGE_TABLES | 0x18, CODE + 4)
+
+
+# ------------------------------------------------------------------------------------------------ PDPTE registers
+
+_GIGABYTE = 1 << 30
+
+
+def pae_pc() -> Pc:
+    """PAE paging in use; the first 2 MBytes are mapped by the first PDPTE, and again by the second."""
+    pc = flat_pc(cpu_model="core2")
+    pc.engine.follow_paging_features(pc.bus.cpu_model)
     pc.write64(PAGE_TABLES + 0x1000, 0x83)
-    pc.set_paging(pdpt, cr4=PAE)
-    pc.write64(pdpt + 8, 1 << 1 | 1)
-    pc.state[EAX] = pdpt
+    for number in range(2):
+        pc.write64(PAGE_TABLES + 8 * number, PAGE_TABLES + 0x1000 | 1)
+    pc.set_paging(PAGE_TABLES, cr4=PAE)
+    return pc
+
+
+@pytest.mark.parametrize("bit", [1, 2, 5, 6, 7, 8, 36, 51, 52, 62, 63])
+def test_a_present_pdpte_with_a_reserved_bit_is_refused(bit: int) -> None:
+    pc = pae_pc()
+    pc.write64(PAGE_TABLES + 16, 1 << bit | 1)
+    before = pc.state.pdptes
+    assert mov_to_cr(pc, 3, PAGE_TABLES) == GP0
+    assert pc.state.pdptes == before, "none is loaded"
+
+
+@pytest.mark.parametrize("entry", [(1 << 64) - 2, PAGE_TABLES | 0xE19])
+def test_reserved_bits_count_in_present_pdptes_alone(entry: int) -> None:
+    pc = pae_pc()
+    pc.write64(PAGE_TABLES + 24, entry)
+    assert mov_to_cr(pc, 3, PAGE_TABLES) is None
+    assert pc.state.pdptes[3] == entry
+
+
+def test_pdptes_are_registers() -> None:
+    """What is written to their table counts from the next MOV to CR3 on, whatever INVLPG says."""
+    pc = pae_pc()
+    pc.write64(PAGE_TABLES + 8, 0)
     pc.load(f"""
-        0f 22 d8                ; mov cr3, eax
-        a1 {le(0x4000_0000)}    ; mov eax, [0x40000000]
+        0f 01 3d {le(_GIGABYTE + DATA)} ; invlpg
+        a1 {le(_GIGABYTE + DATA)}       ; mov eax, [DATA]
+        b8 {le(PAGE_TABLES)}            ; mov eax, PAGE_TABLES
+        0f 22 d8                        ; mov cr3, eax
+        a1 {le(_GIGABYTE + DATA)}       ; mov eax, [DATA]
     """)
     pc.run()
-    assert (pc.vector, pc.stack(2)) == (Vector.PF, [9, CODE + 3])  # should be #GP(0) at CODE
+    assert (pc.vector, pc.state.cr2, pc.stack(2)[1]) == (Vector.PF, _GIGABYTE + DATA, CODE + 20)
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "loads"),
+    [
+        (0, PG | PE | ET | CD, True),
+        (0, PG | PE | ET | CD | NW, True),
+        (0, PG | PE | ET | WP, False),
+        (0, PE | ET, False),
+        (4, PAE | 1 << 4, True),
+        (4, PAE | 1 << 7, True),
+        (4, PAE | 1 << 2, False),
+        (4, 0, False),
+    ],
+)
+def test_what_else_loads_pdptes(number: int, value: int, loads: bool) -> None:
+    """A change of CD, NW, PG, PAE, PGE, PSE or SMEP that leaves PAE paging in use (Vol. 3A §4.4.1)."""
+    pc = pae_pc()
+    pc.write64(PAGE_TABLES + 8, PAGE_TABLES + 0x2000 | 1)
+    assert mov_to_cr(pc, number, value) is None
+    assert pc.state.pdptes[1] == PAGE_TABLES + (0x2001 if loads else 0x1001)
+    pc = pae_pc()
+    pc.write64(PAGE_TABLES + 8, 3)
+    assert (mov_to_cr(pc, number, value) is None) is not loads
+
+
+@pytest.mark.parametrize("reserved", [0, 2])
+def test_turning_pae_paging_on_loads_and_checks_pdptes(reserved: int) -> None:
+    pc = flat_pc()
+    pc.write64(PAGE_TABLES, PAGE_TABLES + 0x1001 | reserved)
+    pc.write64(PAGE_TABLES + 0x1000, 0x83)
+    pc.state.set_control_register(3, PAGE_TABLES)
+    pc.state.set_control_register(4, PAE)
+    assert (mov_to_cr(pc, 0, PG | PE | ET) is None) is not bool(reserved)
+    assert pc.state.pae_paging is not bool(reserved)
+
+
+def test_setting_pae_while_paging_is_on_loads_and_checks_pdptes() -> None:
+    """The page directory is the new table, and its entry of a large page has reserved bits."""
+    pc = flat_pc()
+    pc.write32(PAGE_TABLES, 0x83)
+    pc.set_paging(PAGE_TABLES, cr4=1 << 4)
+    assert mov_to_cr(pc, 4, PAE | 1 << 4) == GP0
+    assert pc.state.cr4 == 1 << 4
 
 
 # ------------------------------------------------------------------------------------------------ LMSW, SMSW, CLTS

@@ -118,13 +118,6 @@ def test_branch_to_a_non_canonical_address_faults_at_its_target() -> None:
     assert pc.cpu.count == 1
 
 
-def test_features_that_cpuid_denies_can_be_switched_on() -> None:
-    """The manual: setting a CR4 bit that the processor does not have is #GP(0); a Pentium has no PAE."""
-    pc = flat_pc(cpu_model="pentium")
-    pc.state[EAX] = 1 << 5
-    assert runs(pc, "0f 22 e0 ; mov cr4, eax")
-
-
 def test_string_input_into_device_memory_is_lost() -> None:
     """The manual: what arrives from the port goes to the device."""
     regions = [

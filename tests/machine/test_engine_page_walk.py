@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from simvirt.machine.events import ExceptionRaised, LimitReached
+from simvirt.machine.fills import PdpteLoad
 from simvirt.x86.cpuid import Feature, find_cpu_model
 from simvirt.x86.exceptions import Vector
 from tests.support import page_walk
@@ -104,8 +105,8 @@ def _make_tables(pc: Pc, mode: Mode, rng: random.Random, physical_bits: int) -> 
             flags |= PS
             if rng.random() < 0.8:  # well aligned; otherwise low bits of the address fall on reserved ones
                 target = 0 if depth == 2 else rng.choice(LARGE_FRAMES) & (~0x3FFFFF if not mode.pae else -1)
-        if mode.pae and not mode.long and depth == 2:  # a PDPTE of PAE paging: mostly without its reserved bits
-            flags = P | (flags & ~(RW | US | A | D | PS | XD) if rng.random() < 0.85 else flags)
+        if mode.pae and not mode.long and depth == 2:  # a PDPTE of PAE paging: with a reserved bit it is not loaded
+            flags &= (1 << physical_bits) - 1 & ~(RW | US | A | D | PS)
         write(table + mode.entry_size * index, target | flags)
         below = table
 
@@ -133,6 +134,8 @@ def _perform(pc: Pc, mode: Mode, access: Access) -> object:
         pc.ring(3 if access.user else 0, 0x1B if access.user else 0x08, 0x23 if access.user else 0x10, 0)
     state.eflags = 2 | access.ac << 18
     state.refresh()
+    if state.pae_paging:
+        assert pc.engine.load_pdptes(ROOT) is PdpteLoad.LOADED
     state[EBX] = mode.va
     state[0] = 0x5A5A_A5A5
     base = USER_CODE if access.user else SUPERVISOR_CODE

@@ -48,8 +48,9 @@ def test_random_tables_are_walked_as_the_processor_does(mode: str, cpu: str) -> 
             if entry & 0x80 and rng.random() < 0.7:
                 entry &= ~0x1F_F000
             entries += entry.to_bytes(size, "little")
-        if page == 0 and mode.startswith("PAE"):  # rights and flags are reserved in three of the four PDPTEs
-            entries = b"".join((TABLES + 0x1000 * n | 1).to_bytes(8, "little") for n in (5, 6, 7)) + entries[24:]
+        if page == 0 and mode.startswith("PAE"):  # rights and flags are reserved in the PDPTEs
+            pdptes = [TABLES + 0x1000 * n | 1 for n in (5, 6, 7)] + [TABLES | 6]
+            entries = b"".join(entry.to_bytes(8, "little") for entry in pdptes) + entries[32:]
         t.machine.write_physical(Gpa(TABLES + 0x1000 * page), entries)
     state = t.machine.processor.guest_state()
     state = replace(state, control=(PG | PE | 0x10, 0, TABLES, cr4), efer=efer)

@@ -7,6 +7,7 @@ from enum import Enum
 from random import Random
 from typing import Final
 
+from simvirt.machine.fills import PdpteLoad
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.x86.exceptions import ERROR_CODE_VECTORS
@@ -193,6 +194,8 @@ class Arranger:
         state.efer = 0xD00 if long_mode else 0
         state.set_control_register(0, 0x8000_0011 | random.choice((0, 1 << 16)))
         state.set_control_register(3, _TABLES)
+        if state.pae_paging:
+            assert self._pc.engine.load_pdptes(_TABLES) is PdpteLoad.LOADED
 
     # ------------------------------------------------------------------------------------------------ IRET
 

@@ -121,16 +121,13 @@ def walk_32(read: Callable[[int, int], int], cr3: int, va: int, access: Access, 
 
 
 def walk_pae(read: Callable[[int, int], int], cr3: int, va: int, access: Access, maxphyaddr: int) -> Walk:
-    """§4.4 "PAE Paging", Tables 4-8 to 4-11. The PDPTEs are read at each walk, as the machine's deviation has it."""
+    """§4.4 "PAE Paging", Tables 4-8 to 4-11. The PDPTEs are those that have just been loaded."""
     result = Walk()
     pdpte = read((cr3 & 0xFFFFFFE0) + 8 * (va >> 30), 8)
     address = _bits(maxphyaddr - 1, 12)
     above = _bits(62, maxphyaddr) | (0 if access.nxe else XD)
     if not pdpte & P:
         result.error = error_code(access, present=False, reserved=False)
-        return result
-    if pdpte & (_bits(2, 1) | _bits(8, 5) | _bits(63, maxphyaddr)):
-        result.error = error_code(access, present=True, reserved=True)
         return result
     return _last_two_levels(result, read, pdpte & address, va, access, maxphyaddr, above, [])
 

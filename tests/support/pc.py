@@ -19,6 +19,7 @@ from typing import Final
 from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.events import Event, Halt, LimitReached
+from simvirt.machine.fills import PdpteLoad
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.state import DescriptorTable, ProcessorState, Segment
 from simvirt.x86.addresses import Gpa, Hpa, Port
@@ -161,6 +162,8 @@ class Pc:
         state.set_control_register(4, cr4)
         state.efer = efer
         state.refresh()
+        if state.pae_paging:
+            assert self.engine.load_pdptes(cr3) is PdpteLoad.LOADED
         self.engine.flush_tlb()
 
     def selectors(self) -> tuple[int, ...]:

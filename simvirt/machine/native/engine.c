@@ -99,9 +99,15 @@ int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, i
         shift = PAGE_SHIFT + (level - 1) * index_bits;
         at = table + ((va >> shift) & ((1ULL << index_bits) - 1)) * (u64)size;
         address[level - 1] = at;
-        entry = read_entry(s, at, size, commit, w);
         w->gpa_of_fault = at;
         w->level = level;
+        if (levels == 3 && level == 3) {                                  /* a register, checked when it was loaded */
+            entry = ENV64(s, s->off_env_pdptes + 8 * ((va >> shift) & 3));
+            if (!(entry & PTE_P)) goto fault;
+            table = entry & physical_mask & PAGE_MASK;
+            continue;
+        }
+        entry = read_entry(s, at, size, commit, w);
         if (w->refusal != REFUSED_PAGE_FAULT) return 0;
         if (!(entry & PTE_P)) goto fault;
         int large = (entry & PTE_PS) && (level == 2 ? (pae || (cr4 & CR4_PSE)) : level == 3 && lma);
@@ -110,7 +116,6 @@ int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, i
             reserved = ~physical_mask & 0x000fffffffffffffULL;
             if (!nxe) reserved |= PTE_NX;
             if (!lma) reserved |= 0x7ff0000000000000ULL;
-            if (levels == 3 && level == 3) reserved |= 0x1e6ULL | PTE_NX;
             if (level == 4 || (level == 3 && lma && !s->gigabyte_pages)) reserved |= PTE_PS;
             if (large) reserved |= ((1ULL << shift) - 1) & ~0x1fffULL;
         } else if (large) {
@@ -118,11 +123,9 @@ int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, i
             reserved = (1ULL << 22) - (1ULL << (bits - 19));              /* Table 4-4: bits 21:(M-19), M at most 40 */
         }
         if (entry & reserved) { error |= 9; goto fault; }
-        if (!(levels == 3 && level == 3)) {                               /* the PDPTEs of PAE paging carry no rights and no flags */
-            if (!(entry & PTE_A)) w->accessed = 0;
-            rights_and &= entry;
-            if (nxe) nx |= entry & PTE_NX;
-        }
+        if (!(entry & PTE_A)) w->accessed = 0;
+        rights_and &= entry;
+        if (nxe) nx |= entry & PTE_NX;
         if (large || level == 1) break;
         table = pae ? entry & physical_mask & PAGE_MASK & ~PTE_NX : entry & 0xfffff000ULL;
     }
@@ -151,6 +154,22 @@ int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, i
 fault:
     w->error = error;
     return 0;
+}
+
+/* Loads the four PDPTE registers of PAE paging from the table at `cr3` (SDM Vol. 3A 4.4.1); none when a present one has a reserved bit
+ * (LOAD_RESERVED), or when the EPT refuses the table (LOAD_REFUSED), which is left in `w`. */
+enum load { LOADED = 0, LOAD_RESERVED = 1, LOAD_REFUSED = 2 };
+static enum load load_pdptes(struct simvirt *s, u64 cr3, struct walk *w) {
+    const u64 reserved = ~((1ULL << s->max_physical_bits) - 1) | 0x1e6ULL;
+    u64 entry[4];
+    w->refusal = REFUSED_PAGE_FAULT;
+    for (u64 i = 0; i < 4; i++) {
+        entry[i] = read_entry(s, (cr3 & 0xffffffe0ULL) + 8 * i, 8, 1, w);
+        if (w->refusal != REFUSED_PAGE_FAULT) return LOAD_REFUSED;
+        if ((entry[i] & PTE_P) && (entry[i] & reserved)) return LOAD_RESERVED;
+    }
+    memcpy((void *)(s->env + s->off_env_pdptes), entry, sizeof entry);
+    return LOADED;
 }
 
 /* In IA-32e mode bits 63:47 of a linear address are all alike (SDM Vol. 1 3.3.7.1); anything else is #GP(0) or #SS(0). */
@@ -668,7 +687,7 @@ static int deliver_page_fault(struct simvirt *s) {
 
 /* ------------------------------------------------------------------------------------------------ exits */
 
-enum { SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72, SVM_PAUSE = 0x77 };
+enum { SVM_MOV_TO_CR3 = 0x13, SVM_VINTR = 0x64, SVM_RDTSC = 0x6e, SVM_CPUID = 0x72, SVM_PAUSE = 0x77 };
 #define CPU_INTERRUPT_VIRQ 0x100U
 #define CR4_TSD (1ULL << 2)
 #define DR6_BS (1U << 14)
@@ -685,6 +704,23 @@ static int cpuid_native(struct simvirt *s) {
     return 0;
 }
 
+/* MOV to CR3 that faults in nothing (SDM Vol. 2B "MOV to CR"); what does not is `completion.write_control_register`'s. */
+static int mov_to_cr3(struct simvirt *s) {
+    fetch_bytes(s);
+    const u8 *op = opcode(s), *end = s->bytes + s->byte_count;
+    const int code_64 = (ENV32(s, s->off_env_hflags) & HF_CS64) != 0, lma = (ENV64(s, s->off_env_efer) & EFER_LMA) != 0;
+    if (op + 3 > end || op[0] != 0x0f || op[1] != 0x22) return 0;
+    const u64 rex_b = code_64 && op > s->bytes && (op[-1] & 0xf0) == 0x40 ? op[-1] & 1 : 0;
+    u64 value = ENV64(s, 8 * ((op[2] & 7) | rex_b << 3));
+    struct walk w = {0};
+    if (!code_64) value = (u32)value;
+    if (lma && value >> s->max_physical_bits) return 0;
+    if (!lma && (ENV64(s, s->off_env_cr) & CR0_PG) && (ENV64(s, s->off_env_cr + 32) & CR4_PAE) && load_pdptes(s, value, &w)) return 0;
+    ENV64(s, s->off_env_cr + 24) = value;
+    flush_tlb(s);
+    return 1;
+}
+
 static int handled_natively(struct simvirt *s, u32 code) {
     if (ENV64(s, s->off_env_eflags) & EFLAGS_TF || !s->instruction_length) return 0;
     if (code == SVM_CPUID && s->cpuid_native) {
@@ -693,6 +729,8 @@ static int handled_natively(struct simvirt *s, u32 code) {
         if ((ENV64(s, s->off_env_cr + 32) & CR4_TSD) && CPL(s)) return 0;
         const u64 tsc = s->count + s->tsc_base;
         ENV64(s, 0) = (u32)tsc, ENV64(s, 16) = tsc >> 32;
+    } else if (code == SVM_MOV_TO_CR3 && s->cr3_native) {
+        if (!mov_to_cr3(s)) return 0;
     } else if (code != SVM_PAUSE || !s->pause_native) {
         return 0;
     }
@@ -986,6 +1024,15 @@ int64_t simvirt_translate(struct simvirt *s, u64 va, int access, int privilege, 
     const u64 host = (w.target.host_page << PAGE_SHIFT) + (w.gpa & ~PAGE_MASK);
     if (commit && access == ACCESS_WRITE) ((u8 *)s->page_flags)[host >> PAGE_SHIFT] |= PAGE_DIRTY;
     return (int64_t)host;
+}
+
+/* Loads the PDPTE registers; returns an `enum load`, with the verdict in the record when the EPT refuses it. */
+int simvirt_load_pdptes(struct simvirt *s, u64 cr3) {
+    struct walk w = {0};
+    const enum load outcome = load_pdptes(s, cr3, &w);
+    if (outcome == LOAD_REFUSED) refuse(s, w.refusal, 0, ACCESS_READ, &w);
+    if (outcome == LOADED) flush_tlb(s);
+    return (int)outcome;
 }
 
 void simvirt_flush_tlb(struct simvirt *s) { flush_tlb(s); }

@@ -34,6 +34,9 @@ class NativeLibrary:
         self.deliver = ctypes.CFUNCTYPE(
             ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint64, ctypes.c_int64
         )(("simvirt_deliver", library))
+        self.load_pdptes = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64)(
+            ("simvirt_load_pdptes", library)
+        )
         self.flush_tlb = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_tlb", library))
         self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
         self.survive_aborts = ctypes.CFUNCTYPE(None)(("simvirt_survive_aborts", library))

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine import completion
-from simvirt.machine.completion import (
-    complete_once,
+from simvirt.machine.completion import complete_once
+from simvirt.machine.control_registers import (
     finish_machine_status_word,
     machine_status_word_operand,
     write_control_register,
@@ -126,7 +125,7 @@ def write_with_mask(non_root: NonRootOperation, number: int, value: int, mask: i
     state = cpu.state
     real = state.control_register(number)
     if number == 4:
-        kept = real & mask & ~completion.cr4_supported()
+        kept = real & mask & ~cpu.engine.cr4_features
         write_control_register(cpu, 4, (value & ~mask | real & mask) & ~kept)
         state.set_control_register(4, state.cr4 | kept)
     else:

@@ -33,6 +33,14 @@ class EntryCheck:
     kind: CheckKind
     section: str
     holds: Callable[[Vmcs], bool]
+    qualification: int = 0
+    """Exit qualification of the entry that fails on guest state (SDM Vol. 3C §27.8)."""
+
+
+PDPTE_LOADING_FAILED: Final = 2
+"""Exit qualification of an entry that fails over the PDPTEs (SDM Vol. 3C §27.8)."""
+LINK_POINTER_FAILED: Final = 4
+"""That of one that fails over the VMCS link pointer."""
 
 
 def primary(vmcs: Vmcs) -> int:

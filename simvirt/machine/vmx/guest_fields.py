@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.platforms import StateOffsets
-from simvirt.machine.state import DescriptorTable, Segment
+from simvirt.machine.state import PDPTE_COUNT, DescriptorTable, Segment
 from simvirt.x86.registers import SegmentRegister
 from simvirt.x86.vmx import Interruptibility, VmcsField
 
@@ -27,6 +27,7 @@ UNUSABLE: Final = 1 << 16
 """Bit 16 of access rights: the segment register was loaded with a null selector (SDM Vol. 3C Table 25-2)."""
 _RIGHTS_MASK: Final = 0xF0FF
 _FLAGS_MASK: Final = _RIGHTS_MASK << 8
+PDPTE_FIELDS: Final = (_F.GUEST_PDPTE0, _F.GUEST_PDPTE1, _F.GUEST_PDPTE2, _F.GUEST_PDPTE3)
 _TSS_BUSY: Final = 2
 _ACCESSED, _CODE_OR_DATA = 1 << 0, 1 << 4
 _STI: Final = int(Interruptibility.BLOCKING_BY_STI)
@@ -185,6 +186,14 @@ def _word(offset: int) -> GuestField:
     return GuestField(lambda cpu: cpu.state.word(offset), lambda cpu, v: cpu.state.set_word(offset, v))
 
 
+def _pdpte(number: int) -> GuestField:
+    def write(cpu: Cpu, value: int) -> None:
+        cpu.state.set_word(_O.pdptes + 8 * number, value)
+        cpu.engine.flush_tlb()
+
+    return GuestField(lambda cpu: cpu.state.pdptes[number], write)
+
+
 def _set_gdtr(cpu: Cpu, base: int | None = None, limit: int | None = None) -> None:
     old = cpu.state.gdtr
     cpu.state.gdtr = DescriptorTable(old.base if base is None else base, old.limit if limit is None else limit)
@@ -218,6 +227,7 @@ GUEST_FIELDS: Final[dict[VmcsField, GuestField]] = {
     _F.GUEST_IA32_SYSENTER_EIP: _word(_O.sysenter_eip),
     _F.GUEST_IA32_EFER: GuestField(lambda cpu: cpu.state.efer, _set_efer),
     _F.GUEST_IA32_PAT: _word(_O.pat),
+    **{PDPTE_FIELDS[number]: _pdpte(number) for number in range(PDPTE_COUNT)},
 }
 """Fields that live in the processor while their VMCS is current. CR0 stands before the segments, since loading them
 depends on it."""

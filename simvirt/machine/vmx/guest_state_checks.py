@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.vmx.capabilities import CR0_FIXED_1, CR4_FIXED_1, PHYSICAL_BITS
-from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck, canonical, implies, secondary
-from simvirt.machine.vmx.guest_fields import SEGMENT_NAMES, UNUSABLE
+from simvirt.machine.vmx.entry_rule import (
+    LINK_POINTER_FAILED,
+    PDPTE_LOADING_FAILED,
+    CheckKind,
+    EntryCheck,
+    canonical,
+    implies,
+    secondary,
+)
+from simvirt.machine.vmx.guest_fields import PDPTE_FIELDS, SEGMENT_NAMES, UNUSABLE
 from simvirt.x86.flags import EFLAGS_RESERVED_ZERO, Cr0, Cr4, Efer, Eflags
+from simvirt.x86.paging import PAGING_PAE, PageEntry
 from simvirt.x86.vmx import (
     ActivityState,
     EntryControls,
@@ -31,6 +40,10 @@ _RESERVED: Final = 0xFFFE_0F00
 _ACCESSED_CODE: Final = (9, 11, 13, 15)
 _WRITABLE_DATA, _EXPAND_DOWN_DATA = 3, 7
 _CR3_WIDTH: Final = PHYSICAL_BITS
+_P: Final = int(PageEntry.PRESENT)
+_PDPTE_RESERVED: Final = PAGING_PAE.reserved_mask(
+    PAGING_PAE.levels[0], maps_page=False, physical_bits=PHYSICAL_BITS, nxe=False
+)
 
 
 def _cr0(vmcs: Vmcs) -> bool:
@@ -45,6 +58,15 @@ def _efer(vmcs: Vmcs) -> bool:
     if bool(vmcs.read(_F.ENTRY_CONTROLS) & EntryControls.IA32E_MODE_GUEST) != lma:
         return False
     return implies(cr0 & Cr0.PG, lma == bool(efer & Efer.LME))
+
+
+def _pdptes(vmcs: Vmcs) -> bool:
+    """With EPT they come from the VMCS; without, VM entry loads them from the table that CR3 names."""
+    if not secondary(vmcs) & SecondaryControls.ENABLE_EPT or vmcs.read(_F.GUEST_IA32_EFER) & Efer.LMA:
+        return True
+    if not (vmcs.read(_F.GUEST_CR0) & Cr0.PG and vmcs.read(_F.GUEST_CR4) & Cr4.PAE):
+        return True
+    return not any(vmcs.read(field) & _P and vmcs.read(field) & _PDPTE_RESERVED for field in PDPTE_FIELDS)
 
 
 def _rights(vmcs: Vmcs, name: str) -> int:
@@ -339,5 +361,13 @@ GUEST_STATE_CHECKS: Final = (
         CheckKind.GUEST_STATE,
         "SDM Vol. 3C §27.3.1.5",
         lambda v: v.read(_F.VMCS_LINK_POINTER) == _NONE_LINKED,
+        qualification=LINK_POINTER_FAILED,
+    ),
+    EntryCheck(
+        "present PDPTEs have their reserved bits clear",
+        CheckKind.GUEST_STATE,
+        "SDM Vol. 3C §27.3.1.6",
+        _pdptes,
+        qualification=PDPTE_LOADING_FAILED,
     ),
 )

@@ -17,11 +17,12 @@ from simvirt.machine.cpu import Shutdown
 from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, NEVER
 from simvirt.machine.events import DebuggerHit, Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
 from simvirt.machine.faults import EptRefused, ProcessorFault
+from simvirt.machine.fills import PdpteLoad
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.svm import Intercepts, SvmExit
 from simvirt.machine.vmx import entry_checks, msr_areas
 from simvirt.machine.vmx.capabilities import PREEMPTION_TIMER_RATE
-from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
+from simvirt.machine.vmx.entry_rule import PDPTE_LOADING_FAILED, CheckKind, EntryCheck
 from simvirt.machine.vmx.entry_rule import primary as primary_controls
 from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
 from simvirt.machine.vmx.exits import EXITS
@@ -120,6 +121,7 @@ class NonRootProcessor:
         self._timer_end = NEVER
         self._msr_areas = False
         self._in_guest = False
+        self._uses_ept = False
         self._pending: Event | None = None
         self._injecting = False
         cpu.task_switch_filter = self._task_switch
@@ -145,8 +147,12 @@ class NonRootProcessor:
     def _enter(self, limit: int) -> ExitReason | HostStop:
         vmcs = self.vmcs
         injects = vmcs.fields.get(_INJECTION, 0) & _VALID
-        if (vmcs.controls_changed or vmcs.guest_changed or injects) and not self._check_entry():
-            return self._fail_entry(ExitReason.ENTRY_FAILURE_GUEST_STATE)
+        if (vmcs.controls_changed or vmcs.guest_changed or injects) and (check := self._check_entry()) is not None:
+            return self._fail_entry(ExitReason.ENTRY_FAILURE_GUEST_STATE, check.qualification)
+        state = self.cpu.state
+        loads_pdptes = not (self._in_guest or self._uses_ept) and state.pae_paging
+        if loads_pdptes and self.cpu.engine.load_pdptes(state.cr3) is not PdpteLoad.LOADED:
+            return self._fail_entry(ExitReason.ENTRY_FAILURE_GUEST_STATE, PDPTE_LOADING_FAILED)
         # After a stop of the simulation, which no VMM knows of, the guest goes on: that is no VM entry.
         if (self._timer or self._msr_areas) and not self._in_guest and (failed := self._begin_entry()):
             return self._fail_entry(ExitReason.ENTRY_FAILURE_MSR_LOADING, failed)
@@ -230,18 +236,18 @@ class NonRootProcessor:
         if self._msr_areas and not vmcs.fields[_EXIT_REASON] & _ENTRY_FAILURE:
             msr_areas.leave(self.operation)
 
-    def _check_entry(self) -> bool:
+    def _check_entry(self) -> EntryCheck | None:
         """Make the checks of VM entry that what has changed calls for, and take up the controls.
 
-        :return: does the guest state hold?
+        :return: the check that the guest state fails.
         :raises VmEntryError: a control or host-state field is bad.
         """
         vmcs = self.vmcs
         if vmcs.controls_changed:
             self._take_up_controls()
         if vmcs.guest_changed:
-            if entry_checks.first_failure(vmcs, _GUEST_STATE) is not None:
-                return False
+            if (failure := entry_checks.first_failure(vmcs, _GUEST_STATE)) is not None:
+                return failure
             vmcs.guest_changed = False
         if (
             vmcs.fields.get(_INJECTION, 0) & _VALID
@@ -249,8 +255,8 @@ class NonRootProcessor:
         ):
             if failure.kind is CheckKind.CONTROLS:
                 raise self._entry_error(failure)
-            return False
-        return True
+            return failure
+        return None
 
     def external_interrupt(self, vector: int = 0) -> ExitReason | None:
         """An interrupt of the PC arrives: a VM exit if external-interrupt exiting is 1.
@@ -305,6 +311,7 @@ class NonRootProcessor:
         self._timer = bool(vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.ACTIVATE_PREEMPTION_TIMER)
         self._msr_areas = any(vmcs.read(count) for count in _MSR_COUNTS)
         cpu = self.cpu
+        self._uses_ept = bool(secondary & SecondaryControls.ENABLE_EPT)
         cpu.engine.set_ept(vmcs.read(_F.EPT_POINTER) if secondary & SecondaryControls.ENABLE_EPT else 0)
         # With another match than 0 a page fault may exit though the bitmap is 0.
         filtered = exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)

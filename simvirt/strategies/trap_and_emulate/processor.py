@@ -31,6 +31,8 @@ class DeprivilegedSnapshot:
     """The guest's EFLAGS.IF and IOPL."""
     control: tuple[int, int, int, int, int]
     """The guest's CR0, CR2, CR3, CR4 and IA32_EFER."""
+    pdptes: tuple[int, ...]
+    """The guest's PDPTE registers."""
     gdtr: DescriptorTable
     idtr: DescriptorTable
     ldtr: Segment
@@ -103,7 +105,7 @@ class DeprivilegedProcessor:
 
     def set_guest_state(self, state: ArchitecturalState) -> None:
         """Put the real processor into the state that f maps `state` to, and derive the shadows anew."""
-        state.put(self.guest.state)
+        self.guest.take_up_state(state)
         self.guest.guest_state.derive_real_control_registers()
         self.guest.mmu.ensure()
         self.guest.engine.follow_umip()
@@ -118,6 +120,7 @@ class DeprivilegedProcessor:
             self.guest.engine.save_image(),
             p.flags,
             (p.cr0, p.cr2, p.cr3, p.cr4, p.efer),
+            p.pdptes,
             p.gdtr,
             p.idtr,
             p.ldtr,
@@ -130,7 +133,7 @@ class DeprivilegedProcessor:
         self.guest.engine.restore_image(state.image)
         self.guest.count = state.count
         self.guest.guest_state.privileged = PrivilegedState(
-            state.flags, *state.control, gdtr=state.gdtr, idtr=state.idtr, ldtr=state.ldtr, tr=state.tr
+            state.flags, *state.control, state.pdptes, gdtr=state.gdtr, idtr=state.idtr, ldtr=state.ldtr, tr=state.tr
         )
         self.guest.mmu.restore(state.shadows)
         self.guest.shadow.take_up()

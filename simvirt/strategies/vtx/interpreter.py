@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine import device_access
-from simvirt.machine.completion import cr4_supported, finish_port_access
+from simvirt.machine.completion import finish_port_access
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, PortAccess
 from simvirt.machine.faults import ProcessorFault, general_protection
@@ -158,8 +158,9 @@ def control_register(vcpu: Vcpu) -> None:
         value &= 0xFFFFFFFF
     mask, shadow_field = _CR_FIELDS[number]
     try:
-        check_control_register(number, value)
-        write_with_mask(vcpu.non_root.operation, number, value, mask)
+        check_control_register(number, value, cpu.engine.cr4_features)
+        with delivery.in_place_of_processor(vcpu):  # which reads the PDPTEs
+            write_with_mask(vcpu.non_root.operation, number, value, mask)
     except ProcessorFault as fault:
         inject_fault(vcpu, fault)
         return
@@ -173,14 +174,14 @@ _CR_FIELDS: Final = {
 }
 
 
-def check_control_register(number: int, value: int) -> None:
+def check_control_register(number: int, value: int, cr4_features: int) -> None:
     """The checks on the bits that the VMM keeps: CR0.NW needs CD, and CR4 has no VMXE in a VM without VMX.
 
     :raises ProcessorFault: #GP(0).
     """
     if number == 0 and value & int(Cr0.NW) and not value & int(Cr0.CD):
         raise general_protection(0)
-    if number == 4 and value & ~cr4_supported():
+    if number == 4 and value & ~cr4_features:
         raise general_protection(0)
 
 

@@ -96,7 +96,7 @@ class Vcpu:
         vmcs.write(_F.CR0_READ_SHADOW, cr0)
         vmcs.write(_F.CR4_READ_SHADOW, cr4)
         real = (cr0 & ~controls.CR0_MASK, cr2, cr3, cr4 | controls.CR4_MASK)
-        replace(state, control=real).put(cpu.state)
+        cpu.take_up_state(replace(state, control=real))
         cpu.engine.flush_tlb()
         entry = vmcs.read(_F.ENTRY_CONTROLS)
         vmcs.write(_F.ENTRY_CONTROLS, entry | _LMA_CONTROL if state.efer & int(Efer.LMA) else entry & ~_LMA_CONTROL)

@@ -127,6 +127,8 @@ class ShadowCache:
         parent.children[index] = child
         parent.entries[index] = child.frame << PAGE_SHIFT | bits
         child.parents.add((parent, index))
+        if parent.level == _PDPT_LEVEL:  # a PDPTE of PAE paging, perhaps, of which the processor has a copy
+            self.stale = True
 
     def clear(self, table: ShadowTable, index: int) -> None:
         """Take one entry out; a table that nothing leads to any more goes with it."""
@@ -316,8 +318,8 @@ class ShadowCache:
 
     # ---------------------------------------------------------------------------------------- fills
 
-    def root(self, role: Role, guest_root: int) -> ShadowTable:
-        """The table that the real CR3 points to for a guest's CR3; the VMM's pages are below it.
+    def root(self, role: Role, guest_root: int, pdptes: tuple[int, ...]) -> ShadowTable:
+        """The table that the real CR3 points to for a guest's CR3 and PDPTE registers; the VMM's pages are below it.
 
         :raises OutOfFramesError: no frame is left.
         """
@@ -326,9 +328,7 @@ class ShadowCache:
         shift = 5 if role.form is PAGING_PAE else PAGE_SHIFT
         root = self.keyed(TableKey(guest_root >> shift, _PDPT_LEVEL, 0, role, with_vmm=True))
         if role.form is PAGING_PAE:
-            for index in [
-                i for i, entry in root.root_entries.items() if entry != self._physical.read_entry(guest_root + 8 * i, 8)
-            ]:
+            for index in [i for i, entry in root.root_entries.items() if entry != pdptes[i]]:
                 self.clear(root, index)
                 del root.root_entries[index]
         index = self.window.base >> 30
@@ -371,7 +371,7 @@ class ShadowCache:
         table.entries[index] = host | entry | A | D
 
     def _follow_root_entry(self, root: ShadowTable, index: int, entry: int) -> None:
-        """The PDPTEs of PAE paging are not traced: a link is as good as the entry that it was made from."""
+        """PDPTEs are registers and not traced: a link is as good as the entry that it was made from."""
         if root.root_entries.get(index) != entry:
             self.clear(root, index)
             root.root_entries[index] = entry

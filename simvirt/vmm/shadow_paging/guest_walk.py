@@ -122,15 +122,24 @@ class GuestWalker:
     """Walks by one setting of the controls.
 
     :param read_entry: takes a guest-physical address and the size of an entry.
+    :param pdptes: gives the PDPTE registers of PAE paging; without it, its root is read like any other table.
     :ivar controls: what it walks by.
     """
 
-    __slots__ = ("_fetch_error", "_frame_mask", "_levels", "_linear_mask", "_read_entry", "_size", "controls")
+    __slots__ = (
+        "_fetch_error", "_frame_mask", "_levels", "_linear_mask", "_pdptes", "_read_entry", "_size", "controls",
+    )  # fmt: skip
 
-    def __init__(self, controls: PagingControls, read_entry: Callable[[int, int], int]) -> None:
+    def __init__(
+        self,
+        controls: PagingControls,
+        read_entry: Callable[[int, int], int],
+        pdptes: Callable[[], tuple[int, ...]] | None = None,
+    ) -> None:
         form = controls.form
         self.controls = controls
         self._read_entry = read_entry
+        self._pdptes = pdptes
         self._levels = _levels(controls)
         self._size = 4 if form is None else form.entry_size
         self._linear_mask = (1 << 64) - 1 if form is PAGING_4_LEVEL else 0xFFFFFFFF
@@ -150,9 +159,10 @@ class GuestWalker:
         error = (_WRITE if write else 0) | (_USER if user else 0) | (self._fetch_error if fetch else 0)
         rights, no_execute, table, entry = _W | _U, 0, root, 0
         entries: list[tuple[int, int]] = []
+        registers = self._pdptes
         for level in self._levels:
             at = table + (linear >> level.shift & level.index_mask) * size
-            entry = read_entry(at, size)
+            entry = read_entry(at, size) if registers is None or entries else registers()[at - root >> 3]
             entries.append((at, entry))
             if not entry & _P:
                 return GuestWalk(entries, level_number, 0, error)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError, UnsupportedGuestError
 from simvirt.machine.faults import ProcessorFault
-from simvirt.machine.fills import Access
+from simvirt.machine.fills import Access, PdpteLoad
 from simvirt.vmm.shadow_paging.cache import OutOfFramesError, ShadowCache
 from simvirt.vmm.shadow_paging.guest_walk import GuestWalk, GuestWalker, PagingControls
 from simvirt.vmm.shadow_paging.saved import ShadowState
@@ -130,10 +130,11 @@ class ShadowMmu:
 
     def _activate(self) -> None:
         self._valid = True
-        state, engine = self._state, self._engine
-        controls = PagingControls.of(state.cr0, state.cr4, state.efer, engine.physical_bits, gigabyte_pages=False)
+        state, bits = self._state, self._engine.physical_bits
+        controls = PagingControls.of(state.cr0, state.cr4, state.efer, bits, gigabyte_pages=False)
         if controls != self._walker.controls:
-            self._walker = GuestWalker(controls, self.physical.read_entry)
+            registers = (lambda: state.pdptes) if controls.form is PAGING_PAE else None
+            self._walker = GuestWalker(controls, self.physical.read_entry, registers)
         if controls.form is None:
             if self._role is not None:
                 self._forget()
@@ -150,8 +151,8 @@ class ShadowMmu:
             )
             self._find_root()
             self._settle_window()
-        engine.flush_tlb()
-        self.cache.stale = False
+        self.cache.stale = True
+        self._settle()
 
     @property
     def _in_kernel(self) -> bool:
@@ -160,10 +161,10 @@ class ShadowMmu:
     def _find_root(self) -> ShadowTable:
         role = self._need_role()
         try:
-            root = self.cache.root(role, self._guest_root)
+            root = self.cache.root(role, self._guest_root, self._state.pdptes)
         except OutOfFramesError:
             self._forget()
-            root = self.cache.root(role, self._guest_root)
+            root = self.cache.root(role, self._guest_root, self._state.pdptes)
         if self._state.real.cr3 != root.address:
             self.statistics.root_switches += 1
             self._state.real.set_control_register(3, root.address)
@@ -184,10 +185,15 @@ class ShadowMmu:
         return self._role
 
     def _settle(self) -> None:
-        """The processor forgets what the shadows do not say any more."""
-        if self.cache.stale:
+        """The processor forgets what the shadows do not say any more, and loads the PDPTEs that they have now."""
+        if not self.cache.stale:
+            return
+        real = self._state.real
+        if not real.pae_paging:
             self._engine.flush_tlb()
-            self.cache.stale = False
+        elif self._engine.load_pdptes(real.cr3) is not PdpteLoad.LOADED:
+            raise EngineError("a shadow PDPTE has a reserved bit set: this is a bug in simvirt, please report it")
+        self.cache.stale = False
 
     def memory_was_mapped_anew(self) -> None:
         """Guest-physical addresses lead elsewhere: nothing of what is shadowed is true any more."""
@@ -238,7 +244,7 @@ class ShadowMmu:
         if controls.form is PAGING_32_BIT:
             return bool(physical.read_entry(self._guest_root + (linear >> 22) * 4, 4) & P)
         if controls.form is PAGING_PAE:
-            pointer = physical.read_entry(self._guest_root + (linear >> 30) * 8, 8)
+            pointer = self._state.pdptes[linear >> 30]
             directory = pointer & (1 << controls.physical_bits) - 1 & ~(PAGE_SIZE - 1)
             return bool(pointer & P and physical.read_entry(directory + (linear >> 21 & 511) * 8, 8) & P)
         return False

@@ -34,8 +34,8 @@ class _Entries:
 
     def _entry(self) -> int:
         rng = self._rng
-        if not self._known and self._form is PAGING_PAE:  # a PDPTE has hardly any bits
-            return rng.getrandbits(24) << 12 | (1 if rng.random() < 0.95 else rng.getrandbits(9))
+        if not self._known and self._form is PAGING_PAE:  # a PDPTE has hardly any bits, and none that is reserved
+            return rng.getrandbits(20) << 12 | (rng.random() < 0.95)
         bits = sum(bit for bit in (1, 2, 4) if rng.random() < 0.9) | rng.choice((0, 0x20, 0x60, 0x1E0, 0x80, 0x80))
         entry = rng.getrandbits(20) << 12 | bits
         if bits & 0x80 and rng.random() < 0.8:
