@@ -76,6 +76,7 @@ BREAKERS: list[tuple[str, Writes]] = [
     ("interruptibility", {F.GUEST_INTERRUPTIBILITY_STATE: 0x20}),
     ("activity state", {F.GUEST_ACTIVITY_STATE: 4}),
     ("link pointer", {F.VMCS_LINK_POINTER: 0}),
+    ("present PDPTEs", {F.GUEST_CR0: 0x8000_0031, F.GUEST_CR4: 0x2020, F.GUEST_PDPTE2: 3}),
 ]
 
 
@@ -118,6 +119,7 @@ def test_each_check_can_fail(part: str, writes: Writes) -> None:
     if failure.kind is CheckKind.GUEST_STATE:
         assert rig.non_root.enter(1) == 33
         assert rig.vmcs.read(F.EXIT_REASON) == 0x8000_0021
+        assert rig.vmcs.read(F.EXIT_QUALIFICATION) == {"present PDPTEs": 2, "link pointer": 4}.get(part, 0)
     else:
         with pytest.raises(VmEntryError) as caught:
             rig.non_root.enter(1)
