@@ -13,6 +13,7 @@ from simvirt.kvm.vcpu import Vcpu
 from simvirt.machine.memory import AddressSpace, Region, RegionKind
 from simvirt.strategies.vtx.controls import VMM_MEMORY, VmmPages
 from simvirt.strategies.vtx.vm_memory import VmMemory
+from simvirt.vmm.ept import OutOfTablePages
 from simvirt.vmm.host import Host, aligned
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Hpa
 from simvirt.x86.cpuid import find_cpu_model
@@ -148,7 +149,8 @@ class Vm:
     ) -> None:
         """KVM_SET_USER_MEMORY_REGION: map memory of user space into the VM; a size of 0 deletes the slot.
 
-        :raises KvmError: EINVAL, EEXIST (it overlaps another slot), EFAULT (it is not user space's memory), ENOENT.
+        :raises KvmError: EINVAL, EEXIST (it overlaps another slot), EFAULT (it is not user space's memory), ENOENT,
+            ENOMEM (no room for the page tables).
         """
         if not 0 <= slot < NR_MEMSLOTS:
             raise KvmError(errno.EINVAL, f"there are memory slots 0 to {NR_MEMSLOTS - 1}, and no slot {slot}")
@@ -176,9 +178,16 @@ class Vm:
             raise KvmError(errno.EEXIST, f"slot {slot}: {error}") from error
         if memory_size and flags & MemoryFlags.LOG_DIRTY_PAGES and slot not in self._logging():
             self._take(slots[slot])  # the log begins now
+        before, self.memory.space = self.memory.space, space
+        try:
+            self.memory.restore(())
+        except OutOfTablePages as error:
+            self.memory.space = before
+            self.memory.restore(())
+            raise KvmError(
+                errno.ENOMEM, f"slot {slot}: {error}. Align it by 2 MiB, so that large pages map it"
+            ) from error
         self._slots = slots
-        self.memory.space = space
-        self.memory.restore(())
 
     def get_dirty_log(self, slot: int) -> bytes:
         """KVM_GET_DIRTY_LOG: a bit for each page of the slot that the guest has written since the last call.

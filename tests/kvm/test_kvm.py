@@ -23,6 +23,7 @@ from simvirt.kvm import (
     Vm,
     numbers,
 )
+from tests.hostile.guests import ENTRY, hostile_guest
 
 RAM = 0x10000
 CODE = 0x1000
@@ -291,3 +292,31 @@ def test_numbers_are_the_headers() -> None:
     ):
         assert int(defined[name]) == error
     assert int(defined["KVM_API_VERSION"]) == Kvm(memory=4 << 20).get_api_version()
+
+
+def test_a_slot_that_needs_too_many_tables_changes_nothing() -> None:
+    rig = Rig("f4", Kvm(memory=1200 << 20))
+    large = rig.kvm.mmap(1100 << 20)
+    with pytest.raises(KvmError) as caught:
+        rig.vm.set_user_memory_region(1, 0x1000_1000, len(large) - 0x1000, large.address)
+    assert caught.value.errno == errno.ENOMEM
+    assert rig.vcpu.run() is Exit.HLT
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_hostile_guests_leave_user_space_alone(seed: int) -> None:
+    rig = Rig("f4")
+    memory = rig.kvm.mmap(2 << 20)
+    rig.vm.set_user_memory_region(0, 0, 0, 0)
+    rig.vm.set_user_memory_region(0, 0, len(memory), memory.address)
+    rig.vcpu.set_cpuid2(rig.kvm.get_supported_cpuid())
+    for at, data in hostile_guest(seed).pieces:
+        memory[at : at + len(data)] = data
+    rig.set(rip=ENTRY)
+    for _ in range(60):
+        reason = rig.vcpu.run(max_instructions=500)
+        assert reason in Exit
+        if reason in (Exit.SHUTDOWN, Exit.FAIL_ENTRY, Exit.INTERNAL_ERROR):
+            break
+    assert rig.memory[0:0x1000] == bytes(0x1000)
+    assert rig.memory[CODE + 1 : RAM] == bytes(RAM - CODE - 1)
