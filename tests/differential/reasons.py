@@ -183,6 +183,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         Reason.QEMU_LONG_AND_DEFAULT,
         lambda s: s.mnemonic in _FAR and s.in_long_mode and s.differs_in("error") and int(s.ours["error"]) == 0x170,
     ),
+    (Reason.QEMU_NULL_SELECTOR, lambda s: s.differs_in("general", "sum") and s.stores_null_selector),
     (Reason.QEMU_OVERRIDE, lambda s: s.bits == 64 and s.mnemonic in _FAR_TRANSFERS and s.has_void_override),
     (Reason.QEMU_PARTIAL_LOAD, lambda s: s.is_sse and s.here == s.there == _PF and s.differs_in("fx")),
     (

@@ -74,6 +74,16 @@ class Step:
         return all(ours == theirs or (ours == 0 and theirs < 4) for ours, theirs in pairs)
 
     @property
+    def stores_null_selector(self) -> bool:
+        """Does it store a data segment register in which they have a null selector with an RPL?"""
+        names = (Register.DS, Register.ES, Register.FS, Register.GS)
+        null = {
+            name for name, selector in zip(names, self.theirs["segments"].tolist(), strict=True) if 0 < selector < 4
+        }
+        is_store = self.mnemonic in (iced_x86.Mnemonic.PUSH, iced_x86.Mnemonic.MOV)
+        return is_store and bool(null.intersection(self.registers[-1:]))
+
+    @property
     def error_counts_gates_of_16(self) -> bool:
         """Is their error code that of an IDT whose gates count twice?"""
         ours, theirs = int(self.ours["error"]), int(self.theirs["error"])
