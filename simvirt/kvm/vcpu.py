@@ -316,6 +316,7 @@ class Vcpu:
                 idtr=DescriptorTable(sregs.idt.base, sregs.idt.limit),
                 control=(sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4 & ~_CR4_VMXE),
                 efer=sregs.efer,
+                pdptes=(),  # to be loaded from where CR3 points
             )
         )
 

@@ -320,3 +320,18 @@ def test_hostile_guests_leave_user_space_alone(seed: int) -> None:
             break
     assert rig.memory[0:0x1000] == bytes(0x1000)
     assert rig.memory[CODE + 1 : RAM] == bytes(RAM - CODE - 1)
+
+
+def test_pae_paging_follows_the_cr3_that_was_set_last() -> None:
+    rig = Rig("a000002000 f4")  # mov al, [0x200000]
+    for table, page in ((0x4000, 0x5000), (0x6000, 0x7000)):
+        rig.memory[table : table + 8] = (page | 1).to_bytes(8, "little")
+        rig.memory[page : page + 16] = (0x83).to_bytes(8, "little") + (0x83 if page == 0x7000 else 0).to_bytes(
+            8, "little"
+        )
+    sregs = rig.vcpu.get_sregs()
+    sregs.cr0, sregs.cr4 = sregs.cr0 | 1 << 31, 1 << 5
+    for cr3, valid in ((0x4000, False), (0x6000, True), (0x4000, False)):
+        sregs.cr3 = cr3
+        rig.vcpu.set_sregs(sregs)
+        assert rig.vcpu.translate(0x20_0000 + CODE).valid is valid
