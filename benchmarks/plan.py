@@ -17,6 +17,7 @@ class Plan:
         stops: stops and steps of the control benchmark.
         processes: processes started to measure start-up.
         compared: guests that are compared whole.
+        analyzed: the instruction set that is analyzed whole.
     """
 
     rounds: int
@@ -25,6 +26,7 @@ class Plan:
     stops: int
     processes: int
     compared: tuple[str, ...]
+    analyzed: str
 
 
 FULL: Final = Plan(
@@ -34,6 +36,9 @@ FULL: Final = Plan(
     stops=2_000,
     processes=9,
     compared=("popf-mask", "bench-sieve"),
+    analyzed="x86-32",
 )
-TINY: Final = Plan(rounds=1, guests=("hello",), iterations=20, stops=5, processes=1, compared=("hello",))
+TINY: Final = Plan(
+    rounds=1, guests=("hello",), iterations=20, stops=5, processes=1, compared=("hello",), analyzed="m68k"
+)
 """To see whether the harness works; its figures mean nothing."""
