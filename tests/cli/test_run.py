@@ -226,7 +226,7 @@ class TestTrace:
 
 
 def test_a_strategy_that_fails(simvirt: Simvirt, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_machine: object, _instruction: int) -> None:
+    def fail(_machine: object, _instruction: int, **_how: object) -> None:
         raise RuntimeError("the strategy is broken")
 
     monkeypatch.setattr("simvirt.machine.machine.Machine.run_to", fail)
