@@ -2,7 +2,8 @@
 
 The boot protocols enter 32-bit protected mode with flat 4 GiB segments, paging off, interrupts disabled and A20 on
 (Multiboot Specification 0.6.96 §3.2 "Machine state", Linux's "32-bit BOOT PROTOCOL"), or 64-bit mode with memory mapped
-to itself (Linux's "64-bit BOOT PROTOCOL"). What they leave undefined is zero here. Where a protocol promises no GDT,
+to itself (Linux's "64-bit BOOT PROTOCOL"); a machine that boots from its disk begins as the processor does after reset.
+What they leave undefined is zero here. Where a protocol promises no GDT,
 GDTR is empty, so a guest that loads a segment register before it has set one up faults, as it may on a real machine;
 so does one that takes an interrupt, IDTR being empty.
 """
@@ -29,10 +30,42 @@ _NO_LDT: Final = Segment(0, 0, 0xFFFF, 0x8200)
 _NO_TASK: Final = Segment(0, 0, 0xFFFF, 0x8900)
 _DR6_AT_RESET: Final = 0xFFFF0FF0
 _DR7_AT_RESET: Final = 0x400
+_RESET_CS: Final = 0xF000
+_RESET_CS_BASE: Final = 0xFFFF0000
+_RESET_IP: Final = 0xFFF0
+_REAL_MODE_CODE: Final = 0x9B00
+_REAL_MODE_DATA: Final = 0x9300
 
 
 def initial_state(boot: BootState) -> ArchitecturalState:
     """The state that the boot protocol gives the guest; the floating-point unit is left as it is after reset."""
+    return reset_state() if boot.mode is BootMode.RESET else _loaded_state(boot)
+
+
+def reset_state() -> ArchitecturalState:
+    """The processor after power-up or reset (SDM Vol. 3A Table 10-1 "IA-32 and Intel 64 Processor States").
+
+    EDX, which holds the processor's version then, is zero here: the version is CPUID's to tell.
+    """
+    data = Segment(0, 0, 0xFFFF, _REAL_MODE_DATA)
+    return ArchitecturalState(
+        general=(0,) * len(GeneralRegister),
+        rip=_RESET_IP,
+        eflags=2,
+        segments=(data, Segment(_RESET_CS, _RESET_CS_BASE, 0xFFFF, _REAL_MODE_CODE), data, data, data, data),
+        ldtr=_NO_LDT,
+        tr=_NO_TASK,
+        gdtr=DescriptorTable(0, 0xFFFF),
+        idtr=DescriptorTable(0, 0xFFFF),
+        control=(int(Cr0.CD | Cr0.NW | Cr0.ET), 0, 0, 0),
+        efer=0,
+        debug=(0, 0, 0, 0, _DR6_AT_RESET, _DR7_AT_RESET),
+        interrupt_shadow=False,
+        floating_point=b"",
+    )
+
+
+def _loaded_state(boot: BootState) -> ArchitecturalState:
     general = [0] * len(GeneralRegister)
     general[GeneralRegister.RAX], general[GeneralRegister.RBX] = boot.eax, boot.ebx
     general[GeneralRegister.RSP], general[GeneralRegister.RSI] = boot.esp, boot.esi

@@ -34,6 +34,7 @@ class ImageKind(Enum):
     MULTIBOOT = "multiboot"
     LINUX = "Linux kernel"
     PVH = "ELF with a PVH entry"
+    DISK = "bootable disk image"
 
 
 class BootProtocol(Enum):
@@ -44,6 +45,7 @@ class BootProtocol(Enum):
     PVH = "32-bit protected mode, paging off, and EBX holds the address of Xen's start information"
     LINUX_32 = "32-bit protected mode, paging off, and ESI holds the address of Linux's boot parameters"
     LINUX_64 = "64-bit mode, memory mapped to itself, and RSI holds the address of Linux's boot parameters"
+    FIRMWARE = "the processor after reset, and a firmware that boots from the disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,13 @@ class GuestImage:
     options: BootOptions = BootOptions()
     setup: bytes = field(default=b"", repr=False)
     """The file up to the end of its setup header, for a Linux kernel; its boot parameters are made of it."""
+    boot_disk: Path | None = None
+    """The file that is the machine's disk, for an image that is booted from it."""
+
+    @property
+    def needs_firmware(self) -> bool:
+        """Does the machine start with its firmware, which boots the guest?"""
+        return self.boot is BootProtocol.FIRMWARE
 
 
 class BootMode(Enum):
@@ -106,6 +115,7 @@ class BootMode(Enum):
 
     PROTECTED = "32-bit protected mode, flat 4 GiB segments, paging off"
     LONG = "64-bit mode, memory mapped to itself"
+    RESET = "none: the processor as it is after reset, in real-address mode"
 
 
 @dataclass(frozen=True, slots=True)

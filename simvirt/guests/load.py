@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
+from simvirt.guests.disk_boot import place_firmware
 from simvirt.guests.image import BootProtocol, BootState, GuestImage, Segment, refuse_overlaps
 from simvirt.guests.linux import place_linux
 from simvirt.guests.multiboot import place_multiboot
@@ -63,4 +64,5 @@ _PLACEMENTS: Final[dict[BootProtocol, Callable[[GuestImage, int], Placement]]] =
     BootProtocol.PVH: place_pvh,
     BootProtocol.LINUX_32: place_linux,
     BootProtocol.LINUX_64: place_linux,
+    BootProtocol.FIRMWARE: place_firmware,
 }

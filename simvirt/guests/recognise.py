@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
+from simvirt.guests.disk_boot import disk_image, is_boot_disk
 from simvirt.guests.elf import elf_image, is_elf
 from simvirt.guests.flat import flat_image
 from simvirt.guests.image import ImageKind
@@ -57,12 +58,14 @@ class BootKind(Enum):
     PVH = "pvh"
     LINUX_32 = "linux-32"
     LINUX_64 = "linux-64"
+    DISK = "disk"
 
 
 def recognise(source: Path | str | bytes, name: str | None = None, boot: BootKind | None = None) -> GuestImage:
     """The guest image in a file, or in bytes.
 
-    ELF files and files with a multiboot header are known by their content; so is much that is no guest. What remains is
+    ELF files, files with a multiboot header, Linux kernels and files that begin with a boot sector are known by their
+    content; so is much that is no guest. What remains is
     a flat binary, except that a file which is text from end to end is taken for one only when its name says so
     (``.bin``, ``.flat``, ``.img``). Bytes without a file have no name that could say anything: they are a flat binary
     if they are nothing else.
@@ -87,7 +90,7 @@ def _recognise_bytes(data: bytes, subject: str, path: Path | None, boot: BootKin
     """``subject`` is what errors speak of: the path that the user gave."""
     if not data:
         raise ImageError(subject, "the file is empty", "a guest image has at least one instruction")
-    kind = boot or _kind(data)
+    kind = boot or _kind(data, path)
     if kind is None:
         foreign = _foreign(data)
         if foreign is not None:
@@ -96,13 +99,15 @@ def _recognise_bytes(data: bytes, subject: str, path: Path | None, boot: BootKin
     return _READERS[kind](data, subject, path)
 
 
-def _kind(data: bytes) -> BootKind | None:
+def _kind(data: bytes, path: Path | None) -> BootKind | None:
     """What the content says; None where it says nothing."""
     if is_linux(data):
         return BootKind.LINUX_32
     if find_header(data) is not None:
         return BootKind.MULTIBOOT
-    return BootKind.ELF if is_elf(data) else None
+    if is_elf(data):
+        return BootKind.ELF
+    return BootKind.DISK if path is not None and is_boot_disk(data) else None
 
 
 def _elf(data: bytes, subject: str, path: Path | None) -> GuestImage:
@@ -144,6 +149,7 @@ _READERS: Final[dict[BootKind, Callable[[bytes, str, Path | None], GuestImage]]]
     BootKind.PVH: _pvh,
     BootKind.LINUX_32: _linux_32,
     BootKind.LINUX_64: _linux_64,
+    BootKind.DISK: disk_image,
 }
 
 

@@ -47,7 +47,8 @@ class DiskOption:
 class DiskImage:
     """An open image.
 
-    :raises UsageError: the file cannot be read (or written, if it is to be), holds no whole sectors, or too many.
+    :raises UsageError: the file cannot be read (or written, if it is to be), is empty or too large, or is to be
+        written and does not end with a whole sector.
     """
 
     def __init__(self, option: DiskOption) -> None:
@@ -59,13 +60,15 @@ class DiskImage:
             size = os.fstat(self._descriptor).st_size
         except OSError as error:
             raise UsageError(f"the disk image {option.path} cannot be opened: {error.strerror}") from None
-        if size == 0 or size % SECTOR or size // SECTOR > LBA28_SECTORS:
+        broken = size % SECTOR and option.writable  # the rest of the last sector would have to be added to the file
+        sectors = -(-size // SECTOR)
+        if size == 0 or broken or sectors > LBA28_SECTORS:
             self._close()
             raise UsageError(
-                f"the disk image {option.path} has {size} bytes: a raw image of whole sectors of {SECTOR} bytes, "
-                "128 GiB at most, is needed"
+                f"the disk image {option.path} has {size} bytes: a raw image is needed, 128 GiB at most, and one "
+                f"that is to be changed has whole sectors of {SECTOR} bytes"
             )
-        self.sectors = size // SECTOR
+        self.sectors = sectors
 
     def __del__(self) -> None:
         self._close()
@@ -81,7 +84,7 @@ class DiskImage:
         return max(1, min(self.sectors // (HEADS * SECTORS_PER_TRACK), MOST_CYLINDERS))
 
     def read(self, sector: int) -> bytes:
-        """One sector; zeros where the file has become shorter."""
+        """One sector; zeros where the file ends before it, or has become shorter."""
         written = self._written.get(sector)
         if written is not None:
             return written

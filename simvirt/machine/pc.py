@@ -176,6 +176,9 @@ class BareProcessor:
 
 LOW_HOLE: Final = (0xA0000, 0x100000)
 """Video memory and ROMs of a PC: only the text buffer answers there."""
+FIRMWARE_SIZE: Final = 0x10000
+FIRMWARE_PLACES: Final = (Gpa(0xF0000), Gpa(0xFFFF0000))
+"""Where a PC's firmware answers: below 1 MiB, and below 4 GiB, where the processor begins after reset."""
 LEAST_HOST_MEMORY: Final = 0x100000
 """Host memory that the memory map of a PC needs at least: the text buffer lies below."""
 
@@ -185,11 +188,13 @@ def host_memory_size(memory_size: int) -> int:
     return max(memory_size, LEAST_HOST_MEMORY)
 
 
-def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
+def pc_regions(memory_size: int, host: Hpa = Hpa(0), *, firmware: bool = False) -> AddressSpace:
     """The memory map of a PC: conventional memory, the adapter's text buffer in a hole, extended memory.
 
     All of it lies from `host` on in host memory, of which `host_memory_size` bytes are needed; RAM of `memory_size`
     bytes loses the part that the hole takes.
+
+    :param firmware: there is a ROM for it; a kernel that is loaded without its help finds nothing there.
     """
     low, high = LOW_HOLE
     regions = [
@@ -198,16 +203,19 @@ def pc_regions(memory_size: int, host: Hpa = Hpa(0)) -> AddressSpace:
     ]
     if memory_size > high:
         regions.append(Region(Gpa(high), memory_size - high, RegionKind.RAM, Hpa(host + high), "extended memory"))
+    if firmware:
+        memory = Hpa(host + FIRMWARE_PLACES[0])
+        regions += [Region(at, FIRMWARE_SIZE, RegionKind.ROM, memory, "firmware") for at in FIRMWARE_PLACES]
     return AddressSpace(regions)
 
 
 def bare_pc(
-    board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel
+    board_for: Callable[[Callable[[], int]], Board], memory_size: int, cpu_model: CpuModel, *, firmware: bool = False
 ) -> tuple[Machine, Cpu]:
     """A PC with no guest on it, and its CPU; `board_for` makes the board, given the count of instructions retired."""
     memory = HostMemory(host_memory_size(memory_size))
     cpu = Cpu(memory)
-    space = pc_regions(memory_size)
+    space = pc_regions(memory_size, firmware=firmware)
     cpu.engine.set_address_space(space)
     board = board_for(lambda: cpu.engine.count)
     return Machine(BareProcessor(cpu, BoardBus(board, space, cpu_model)), board, memory, space, cpu.engine.written), cpu

@@ -37,7 +37,12 @@ class BareMetal:
 
     def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
         """The PC with the guest in its memory."""
-        machine, cpu = bare_pc(lambda retired: Board(retired, config.hardware), config.memory_size, config.cpu_model)
+        machine, cpu = bare_pc(
+            lambda retired: Board(retired, config.hardware(image)),
+            config.memory_size,
+            config.cpu_model,
+            firmware=image.needs_firmware,
+        )
         boot = load(image, config.memory_size, machine.write_physical)
         machine.processor.set_guest_state(initial_state(boot))
         return Virtualized(machine, cpu, ExitLog())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from simvirt.errors import UsageError
 from simvirt.machine.disk import DiskImage, DiskOption
 from simvirt.machine.hardware import DEFAULT_START_TIME, Hardware
 
@@ -97,13 +98,21 @@ class MachineConfig:
     disk: DiskOption | None = None
     """The guest's disk."""
 
-    @property
-    def hardware(self) -> Hardware:
-        """The description of the guest's board; an image is opened for it.
+    def hardware(self, image: GuestImage) -> Hardware:
+        """The description of the guest's board; a disk's file is opened for it.
 
-        :raises UsageError: it cannot be.
+        :raises UsageError: it cannot be, or the guest is booted from one disk and is to have another.
         """
-        disk = None if self.disk is None else DiskImage(self.disk)
+        option = self.disk
+        if image.boot_disk is not None:
+            if option is None:
+                option = DiskOption(image.boot_disk)
+            elif option.path.resolve() != image.boot_disk.resolve():
+                raise UsageError(
+                    f"the PC has one disk, and {image.boot_disk} is it: boot from {option.path} instead, or name "
+                    f"{image.boot_disk}:rw as the disk to change it"
+                )
+        disk = None if option is None else DiskImage(option)
         return Hardware(self.memory_size, self.start_time, disk=disk)
 
 

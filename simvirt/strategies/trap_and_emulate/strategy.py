@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from simvirt.errors import UnsupportedError
 from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
@@ -63,12 +64,19 @@ class TrapAndEmulate:
     )
 
     def obstacle(self, image: GuestImage) -> str | None:
-        """None: what cannot be virtualized shows while it runs."""
-        del image
+        """A guest that starts in real-address mode, which has no rings; whatever else cannot be virtualized shows."""
+        if image.needs_firmware:
+            return (
+                "it is booted by the PC's firmware, in real-address mode, where there is no ring to put a kernel into: "
+                "bare-metal and vtx run it"
+            )
         return None
 
     def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
-        """A VM with the guest in its memory, its kernel de-privileged."""
+        """A VM with the guest in its memory, its kernel de-privileged.
+
+        :raises UnsupportedError: there is an obstacle.
+        """
         return self.build_on(Host(self.partition_size(config)), image, config)
 
     def partition_size(self, config: MachineConfig) -> int:
@@ -78,13 +86,16 @@ class TrapAndEmulate:
     def build_on(self, host: Host, image: GuestImage, config: MachineConfig) -> Virtualized:
         """The same on a PC that has other VMs.
 
+        :raises UnsupportedError: there is an obstacle.
         :raises UsageError: the VM's page tables, those of 32-bit paging, do not reach so far into the host's memory.
         """
+        if (obstacle := self.obstacle(image)) is not None:
+            raise UnsupportedError(f"{image.name} cannot run under trap-and-emulate: {obstacle}")
         partition = host.partition(self.partition_size(config), below=1 << 32)
         memory, real = host.memory, host.new_cpu()
         real.intercept(Intercepts(frozenset({SvmExit.IRET}), cr_writes=0, dr_writes=0))
         space = pc_regions(min(config.memory_size, VMM_LINEAR_BASE), Hpa(partition + VMM_RESERVE))
-        board = Board(lambda: real.engine.count, config.hardware)
+        board = Board(lambda: real.engine.count, config.hardware(image))
         bus = BoardBus(board, space, config.cpu_model)
         gated = GatedAddressSpace(space.regions)
         guest_memory = GuestMemory(real.engine, gated)
