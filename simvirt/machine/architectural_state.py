@@ -52,6 +52,8 @@ class ArchitecturalState:
     floating_point: bytes
     pdptes: tuple[int, ...] = ()
     """The PDPTE registers while PAE paging is in use; with none given, they are those that CR3 leads to."""
+    nmi_blocked: bool = False
+    """Is an NMI being handled?"""
 
     @classmethod
     def of(cls, state: ProcessorState) -> ArchitecturalState:
@@ -71,6 +73,7 @@ class ArchitecturalState:
             interrupt_shadow=state.interrupt_shadow,
             floating_point=state.floating_point,
             pdptes=state.pdptes if state.pae_paging else (),
+            nmi_blocked=state.nmi_blocked,
         )
 
     @property
@@ -99,6 +102,7 @@ class ArchitecturalState:
         if self.pdptes:
             state.pdptes = self.pdptes
         state.interrupt_shadow = self.interrupt_shadow
+        state.nmi_blocked = self.nmi_blocked
 
     @property
     def cpl(self) -> int:
@@ -129,6 +133,7 @@ class ArchitecturalState:
         for number, value in zip(_DEBUG_REGISTERS, self.debug, strict=True):
             yield f"DR{number}", value
         yield "interrupt shadow", int(self.interrupt_shadow)
+        yield "blocking by NMI", int(self.nmi_blocked)
 
     def differences(self, other: ArchitecturalState) -> list[Difference]:
         """Where `other` differs from this one, in the order of `components`."""

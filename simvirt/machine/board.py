@@ -1,9 +1,9 @@
 """The board: the devices of one PC or one VM, wired together.
 
 The board knows no processor. It is given one number, the count of instructions retired, and offers in return what a
-processor's pins see: ports to read and write, the INTR pin and its acknowledge cycle, and the moment until which
-nothing will happen by itself. Whoever drives it, the bare PC or a VMM, keeps one promise: it runs the processor no
-further than `next_deadline()` and then calls `run_due()`.
+processor's pins see: ports to read and write, the INTR pin and its acknowledge cycle, the edge on the NMI pin, and the
+moment until which nothing will happen by itself. Whoever drives it, the bare PC or a VMM, keeps one promise: it runs
+the processor no further than `next_deadline()` and then calls `run_due()`.
 
 Which devices there are, the machine's description says (`simvirt.machine.hardware`).
 """
@@ -20,8 +20,10 @@ from simvirt.machine.bus import BusState, PortBus
 from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.keyboard_controller import KeyboardController
 from simvirt.machine.devices.keys import strokes
+from simvirt.machine.devices.nmi_gate import NmiGate
 from simvirt.machine.devices.pic import Irq, PicPair
 from simvirt.machine.devices.port_a import PortA
+from simvirt.machine.devices.port_b import PortB
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE, Vga
 from simvirt.machine.event_queue import Attention, EventQueue
@@ -73,6 +75,8 @@ class Board:
 
     __slots__ = (
         "_event_irq",
+        "_nmi_events",
+        "_nmi_rose",
         "a20",
         "attention",
         "bus",
@@ -83,9 +87,11 @@ class Board:
         "events",
         "exit_status",
         "hardware",
+        "nmi_gate",
         "on_a20",
         "on_console",
         "on_intr",
+        "on_nmi",
         "pace",
         "pic",
         "reset_requested",
@@ -105,6 +111,10 @@ class Board:
         self.bus = PortBus()
         self.on_intr = on_intr
         self.pic = PicPair(self._drive_intr)
+        self.nmi_gate = NmiGate(self._raise_nmi)
+        self.on_nmi: Callable[[], None] = lambda: None
+        """Is told of an edge on the NMI pin; whoever drives the board sets it."""
+        self._nmi_rose = False
         self.devices: dict[str, Device[Any]] = {}
         """The devices by the names of their rows."""
         self.console = bytearray()
@@ -123,6 +133,7 @@ class Board:
         self.pace: Callable[[int], bool] | None = None
         """Asked before sleep skips time up to a deadline; False: something else has come up meanwhile."""
         self._event_irq: dict[str, Irq | None] = {}
+        self._nmi_events: set[str] = set()
         self.hardware = Hardware() if hardware is None else hardware
         """The description that it was built from."""
         for row in self.hardware.rows:
@@ -156,14 +167,19 @@ class Board:
             if deadline <= now:
                 self.events.run_due(now)
 
-    def can_wake(self) -> bool:
-        """Whether, while the processor sleeps, an event that is pending can raise INTR.
+    def can_wake(self, *, interrupts: bool = True, nmi: bool = True) -> bool:
+        """Whether, while the processor sleeps, an event that is pending can raise INTR or an NMI.
 
         Exact while the processor does nothing: then neither the masks nor what is in service can change, so an
-        interrupt line that is blocked now stays blocked.
+        interrupt line that is blocked now stays blocked. `interrupts`, `nmi`: does the processor take them?
         """
-        irqs = (self._event_irq[name] for name in self.events.save())
-        return self.interrupt_pending() or any(irq is not None and self.pic.can_deliver(irq) for irq in irqs)
+        if interrupts and self.interrupt_pending():
+            return True
+        scheduled = self.events.save()
+        if nmi and self.nmi_gate.open and any(name in self._nmi_events for name in scheduled):
+            return True
+        irqs = (self._event_irq[name] for name in scheduled)
+        return interrupts and any(irq is not None and self.pic.can_deliver(irq) for irq in irqs)
 
     def awaits_input(self) -> bool:
         """Whether console input, were there any, would raise INTR: a guest that sleeps may be waiting for it."""
@@ -172,15 +188,16 @@ class Board:
             keyboard is not None and keyboard.input_interrupts() and self.pic.can_deliver(Irq.KEYBOARD)
         )
 
-    def sleep(self) -> bool:
-        """HLT with interrupts enabled: skip time from event to event until INTR is high, or as long as `pace` allows.
+    def sleep(self, *, interrupts: bool = True, nmi: bool = True) -> bool:
+        """HLT: skip time from event to event until INTR is high or an NMI comes, or as long as `pace` allows.
 
         False when that can never be: the guest has halted for good, unless `awaits_input()`. Time then stands where
-        it stood.
+        it stood. `interrupts`, `nmi`: does the processor take them?
         """
-        while not self.interrupt_pending():
+        self._nmi_rose = False
+        while not (interrupts and self.interrupt_pending()) and not (nmi and self._nmi_rose):
             deadline = self.events.next_deadline()
-            if deadline is None or not self.can_wake():
+            if deadline is None or not self.can_wake(interrupts=interrupts, nmi=nmi):
                 return False
             if self.pace is not None and not self.pace(deadline):
                 return True
@@ -212,6 +229,17 @@ class Board:
         if keyboard is None:
             raise MonitorError("this board has no keyboard to type on: add one to its table of devices")
         keyboard.type(strokes(text))
+
+    def io_channel_check(self) -> None:
+        """An error on the bus: an NMI, unless the guest has masked NMIs or disabled this check (`devices.port_b`).
+
+        Raises:
+            MonitorError: this board has no system control port B, where the error would stand.
+        """
+        port = self._device(PortB)
+        if port is None:
+            raise MonitorError("this board has no system control port B to latch the error: add one to its table")
+        port.io_channel_check()
 
     def screen(self, read_memory: Callable[[Gpa, int], bytes]) -> Screen | None:
         """What the display adapter shows; None in a graphics mode, or without one."""
@@ -270,6 +298,7 @@ class Board:
             events=self.events,
             pic=self.pic,
             line=_unconnected if row.irq is None else self.pic.line(row.irq),
+            nmi=self.nmi_gate,
             console=self._put_console,
             exit=self._end,
             reset=self._request_reset,
@@ -283,7 +312,8 @@ class Board:
         self.devices[row.name] = device
         # What a device registers while it is built can, when it is due, raise that device's interrupt and no other.
         for event in self.events.names:
-            self._event_irq.setdefault(event, row.irq)
+            if self._event_irq.setdefault(event, row.irq) is row.irq and row.raises_nmi:
+                self._nmi_events.add(event)
 
     def _checked(self, name: str, state: object) -> object:
         kind = self.devices[name].state_type
@@ -323,6 +353,10 @@ class Board:
     def _drive_intr(self, high: bool) -> None:
         self.attention.needed = True
         self.on_intr(high)
+
+    def _raise_nmi(self) -> None:
+        self._nmi_rose = True
+        self.on_nmi()
 
     def _drive_a20(self, is_open: bool) -> None:
         self.a20 = is_open

@@ -33,6 +33,7 @@ from simvirt.machine.events import (
     InvalidatePage,
     LimitReached,
     MsrAccess,
+    NonMaskableInterrupt,
     Pause,
     PhysicalAccess,
     PortAccess,
@@ -106,6 +107,10 @@ def _software_interrupt(cpu: Cpu, _bus: Bus, event: SoftwareInterrupt) -> None:
     source = Source.EXCEPTION if event.kind is SoftwareInterruptKind.INT1 else Source.SOFTWARE
     if cpu.deliver(Interruption(event.vector, source, after if state.code_64 else after & 0xFFFFFFFF)):
         cpu.engine.count += 1
+
+
+def _nmi(cpu: Cpu, _bus: Bus, _event: NonMaskableInterrupt) -> None:
+    cpu.deliver_nmi()
 
 
 def _engine_fault(cpu: Cpu, _bus: Bus, event: EngineFault) -> None:
@@ -309,7 +314,9 @@ def _invalidate_caches(cpu: Cpu, _bus: Bus, event: InvalidateCaches) -> None:
     cpu.advance(event.length)
 
 
-def _flags(cpu: Cpu, _bus: Bus, _event: FlagsAccess) -> Event | None:
+def _flags(cpu: Cpu, _bus: Bus, event: FlagsAccess) -> Event | None:
+    if event.mnemonic == "iret":
+        cpu.unblock_nmi()
     return cpu.run_natively()
 
 
@@ -331,6 +338,7 @@ _COMPLETIONS: Final[dict[type, Callable[..., Event | None]]] = {
     Interrupted: _nothing,
     DebuggerHit: _nothing,
     InterruptWindow: _nothing,
+    NonMaskableInterrupt: _nmi,
     EngineFault: _engine_fault,
     ExceptionRaised: _exception,
     SoftwareInterrupt: _software_interrupt,

@@ -30,6 +30,10 @@ class Core(Protocol):
         """The instruction is complete and has set RIP itself."""
         ...
 
+    def unblock_nmi(self) -> None:
+        """IRET is executed."""
+        ...
+
     def load_pdptes(self, cr3: int) -> None:
         """Load the PDPTE registers of PAE paging."""
         ...

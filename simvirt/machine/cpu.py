@@ -35,6 +35,7 @@ from simvirt.machine.events import (
     InvalidatePage,
     LimitReached,
     MsrAccess,
+    NonMaskableInterrupt,
     Pause,
     PhysicalAccess,
     PhysicalTarget,
@@ -193,9 +194,24 @@ class Cpu:
             if self._stop_requested:
                 self._stop_requested = False
                 return Interrupted()
-            event = self._event(engine.run(limit, window=window, deliver=deliver))
+            if engine.nmi_pending:
+                event = self._run_to_nmi(limit, window, deliver)
+            else:
+                event = self._event(engine.run(limit, window=window, deliver=deliver))
             if event is not None:
                 return event
+
+    def _run_to_nmi(self, limit: int, window: bool, deliver: int) -> Event | None:
+        """An NMI is pending: it comes at the next boundary where neither a shadow nor another NMI holds it back."""
+        engine = self.engine
+        if engine.count < limit and self.nmi_ready:
+            return NonMaskableInterrupt()
+        if self.state.interrupt_shadow:  # over with the next instruction, or with the handler of what that meets
+            end, deliver = min(limit, engine.count + 1), DELIVER_NOTHING
+        else:
+            end = limit
+        event = self._event(engine.run(end, window=window, deliver=deliver))
+        return None if event is _LIMIT_REACHED and engine.count < limit else event
 
     def _event(self, native: NativeEvent) -> Event | None:
         """What the engine returned, as a typed event; None when the run simply goes on."""
@@ -267,7 +283,7 @@ class Cpu:
                 return ExceptionRaised(Vector.GP, 0)
             self.advance(instruction.length)
             return None
-        if instruction.operation is Operation.IRET and self.engine.hands_over(SvmExit.IRET):
+        if instruction.operation is Operation.IRET and self.engine.hands_over(SvmExit.IRET) and self._wants_iret():
             return FlagsAccess("iret", instruction.length)
         if instruction.operation is Operation.PUSHF and self.engine.hands_over(SvmExit.PUSHF):
             return FlagsAccess("pushf", instruction.length)
@@ -593,6 +609,16 @@ class Cpu:
         register, is_write = _DESCRIPTOR_TABLE_EXITS[code]
         return DescriptorTableAccess(register, is_write, self._length())
 
+    def _wants_iret(self) -> bool:
+        """Does whoever runs the processor want IRET handed over? It may be so for the sake of blocking by NMI alone."""
+        return SvmExit.IRET in self.engine.intercepts.instructions
+
+    def _iret(self) -> Event | None:
+        if self._wants_iret():
+            return FlagsAccess("iret", self._length())
+        self.unblock_nmi()
+        return self.run_natively()
+
     def _cache_invalidation(self) -> Event:
         _, code = self._opcode()
         return InvalidateCaches(code[1] == 0x09, self._length())
@@ -641,6 +667,16 @@ class Cpu:
         return bool(self.state.eflags & _IF) and not self.state.interrupt_shadow
 
     @property
+    def nmi_ready(self) -> bool:
+        """Is an NMI pending that can be taken now?
+
+        Not while another is being handled, nor in a shadow: that of MOV SS holds it back in any case, and that of STI
+        may, which it does here as it does for KVM's guests (SDM Vol. 3A §6.8.3, Vol. 3C §26.2, §27.3.1.5).
+        """
+        state = self.state
+        return self.engine.nmi_pending and not state.nmi_blocked and not state.interrupt_shadow
+
+    @property
     def can_halt(self) -> bool:
         """Does HLT put the processor to sleep? Not while TF is set: the trap behind it wakes it (SDM Vol. 2A "HLT")."""
         return not self.state.eflags & _TF
@@ -670,6 +706,25 @@ class Cpu:
         rip = self.state.rip
         if not self._deliver_natively(vector, Source.EXTERNAL, rip, None):
             self._deliver(Interruption(vector, Source.EXTERNAL, rip), None, 0)
+
+    def raise_nmi(self) -> None:
+        """An edge on the NMI pin: an NMI is pending until it is delivered. One is kept, however many edges come."""
+        self.engine.nmi_pending = True
+
+    def deliver_nmi(self) -> None:
+        """Take the pending NMI: vector 2, and no further one until an IRET is executed (SDM Vol. 3A §6.7.1).
+
+        :raises Shutdown: a triple fault.
+        """
+        engine = self.engine
+        engine.nmi_pending = False
+        engine.block_nmi(True)
+        self.deliver(Interruption(Vector.NMI, Source.NMI, self.state.rip))
+
+    def unblock_nmi(self) -> None:
+        """IRET is executed: it ends blocking by NMI even if it faults (SDM Vol. 3C §26.3)."""
+        if self.state.nmi_blocked:
+            self.engine.block_nmi(False)
 
     def deliver(self, what: Interruption, cr2: int | None = None, *, condition: int = 0) -> bool:
         """Deliver `what`; exceptions on the way escalate by the table of SDM Vol. 3A §6.15.
@@ -838,8 +893,8 @@ _PAGE_FAULTS: Final = frozenset({Refusal.PAGE_FAULT, Refusal.SUPERVISOR_AT_CPL3}
 _CONTROL_REGISTERS: Final = (0, 2, 3, 4, 8)
 
 
-def _svm_events() -> dict[int, Callable[[Cpu], Event]]:
-    table: dict[int, Callable[[Cpu], Event]] = {
+def _svm_events() -> dict[int, Callable[[Cpu], Event | None]]:
+    table: dict[int, Callable[[Cpu], Event | None]] = {
         SvmExit.VINTR: lambda _: InterruptWindow(),
         SvmExit.SWINT: Cpu._software_interrupt,
         SvmExit.HLT: lambda cpu: Halt(cpu._length()),
@@ -853,7 +908,7 @@ def _svm_events() -> dict[int, Callable[[Cpu], Event]]:
         SvmExit.WBINVD: Cpu._cache_invalidation,
         SvmExit.PUSHF: lambda cpu: FlagsAccess("pushf", cpu._length()),
         SvmExit.POPF: lambda cpu: FlagsAccess("popf", cpu._length()),
-        SvmExit.IRET: lambda cpu: FlagsAccess("iret", cpu._length()),
+        SvmExit.IRET: Cpu._iret,
         SvmExit.PAUSE: lambda cpu: Pause(cpu._length()),
     }
     table |= dict.fromkeys(_DESCRIPTOR_TABLE_EXITS, Cpu._descriptor_table)

@@ -112,6 +112,8 @@ class Engine:
         self.deliveries = DeliveryLog(self._record)
         """What has been delivered to the guest, here or in Python."""
         self._run = self._library.run
+        self.nmi_pending = False
+        """Has the NMI pin seen an edge that no NMI has been delivered for?"""
         self.address_space = AddressSpace([])
         self.cr4_features = CR4_FEATURES
         """The bits of CR4 that may be set; setting another is #GP(0)."""
@@ -282,9 +284,15 @@ class Engine:
         """Choose what the engine hands over from now on."""
         self.intercepts = intercepts
         umip = bool(self.state.control_register(4) & int(Cr4.UMIP))
-        self._arm_intercepts(
-            intercepts.instructions | UMIP_READS if umip else intercepts.instructions, intercepts, umip
-        )
+        instructions = intercepts.instructions | UMIP_READS if umip else intercepts.instructions
+        if self.state.nmi_blocked:
+            instructions |= _IRET
+        self._arm_intercepts(instructions, intercepts, umip)
+
+    def block_nmi(self, blocked: bool) -> None:
+        """Begin or end blocking by NMI; while it lasts, IRET, which ends it, is handed over."""
+        self.state.nmi_blocked = blocked
+        self.intercept(self.intercepts)
 
     @contextmanager
     def unintercepted(self) -> Iterator[None]:
@@ -660,6 +668,8 @@ class Engine:
         image = bytearray(self.state.image)
         first, end = self.platform.state.intercept, self.platform.state.intercept_exceptions + 4
         image[first:end] = bytes(end - first)  # what is handed over is a matter of the strategy, not of the state
+        if self.nmi_pending:
+            image[self._nmi_pending_at] |= _NMI_PENDING
         return bytes(image)
 
     def restore_image(self, image: bytes) -> None:
@@ -670,6 +680,8 @@ class Engine:
         if len(image) != self.platform.state.size:
             raise EngineError(f"a state image of {len(image)} bytes: {self.platform.state.size} are needed")
         self.state.image[:] = image
+        self.nmi_pending = bool(image[self._nmi_pending_at] & _NMI_PENDING)
+        self.state.image[self._nmi_pending_at] &= ~_NMI_PENDING
         self.follow_umip()
         self.drop_translations()
 
@@ -690,6 +702,7 @@ class Engine:
             tuple(record.breakpoints[: record.breakpoint_count]),
             tuple((w.first, w.last, bool(w.accesses & 1), bool(w.accesses & 2)) for w in watches),
             self.deliveries,
+            self.nmi_pending,
         )
 
     def load_world(self, world: World) -> None:
@@ -698,12 +711,16 @@ class Engine:
         for part, data in zip(WORLD_BYTES, world.record, strict=True):
             self._bytes[part] = data
         self.intercepts, self.cr4_features = world.intercepts, world.cr4_features
-        self.deliveries = world.deliveries
+        self.deliveries, self.nmi_pending = world.deliveries, world.nmi_pending
         if self.address_space is not world.address_space:
             self.set_address_space(world.address_space)
         self.set_breakpoints(world.breakpoints)
         self.set_watches(world.watches)
         self.flush_tlb()
+
+    @property
+    def _nmi_pending_at(self) -> int:
+        return self.platform.state.hflags2 + 3
 
     def drop_translations(self) -> None:
         """Forget all translated code and all address translations."""
@@ -719,6 +736,9 @@ class Engine:
 
 
 _SUPERVISOR, _USER, _SUPERVISOR_IMPLICIT = range(3)  # engine.c's enum privilege
+_NMI_PENDING: Final = 1 << 5
+"""In a saved image, in the highest byte of hflags2."""
+_IRET: Final = frozenset({SvmExit.IRET})
 _DIRTY, _EXECUTED = int(PageFlag.DIRTY), int(PageFlag.EXECUTED)
 _EVENTS: Final = tuple(NativeEvent)
 _COUNT, _LIMIT, _WINDOW, _DELIVERABLE = word("count"), word("limit"), word("window_wanted"), word("deliverable")

@@ -45,6 +45,11 @@ class InterruptWindow:
 
 
 @dataclass(slots=True)
+class NonMaskableInterrupt:
+    """An NMI is pending, and the processor can take it now: it comes before the instruction at RIP."""
+
+
+@dataclass(slots=True)
 class EngineFault:
     """The engine itself failed: a bug, not a guest's deed."""
 
@@ -292,6 +297,7 @@ Event: TypeAlias = (
     | Interrupted
     | DebuggerHit
     | InterruptWindow
+    | NonMaskableInterrupt
     | EngineFault
     | ExceptionRaised
     | SoftwareInterrupt

@@ -353,6 +353,7 @@ class FarTransfers:
     def iret(self, instruction: Instruction) -> None:
         """IRET outside virtual-8086 mode (SDM Vol. 2A "IRET")."""
         state = self._cpu.state
+        self._cpu.unblock_nmi()
         size = (instruction.operand_size or 32) // 8
         eflags, cpl = state.eflags, int(state.cpl)
         if eflags & _NT:

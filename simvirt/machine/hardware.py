@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.clock import Clock
     from simvirt.machine.devices import Device, InterruptLine
+    from simvirt.machine.devices.nmi_gate import NmiGate
     from simvirt.machine.devices.pic import PicPair
     from simvirt.machine.disk import DiskImage
     from simvirt.machine.event_queue import EventQueue
@@ -51,6 +52,8 @@ class Wiring:
     """The interrupt controllers; a device that drives one line takes `line` instead."""
     line: InterruptLine
     """The interrupt line of the row's `irq`; leads nowhere when the row names none."""
+    nmi: NmiGate
+    """The way to the processor's NMI pin; a card that has met an error calls `PortB.io_channel_check` of its peer."""
     console: Callable[[int], None]
     """Takes a byte of console output."""
     exit: Callable[[int], None]
@@ -89,6 +92,8 @@ class DeviceRow:
     build: Callable[[Wiring], Device[Any]]
     ports: tuple[range, ...]
     irq: Irq | None = None
+    raises_nmi: bool = False
+    """Can what the device has scheduled end in an NMI, and so wake a processor that sleeps with IF = 0?"""
     widths: tuple[AccessSize, ...] = (1,)
 
 
@@ -98,10 +103,14 @@ def _pit(wiring: Wiring) -> Pit8254:
     return pit
 
 
+def _port_b(wiring: Wiring) -> PortB:
+    return PortB(wiring.clock, wiring.peer(Pit8254), wiring.wait, wiring.nmi)
+
+
 def _rtc(wiring: Wiring) -> Mc146818:
     hardware = wiring.hardware
     cmos = standard_cmos(hardware.memory_size, hardware.start_time, hardware.disk)
-    return Mc146818(wiring.clock, wiring.events, wiring.line, cmos)
+    return Mc146818(wiring.clock, wiring.events, wiring.line, cmos, wiring.nmi)
 
 
 def _uart(wiring: Wiring) -> Uart16550:
@@ -121,7 +130,7 @@ def _keyboard_controller(wiring: Wiring) -> KeyboardController:
 DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))),
     DeviceRow("pit", _pit, (range(0x40, 0x44),), Irq.TIMER),
-    DeviceRow("port-b", lambda wiring: PortB(wiring.clock, wiring.peer(Pit8254), wiring.wait), (range(0x61, 0x62),)),
+    DeviceRow("port-b", _port_b, (range(0x61, 0x62),)),
     DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),
     DeviceRow("keyboard", _keyboard_controller, (range(0x60, 0x61), range(0x64, 0x65)), Irq.KEYBOARD),
     DeviceRow("vga", lambda _wiring: Vga(), VGA_PORTS),
@@ -141,7 +150,7 @@ def _ata(wiring: Wiring) -> AtaDisk:
     return AtaDisk(wiring.clock, wiring.events, wiring.line, disk)
 
 
-ATA: Final = DeviceRow("ata", _ata, (COMMAND_BLOCK, CONTROL_BLOCK), Irq.ATA_PRIMARY, (1, 2, 4))
+ATA: Final = DeviceRow("ata", _ata, (COMMAND_BLOCK, CONTROL_BLOCK), Irq.ATA_PRIMARY, widths=(1, 2, 4))
 """The row of a machine that has a disk."""
 
 

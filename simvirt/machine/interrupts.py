@@ -40,6 +40,8 @@ class Source(IntEnum):
     EXCEPTION = 1
     SOFTWARE = 2
     """INT n, INT3 or INTO."""
+    NMI = 3
+    """From outside, too, but it cannot be masked, and its vector is 2."""
 
 
 @dataclass(frozen=True, slots=True)

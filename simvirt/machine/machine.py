@@ -78,6 +78,20 @@ class Processor(Protocol):
         """Is IF set, as the guest sees it?"""
         ...
 
+    @property
+    def nmi_ready(self) -> bool:
+        """Will the next run begin with an NMI, which comes before maskable interrupts (SDM Vol. 3A §6.9)?"""
+        ...
+
+    @property
+    def nmi_blocked(self) -> bool:
+        """Are NMIs held back until an IRET (SDM Vol. 3A §6.7.1)?"""
+        ...
+
+    def raise_nmi(self) -> None:
+        """An edge on the NMI pin: the processor takes an NMI as soon as none is blocked. It holds one, not more."""
+        ...
+
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run until the loop has to look, or exactly `limit` instructions are retired in all.
 
@@ -161,6 +175,7 @@ class Machine:
         """The guest-physical address space."""
         self._written = written
         board.on_a20 = processor.set_a20
+        board.on_nmi = processor.raise_nmi
         self.halted = False
         self._stop_requested = False
         self.outcome: Outcome | None = None
@@ -194,7 +209,9 @@ class Machine:
             board.run_due()
             pending = board.interrupt_pending()
             try:
-                if pending and processor.interruptible:
+                if processor.nmi_ready:
+                    self.halted = False
+                elif pending and processor.interruptible:
                     self.halted = False
                     processor.inject_interrupt(board.acknowledge())
                     pending = board.interrupt_pending()
@@ -227,12 +244,13 @@ class Machine:
 
     def _sleep(self) -> None:
         """HLT: skip to the next event that can wake the processor, or find that there is none."""
+        processor, board = self.processor, self.board
         if self._stop_requested:
             self._interrupt()
             return
-        if self.processor.interrupts_enabled and self.board.sleep():
+        if board.sleep(interrupts=processor.interrupts_enabled, nmi=not processor.nmi_blocked):
             return
-        waiting = self.processor.interrupts_enabled and self.board.awaits_input()
+        waiting = processor.interrupts_enabled and board.awaits_input()
         self.outcome = Outcome.WAITING_FOR_INPUT if waiting else Outcome.HALTED
 
     def _interrupt(self) -> None:
@@ -258,6 +276,15 @@ class Machine:
         """Forget that the run was interrupted or waited for input, so that `run` takes it up again."""
         self._pausing = False
         if self.outcome in (Outcome.INTERRUPTED, Outcome.WAITING_FOR_INPUT, Outcome.BREAKPOINT):
+            self.outcome = None
+
+    def raise_nmi(self) -> None:
+        """An NMI from outside of the board, as a dump switch makes it: straight to the processor's pin.
+
+        It wakes a processor that nothing else would. What the guest can mask is `Board.io_channel_check`.
+        """
+        self.processor.raise_nmi()
+        if self.outcome in (Outcome.HALTED, Outcome.WAITING_FOR_INPUT):
             self.outcome = None
 
     @property

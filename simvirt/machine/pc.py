@@ -116,6 +116,20 @@ class BareProcessor:
         """EFLAGS.IF."""
         return self.cpu.state.interrupt_flag
 
+    @property
+    def nmi_ready(self) -> bool:
+        """Is an NMI pending that nothing holds back?"""
+        return self.cpu.nmi_ready
+
+    @property
+    def nmi_blocked(self) -> bool:
+        """Is an NMI being handled?"""
+        return self.cpu.state.nmi_blocked
+
+    def raise_nmi(self) -> None:
+        """An edge on the NMI pin."""
+        self.cpu.raise_nmi()
+
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run and complete events, until one needs the board's attention or is nothing for the hardware."""
         cpu, bus = self.cpu, self.bus

@@ -55,6 +55,8 @@ _CS_WORDS, _SS_WORDS, _DS_WORDS = (
 _INHIBIT_IRQ: Final = 1 << 3
 _SHADOW_OF_MOV_SS: Final = 1 << 30
 """In hflags2: ours (native/special.c)."""
+_NMI_BLOCKED: Final = 1 << 2
+"""In hflags2: the engine's own, which its IRET clears."""
 _CS32: Final = 1 << 4
 _SS32: Final = 1 << 5
 _ADDSEG: Final = 1 << 6
@@ -249,6 +251,17 @@ class ProcessorState:
     def shadow_of_mov_ss(self, value: bool) -> None:
         flags = self._d[self._o.hflags2 // 4]
         self._d[self._o.hflags2 // 4] = flags | _SHADOW_OF_MOV_SS if value else flags & ~_SHADOW_OF_MOV_SS
+
+    @property
+    def nmi_blocked(self) -> bool:
+        """Has an NMI been delivered, and no IRET been executed since (SDM Vol. 3A §6.7.1)?"""
+        return bool(self._d[self._o.hflags2 // 4] & _NMI_BLOCKED)
+
+    @nmi_blocked.setter
+    def nmi_blocked(self, value: bool) -> None:
+        """Write it; the engine then has to be told (`Engine.block_nmi`)."""
+        flags = self._d[self._o.hflags2 // 4]
+        self._d[self._o.hflags2 // 4] = flags | _NMI_BLOCKED if value else flags & ~_NMI_BLOCKED
 
     @property
     def protected_mode(self) -> bool:

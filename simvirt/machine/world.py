@@ -49,3 +49,4 @@ class World:
     breakpoints: tuple[int, ...]
     watches: tuple[tuple[int, int, bool, bool], ...]
     deliveries: DeliveryLog
+    nmi_pending: bool

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 import pytest
@@ -17,7 +17,8 @@ from simvirt.errors import MonitorError, SnapshotError
 from simvirt.machine.board import Board, BoardState
 from simvirt.machine.bus import AccessSize
 from simvirt.machine.devices.pit import pulse_time
-from simvirt.machine.hardware import DEVICES, Hardware
+from simvirt.machine.devices.port_b import PortB
+from simvirt.machine.hardware import DEVICES, DeviceRow, Hardware, Wiring
 from simvirt.x86.addresses import Port
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "how-to" / "add-a-device.md"
@@ -151,6 +152,49 @@ def test_sleep_knows_when_nothing_can_wake_the_processor(why: str) -> None:
     assert not guest.board.sleep()
     assert not guest.board.can_wake()
     assert guest.board.clock.now() == now
+
+
+class Watchdog:
+    """A card that signals an error on the bus some time after it was told to."""
+
+    state_type: ClassVar[type] = int
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        wiring.events.register("watchdog", wiring.peer(PortB).io_channel_check)
+
+    def read(self, _offset: int, _size: AccessSize) -> int:
+        return 0
+
+    def write(self, _offset: int, _size: AccessSize, value: int) -> None:
+        self._wiring.events.schedule("watchdog", self._wiring.clock.now() + value)
+
+    def reset(self) -> None: ...
+
+    def save(self) -> int:
+        return 0
+
+    def restore(self, state: int, /) -> None: ...
+
+
+def test_an_nmi_wakes_a_processor_that_takes_no_interrupts() -> None:
+    row = DeviceRow("watchdog", Watchdog, (range(0x300, 0x301),), raises_nmi=True)
+    board = Board(lambda: 0, Hardware(devices=(*DEVICES, row)))
+    edges: list[int] = []
+    board.on_nmi = lambda: edges.append(board.clock.now())
+    board.write_port(Port(0x300), 1, 200)
+    assert not board.sleep(interrupts=False, nmi=False)
+    board.write_port(Port(0x70), 1, 0x8F)  # masked: it would come, and nobody hear of it
+    assert board.sleep(interrupts=False) is False
+    board.write_port(Port(0x70), 1, 0x0F)
+    assert board.sleep(interrupts=False)
+    assert edges == [200]
+    assert not board.sleep(interrupts=False)
+    board.write_port(Port(0x300), 1, 50)
+    assert not board.sleep(interrupts=False)  # the pin is high already: no edge
+    without = Board(lambda: 0, Hardware(devices=()))
+    with pytest.raises(MonitorError, match="no system control port B"):
+        without.io_channel_check()
 
 
 def test_console_input_interrupts_and_is_awaited_before() -> None:

@@ -12,6 +12,7 @@ from simvirt.machine.cpu import Livelock
 from simvirt.machine.delivery_log import FRUITLESS_DELIVERIES, FaultRecord
 from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING
 from simvirt.machine.events import LimitReached
+from simvirt.machine.fills import Access
 from simvirt.machine.interrupts import Source
 from simvirt.x86.decode import decode
 from simvirt.x86.exceptions import Vector
@@ -96,6 +97,9 @@ def _compare_returns(mode: Mode, seed: int, states: int) -> int:
         found = ArchitecturalState.of(pc.state), bytes(pc.memory), pc.cpu.count
         _put(pc, before)
         pc.cpu.count = number
+        pc.engine.translate(
+            pc.state.rip, Access.FETCH, user=pc.state.cpl == 3, commit=True
+        )  # which sets accessed flags
         perform(decode(bytes(pc.memory[pc.state.rip : pc.state.rip + 15]), pc.state.rip, pc.state.bits))
         assert ArchitecturalState.of(pc.state).differences(found[0]) == [], f"{mode.name} {seed}, state {number}"
         assert (bytes(pc.memory), pc.cpu.count) == found[1:], f"{mode.name} {seed}, state {number}"

@@ -11,7 +11,8 @@ module                 chip                                        ports
 `pit`, `counter`       8254 interval timer and one counter of it   0x40-0x43
 `keyboard_controller`  8042 keyboard controller                    0x60, 0x64
 `keyboard`, `keys`     the keyboard behind it
-`port_b`               system control port B                       0x61
+`port_b`               system control port B: errors, speaker      0x61
+`nmi_gate`             from the errors of port B to the NMI pin
 `rtc`                  MC146818 clock, memory and the mask of NMI  0x70-0x71
 `port_a`               system control port A: A20, reset           0x92
 `vga`, `screen`        VGA registers, and the text on the screen   0x3B4-0x3DA

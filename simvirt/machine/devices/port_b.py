@@ -5,17 +5,22 @@ bit   read/write  meaning
 ====  ==========  ==============================================================
 0     rw          GATE of timer counter 2
 1     rw          loudspeaker data enable (there is no loudspeaker to hear it)
-2     rw          disable the memory parity check; kept, no effect
-3     rw          disable the I/O channel check; kept, no effect
+2     rw          disable the memory parity check, and clear its error
+3     rw          disable the I/O channel check, and clear its error
 4     r           toggles with every refresh of memory
 5     r           OUT of timer counter 2
-6, 7  r           I/O channel and parity error: none ever, 0
+6     r           I/O channel error: a card has asserted IOCHK#
+7     r           memory parity error
 ====  ==========  ==============================================================
 
 Sources: IBM PC/AT Technical Reference, "System Board"; Intel 82371AB (PIIX4) data sheet, "NMISC - NMI Status and
 Control Register". Refresh: the firmware of a PC programs timer counter 1 to 18 pulses (about 15 us) for it. Here it
 runs at that rate from power-on whatever counter 1 is programmed to, as later chip sets do it too; programs measure
 time by this bit.
+
+The two errors are latched until their check is disabled, and are NMIs as long as port 0x70 does not mask them
+(`nmi_gate`). Memory has no parity here, so a parity error is what a host or a test makes (`PortB.parity_error`); a
+card on the bus signals its own by `PortB.io_channel_check`.
 
 Programs that wait for OUT 2 or the refresh bit read the port over and over. On the ISA bus such a read takes a
 microsecond; here an instruction takes a nanosecond, and a wait of 50 ms would be millions of reads. So a read that
@@ -34,12 +39,17 @@ if TYPE_CHECKING:
 
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.clock import Clock
+    from simvirt.machine.devices.nmi_gate import NmiGate
     from simvirt.machine.devices.pit import Pit8254
 
 GATE_2: Final = 0x01
+PARITY_CHECK_DISABLED: Final = 0x04
+IO_CHANNEL_CHECK_DISABLED: Final = 0x08
 WRITABLE: Final = 0x0F
 REFRESH: Final = 0x10
 OUT_2: Final = 0x20
+IO_CHANNEL_ERROR: Final = 0x40
+PARITY_ERROR: Final = 0x80
 REFRESH_PULSES: Final = 18
 LOOKS_OF_A_READER: Final = 64
 ISA_ACCESS_NS: Final = 1000
@@ -48,51 +58,76 @@ ISA_ACCESS_NS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class PortBState:
-    """The bits that were written."""
+    """The bits that were written, and the errors that stand."""
 
     written: int
     looks: int
     looked_at: int
+    errors: int
 
 
 class PortB:
-    """The port; `pit` is the timer whose counter 2 it governs, `wait` lets that many nanoseconds pass."""
+    """The port.
 
-    __slots__ = ("_clock", "_looked_at", "_looks", "_pit", "_wait", "_written")
+    `pit` is the timer whose counter 2 it governs, `wait` lets that many nanoseconds pass, `nmi` takes the errors.
+    """
+
+    __slots__ = ("_clock", "_errors", "_looked_at", "_looks", "_nmi", "_pit", "_wait", "_written")
     state_type: ClassVar[type] = PortBState
 
-    def __init__(self, clock: Clock, pit: Pit8254, wait: Callable[[int], None]) -> None:
+    def __init__(self, clock: Clock, pit: Pit8254, wait: Callable[[int], None], nmi: NmiGate) -> None:
         self._clock = clock
         self._pit = pit
         self._wait = wait
-        self._written = self._looks = self._looked_at = 0
+        self._nmi = nmi
+        self._written = self._looks = self._looked_at = self._errors = 0
 
     def read(self, _offset: int, _size: AccessSize) -> int:
-        """The bits written, the refresh toggle and OUT 2."""
+        """The bits written, the refresh toggle, OUT 2, and the errors."""
         self._look()
         refresh = REFRESH if pulse_at(self._clock.now()) // REFRESH_PULSES & 1 else 0
-        return self._written | refresh | (OUT_2 if self._pit.out2() else 0)
+        return self._errors | self._written | refresh | (OUT_2 if self._pit.out2() else 0)
 
     def write(self, _offset: int, _size: AccessSize, value: int) -> None:
-        """Set the four writable bits."""
+        """Set the four writable bits; an error whose check is disabled is gone."""
         self._looks = 0
         self._written = value & WRITABLE
         self._pit.set_gate2(bool(value & GATE_2))
+        self._set_errors(self._errors)
+
+    def io_channel_check(self) -> None:
+        """A card on the bus asserts IOCHK#: an NMI, unless the guest has disabled the check or masked NMIs."""
+        self._set_errors(self._errors | IO_CHANNEL_ERROR)
+
+    def parity_error(self) -> None:
+        """Memory has a parity error: an NMI, likewise."""
+        self._set_errors(self._errors | PARITY_ERROR)
 
     def reset(self) -> None:
         """Power-on: all zero, GATE 2 low."""
         self._written = self._looks = self._looked_at = 0
         self._pit.set_gate2(False)
+        self._set_errors(0)
 
     def save(self) -> PortBState:
         """Everything, as a value."""
-        return PortBState(self._written, self._looks, self._looked_at)
+        return PortBState(self._written, self._looks, self._looked_at, self._errors)
 
     def restore(self, state: PortBState) -> None:
         """Take up a saved state; GATE 2 is the timer's to restore."""
         self._written = state.written
         self._looks = state.looks
         self._looked_at = state.looked_at
+        self._errors = state.errors
+        self._nmi.take_up(error=bool(state.errors))
+
+    def _set_errors(self, errors: int) -> None:
+        if self._written & IO_CHANNEL_CHECK_DISABLED:
+            errors &= ~IO_CHANNEL_ERROR
+        if self._written & PARITY_CHECK_DISABLED:
+            errors &= ~PARITY_ERROR
+        self._errors = errors
+        self._nmi.signal(bool(errors))
 
     def _look(self) -> None:
         """A read, which takes its time when a program does nothing else."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.clock import Clock
     from simvirt.machine.devices import InterruptLine
+    from simvirt.machine.devices.nmi_gate import NmiGate
     from simvirt.machine.disk import DiskImage
     from simvirt.machine.event_queue import EventQueue
 
@@ -82,6 +83,7 @@ UPDATE_NS: Final = (244 + 1984) * 1000
 CRYSTAL_HZ: Final = 32768
 RELEASED_EARLY: Final = SECOND // 2
 """The first update comes half a second after the divider's reset ends ("Register A, DV2, DV1, DV0")."""
+_EVENT: Final = "rtc.interrupt"
 _SECONDS_OF_DAY: Final = 86400
 _POWER_ON_A: Final = A_DIVIDER_32_KHZ | 6
 """As firmware leaves it: 32.768 kHz, and 1024 pulses a second."""
@@ -101,32 +103,35 @@ class RtcState:
 
 
 class Mc146818:
-    """The clock, with its interrupt line; `cmos` is what its memory holds at power-on (`standard_cmos`)."""
+    """The clock, with its interrupt line.
 
-    __slots__ = ("_clock", "_cmos", "_event", "_events", "_flags", "_index", "_line", "_origin", "_seen", "nmi_masked")
+    `cmos` is what its memory holds at power-on (`standard_cmos`), `nmi` what bit 7 of its index port masks.
+    """
+
+    __slots__ = (
+        "_clock", "_cmos", "_events", "_flags", "_index", "_line", "_nmi", "_origin", "_seen", "nmi_masked"
+    )  # fmt: skip
     state_type: ClassVar[type] = RtcState
 
-    def __init__(
-        self, clock: Clock, events: EventQueue, line: InterruptLine, cmos: bytes, event: str = "rtc.interrupt"
-    ) -> None:
+    def __init__(self, clock: Clock, events: EventQueue, line: InterruptLine, cmos: bytes, nmi: NmiGate) -> None:
         self._clock = clock
         self._events = events
-        self._event = event
         self._line = line
         self._cmos = bytearray(cmos)
+        self._nmi = nmi
         self._flags = 0
         self._index = 0
         self._origin = self._seen = clock.now()
         self.nmi_masked = False
         """Does bit 7 of port 0x70 keep NMI from the processor?"""
-        events.register(event, self._due)
+        events.register(_EVENT, self._due)
 
     def reset(self) -> None:
         """The RESET pin: interrupts are disabled and their flags cleared; clock, calendar and memory go on."""
         self._catch_up()
         self._cmos[REGISTER_B] &= ~(B_PIE | B_AIE | B_UIE | B_SQWE)
         self._flags = 0
-        self.nmi_masked = False
+        self._mask_nmi(False)
         self._follow()
 
     def read(self, offset: int, _size: AccessSize) -> int:
@@ -151,7 +156,7 @@ class Mc146818:
         """Write the index and the mask of NMI, or the register that the index selects."""
         if offset == 0:
             self._index = value & (CMOS_SIZE - 1)
-            self.nmi_masked = bool(value & NMI_MASK)
+            self._mask_nmi(bool(value & NMI_MASK))
             return
         index = self._index
         if index in (REGISTER_C, REGISTER_D):
@@ -178,8 +183,13 @@ class Mc146818:
         self._flags = state.flags
         self._index = state.index
         self.nmi_masked = state.nmi_masked
+        self._nmi.take_up(masked=state.nmi_masked)
         self._origin = state.origin_ns
         self._seen = state.seen_ns
+
+    def _mask_nmi(self, masked: bool) -> None:
+        self.nmi_masked = masked
+        self._nmi.mask(masked)
 
     # ---------------------------------------------------------------------------------------- the divider chain
 
@@ -249,9 +259,9 @@ class Mc146818:
             if distance is not None:
                 deadlines.append(second + (distance - 1) * SECOND)
         if deadlines:
-            self._events.schedule(self._event, min(deadlines))
+            self._events.schedule(_EVENT, min(deadlines))
         else:
-            self._events.cancel(self._event)
+            self._events.cancel(_EVENT)
 
     def _due(self) -> None:
         self._catch_up()

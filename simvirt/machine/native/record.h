@@ -201,7 +201,7 @@ INTERNAL int is_repeating(const struct simvirt *s);
 INTERNAL int is_prefix(u8 byte, int code_64);
 
 /* delivery.c */
-enum source { SOURCE_EXTERNAL = 0, SOURCE_EXCEPTION = 1, SOURCE_SOFTWARE = 2 };
+enum source { SOURCE_EXTERNAL = 0, SOURCE_EXCEPTION = 1, SOURCE_SOFTWARE = 2, SOURCE_NMI = 3 };
 struct interruption { u64 vector; enum source source; u64 return_rip, error_code; int has_error_code; u64 cr2; int has_cr2; };
 INTERNAL int deliver(struct simvirt *s, const struct interruption *what);
 

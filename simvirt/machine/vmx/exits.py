@@ -31,6 +31,7 @@ from simvirt.machine.events import (
     InvalidatePage,
     LimitReached,
     MsrAccess,
+    NonMaskableInterrupt,
     Pause,
     PhysicalAccess,
     PortAccess,
@@ -52,6 +53,7 @@ from simvirt.x86.instruction import DebugOperand, GeneralOperand
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 from simvirt.x86.vmx import (
+    ActivityState,
     ExitReason,
     InterruptionType,
     MovDr,
@@ -328,6 +330,12 @@ def _descriptor_table(non_root: NonRootOperation, event: DescriptorTableAccess) 
     return non_root.exit(reason, displacement, event.length)
 
 
+def _nmi(non_root: NonRootOperation, event: NonMaskableInterrupt) -> ExitReason | None:
+    """NMI exiting is 0: the guest's own handler takes it, and wakes from HLT (SDM Vol. 3C §26.3)."""
+    non_root.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.ACTIVE
+    return complete(non_root, event)
+
+
 def _invalidate_page(non_root: NonRootOperation, event: InvalidatePage) -> ExitReason | None:
     if not non_root.primary & _INVLPG:
         return complete(non_root, event)
@@ -366,6 +374,7 @@ EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {
     Interrupted: complete,
     DebuggerHit: complete,
     InterruptWindow: _interrupt_window,
+    NonMaskableInterrupt: _nmi,
     EngineFault: complete,
     ExceptionRaised: _exception,
     SoftwareInterrupt: _software_interrupt,

@@ -427,18 +427,19 @@ class NonRootProcessor:
         software = self.operation.delivering
         if what.source is Source.SOFTWARE or (software and software.kind is SoftwareInterruptKind.INT1):
             return _SOFTWARE_TYPES[software.kind] if software else InterruptionType.SOFTWARE_INTERRUPT
-        return (
-            InterruptionType.HARDWARE_EXCEPTION
-            if what.source is Source.EXCEPTION
-            else InterruptionType.EXTERNAL_INTERRUPT
-        )
+        return _TYPES[what.source]
 
 
 _SOURCES: Final = {
     InterruptionType.EXTERNAL_INTERRUPT: Source.EXTERNAL,
-    InterruptionType.NMI: Source.EXTERNAL,
+    InterruptionType.NMI: Source.NMI,
     InterruptionType.HARDWARE_EXCEPTION: Source.EXCEPTION,
     InterruptionType.SOFTWARE_INTERRUPT: Source.SOFTWARE,
     InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION: Source.EXCEPTION,
     InterruptionType.SOFTWARE_EXCEPTION: Source.SOFTWARE,
+}
+_TYPES: Final = {
+    Source.EXTERNAL: InterruptionType.EXTERNAL_INTERRUPT,
+    Source.NMI: InterruptionType.NMI,
+    Source.EXCEPTION: InterruptionType.HARDWARE_EXCEPTION,
 }

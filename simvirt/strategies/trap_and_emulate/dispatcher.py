@@ -38,6 +38,7 @@ from simvirt.machine.events import (
     InvalidatePage,
     LimitReached,
     MsrAccess,
+    NonMaskableInterrupt,
     Pause,
     PhysicalAccess,
     PortAccess,
@@ -291,6 +292,7 @@ class Dispatcher:
         the engine does in every ring, and would leave for virtual-8086 mode with the IOPL of the image.
         """
         instruction = self._guest.instruction()
+        self._guest.unblock_nmi()
         if self._interpreter.returns_to_virtual_8086(instruction):
             self._note(TrapReason.IRET, Intervention.EMULATED, event, instruction)
             self._interpret(instruction)
@@ -318,6 +320,11 @@ class Dispatcher:
     def _needs_guest(self, event: Event) -> bool:
         """RDTSC with CR4.TSD set faults in ring 1, and is emulated for the guest's ring 0."""
         return isinstance(event, ReadTimeStampCounter) and bool(self._guest.state.cr4 & 4)
+
+    def _nmi(self, _event: NonMaskableInterrupt) -> Stop:
+        """The virtual NMI pin has seen an edge, and the guest can take it."""
+        self._guest.deliver_nmi()
+        return Stop.HANDLED
 
     def _limit(self, _event: Event) -> Stop:
         return Stop.LIMIT
@@ -374,6 +381,7 @@ DISPATCH: Final[dict[type, Callable[..., Stop]]] = {
     Interrupted: Dispatcher._interrupted,
     DebuggerHit: Dispatcher._debugger_hit,
     InterruptWindow: Dispatcher._impossible,
+    NonMaskableInterrupt: Dispatcher._nmi,
     EngineFault: Dispatcher._impossible,
     ExceptionRaised: Dispatcher._exception,
     SoftwareInterrupt: Dispatcher._software_interrupt,

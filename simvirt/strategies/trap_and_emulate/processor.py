@@ -65,6 +65,20 @@ class DeprivilegedProcessor:
         """The guest's IF."""
         return self.guest.state.interrupt_flag
 
+    @property
+    def nmi_ready(self) -> bool:
+        """Is a virtual NMI pending that nothing holds back?"""
+        return self.guest.nmi_ready
+
+    @property
+    def nmi_blocked(self) -> bool:
+        """Is the guest handling a virtual NMI?"""
+        return self.guest.state.nmi_blocked
+
+    def raise_nmi(self) -> None:
+        """An edge on the virtual NMI pin: the VMM delivers it as soon as the guest's processor would take it."""
+        self.guest.raise_nmi()
+
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run and dispatch events, until one needs the board's attention.
 

@@ -72,6 +72,20 @@ class VtxProcessor:
         """Is IF set?"""
         return self.vcpu.cpu.state.interrupt_flag
 
+    @property
+    def nmi_ready(self) -> bool:
+        """Is an NMI pending that nothing holds back?"""
+        return self.vcpu.cpu.nmi_ready
+
+    @property
+    def nmi_blocked(self) -> bool:
+        """Is the guest handling an NMI?"""
+        return self.vcpu.cpu.state.nmi_blocked
+
+    def raise_nmi(self) -> None:
+        """An edge on the NMI pin. NMI exiting is 0, so in non-root operation the processor delivers it by itself."""
+        self.vcpu.cpu.raise_nmi()
+
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run the guest, exit by exit, until one concerns the devices or `limit` is reached."""
         vcpu = self.vcpu

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from simvirt.machine.clock import GuestClock
+from simvirt.machine.devices.nmi_gate import NmiGate
 from simvirt.machine.devices.pit import Pit8254, pulse_time
-from simvirt.machine.devices.port_b import ISA_ACCESS_NS, LOOKS_OF_A_READER, REFRESH_PULSES, PortB
+from simvirt.machine.devices.port_b import ISA_ACCESS_NS, LOOKS_OF_A_READER, REFRESH_PULSES, PortB, PortBState
 from simvirt.machine.event_queue import EventQueue
 
 
 def bench() -> tuple[GuestClock, Pit8254, PortB]:
     clock = GuestClock(lambda: 0)
     pit = Pit8254(clock, EventQueue(), lambda _level: None)
-    return clock, pit, PortB(clock, pit, lambda nanoseconds: clock.skip_to(clock.now() + nanoseconds))
+    gate = NmiGate(lambda: None)
+    return clock, pit, PortB(clock, pit, lambda nanoseconds: clock.skip_to(clock.now() + nanoseconds), gate)
 
 
 def test_four_bits_can_be_written() -> None:
@@ -65,3 +69,62 @@ def test_a_program_that_only_waits_takes_as_long_for_a_read_as_on_the_bus() -> N
     before = clock.now()
     port.read(0, 1)
     assert clock.now() == before
+
+
+def nmi_bench() -> tuple[list[str], NmiGate, PortB]:
+    clock = GuestClock(lambda: 0)
+    edges: list[str] = []
+    gate = NmiGate(lambda: edges.append("NMI"))
+    return edges, gate, PortB(clock, Pit8254(clock, EventQueue(), lambda _level: None), lambda _ns: None, gate)
+
+
+def test_an_error_is_latched_and_an_nmi_until_its_check_is_disabled() -> None:
+    edges, _, port = nmi_bench()
+    port.io_channel_check()
+    assert port.read(0, 1) & 0xC0 == 0x40
+    port.io_channel_check()
+    assert edges == ["NMI"]  # no further edge while the pin is high
+    port.write(0, 1, 0x08)
+    assert port.read(0, 1) & 0xC8 == 0x08
+    port.io_channel_check()
+    assert port.read(0, 1) & 0xC0 == 0
+    port.write(0, 1, 0x00)
+    port.io_channel_check()
+    assert edges == ["NMI", "NMI"]
+
+
+def test_parity_has_bits_of_its_own() -> None:
+    edges, _, port = nmi_bench()
+    port.write(0, 1, 0x08)
+    port.parity_error()
+    assert port.read(0, 1) & 0xC0 == 0x80
+    port.io_channel_check()
+    assert port.read(0, 1) & 0xC0 == 0x80
+    port.write(0, 1, 0x04)
+    assert port.read(0, 1) & 0xC0 == 0
+    port.parity_error()
+    assert edges == ["NMI"]
+
+
+def test_opening_the_mask_on_a_standing_error_is_an_edge() -> None:
+    edges, gate, port = nmi_bench()
+    gate.mask(True)
+    port.parity_error()
+    assert not gate.output
+    gate.mask(False)
+    gate.mask(True)
+    gate.mask(False)
+    assert edges == ["NMI", "NMI"]
+
+
+def test_a_restored_error_is_no_new_edge() -> None:
+    _, _, port = nmi_bench()
+    port.io_channel_check()
+    state = msgspec.convert(msgspec.to_builtins(port.save()), PortBState)
+    edges, gate, other = nmi_bench()
+    other.restore(state)
+    assert gate.output
+    assert other.read(0, 1) & 0xC0 == 0x40
+    assert edges == []
+    other.reset()
+    assert not gate.output

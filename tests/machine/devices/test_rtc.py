@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simvirt.machine.devices.nmi_gate import NmiGate
 from simvirt.machine.devices.rtc import (
     B_24_HOURS,
     B_AIE,
@@ -44,10 +45,15 @@ class Bench:
         self.events = EventQueue()
         self.line: list[tuple[int, bool]] = []
         self.level = False
-        self.rtc = Mc146818(self, self.events, self._drive, standard_cmos(memory_size, start))
+        self.nmis = 0
+        self.nmi = NmiGate(self._nmi)
+        self.rtc = Mc146818(self, self.events, self._drive, standard_cmos(memory_size, start), self.nmi)
 
     def now(self) -> int:
         return self.time
+
+    def _nmi(self) -> None:
+        self.nmis += 1
 
     def _drive(self, level: bool) -> None:
         if level is not self.level:
@@ -287,9 +293,12 @@ def test_registers_that_cannot_be_written_and_the_index() -> None:
     assert (bench.read(D), bench.read(C), bench.read(A)) == (0x80, 0, 0x7F)
     bench.rtc.write(0, 1, 0x80 | 0x40)
     assert bench.rtc.nmi_masked
+    bench.nmi.signal(True)
+    assert bench.nmis == 0
     bench.rtc.write(1, 1, 0x12)
     bench.rtc.write(0, 1, 0x40)
     assert not bench.rtc.nmi_masked
+    assert bench.nmis == 1
     assert bench.rtc.read(1, 1) == 0x12
     assert bench.rtc.read(0, 1) == 0xFF
 
