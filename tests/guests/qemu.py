@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 
-from simvirt.guests.catalogue import Ending
+from simvirt.guests.catalogue import CatalogueEntry, Ending
 
 EMULATOR = "qemu-system-i386"
 CPU = "pentium3"
+LONG_MODE_EMULATOR = "qemu-system-x86_64"
+LONG_MODE_CPU = "core2duo"
 ENDLESS = frozenset({Ending.LIMIT, Ending.WAITING_FOR_INPUT})
 """Guests that QEMU does not end by itself."""
 
@@ -30,32 +32,39 @@ class QemuRun:
 
 
 def is_installed() -> bool:
-    return shutil.which(EMULATOR) is not None
+    return shutil.which(EMULATOR) is not None and shutil.which(LONG_MODE_EMULATOR) is not None
 
 
-def run(image: Path, cpu: str = CPU, seconds: float = 60, typed: str = "", prompt: str = "") -> QemuRun:
+def run_guest(entry: CatalogueEntry, seconds: float = 60) -> QemuRun:
+    """Boots a guest of the catalogue on a PC that has what it needs."""
+    if "long-mode" in entry.tags:
+        return run(entry.image_path, LONG_MODE_CPU, seconds, emulator=LONG_MODE_EMULATOR)
+    return run(entry.image_path, seconds=seconds)
+
+
+def run(
+    image: Path, cpu: str = CPU, seconds: float = 60, typed: str = "", prompt: str = "", emulator: str = EMULATOR
+) -> QemuRun:
     """Boots a multiboot image, with console input once it has printed `prompt`.
 
     A triple fault ends QEMU with status 0 (-no-reboot).
     """
-    command = [EMULATOR, "-kernel", str(image), "-cpu", cpu, "-no-reboot", "-serial", "stdio"]
+    command = [emulator, "-kernel", str(image), "-cpu", cpu, "-no-reboot", "-serial", "stdio"]
     command += ["-display", "none", "-monitor", "none", "-nic", "none"]
     command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as emulator:
-        assert emulator.stdin is not None
-        assert emulator.stdout is not None
-        stopper = Timer(seconds, emulator.kill)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stopper = Timer(seconds, process.kill)
         stopper.start()
         console = b""
-        while not (prompt and console.endswith(prompt.encode())) and (byte := emulator.stdout.read(1)):
+        while not (prompt and console.endswith(prompt.encode())) and (byte := process.stdout.read(1)):
             console += byte
-        if typed and emulator.poll() is None:
-            emulator.stdin.write(typed.encode())
-            emulator.stdin.flush()
-        console += emulator.stdout.read()
+        if typed and process.poll() is None:
+            process.stdin.write(typed.encode())
+            process.stdin.flush()
+        console += process.stdout.read()
         stopped = not stopper.is_alive()
         stopper.cancel()
-        status = emulator.wait()
+        status = process.wait()
     return QemuRun(None if stopped and status < 0 else status, console.decode("ascii", "backslashreplace"))

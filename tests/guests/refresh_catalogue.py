@@ -22,7 +22,7 @@ from tests.guests import qemu
 def refresh(entry: catalogue.CatalogueEntry) -> None:
     build(entry.source_folder, entry.image_path, Toolchain.ZIGLANG, entry.macros)
     seconds = 5 if entry.ending in qemu.ENDLESS else 120
-    run = qemu.run(entry.image_path, seconds=seconds)
+    run = qemu.run_guest(entry, seconds)
     catalogue.EXPECTED.joinpath(f"{entry.name}.txt").write_bytes(run.console.encode("ascii"))
     text = catalogue.TABLE.read_text(encoding="utf-8")
     text = re.sub(

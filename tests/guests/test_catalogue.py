@@ -70,9 +70,9 @@ def test_an_image_that_is_not_the_recorded_one_is_refused(tmp_path: Path, monkey
 def test_qemu_agrees_with_the_expectation(entry: CatalogueEntry) -> None:
     """The expectation is QEMU's own, so this finds images, tables and consoles that do not belong together."""
     endless = entry.ending in qemu.ENDLESS
-    run = qemu.run(entry.image_path, seconds=3 if endless else 100)
+    run = qemu.run_guest(entry, 3 if endless else 100)
     if endless and not run.console:  # a busy host: QEMU's firmware alone took that long
-        run = qemu.run(entry.image_path, seconds=30)
+        run = qemu.run_guest(entry, 30)
     assert run.console == entry.console
     if entry.ending is Ending.FINISHED:
         assert run.guest_status == entry.guest_status

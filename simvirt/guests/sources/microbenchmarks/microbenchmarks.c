@@ -1,21 +1,48 @@
-/* microbenchmarks: one operation, many times, and nothing else: those of Adams and Agesen (2006, section 6.3) that 32-bit code can do.
+/* microbenchmarks: one operation, many times, and nothing else.
  *
- * BENCHMARK is defined as one of syscall, in, callret, pgfault, divzero, ptemod when this is built. Each prints how often the operation was
- * done, and how often it arrived where it should: the handler of an exception, the kernel behind a system call.
+ * BENCHMARK is defined when this is built. What the names mean, and where they come from, stands at each function here:
+ *
+ *   syscall in cr8wr callret pgfault divzero ptemod    Adams and Agesen (2006, section 6.3)
+ *   cpuid vmcall mov_from_cr8 in_from_timer out_to_pic mov_dr wr_msr wr_kernel_gs_base toggle_cr0_wp toggle_cr4_pge
+ *                                                      the exit benchmarks of KVM's unit tests (x86/vmexit.c)
+ *   int80 ptemod_toggle                                the same two as they are done in 32-bit code, and by kernels
+ *   empty                                              the loop alone, to subtract
+ *
+ * Each prints how often the operation was done, and how often it arrived where it should: the handler of an exception, the kernel behind
+ * a system call. The loops stand in operations.S and long_mode.S; each round is the operation, DEC and JNZ.
  */
 #include "guest.h"
 
-enum { TIMES = 100000, DIVIDE_ERROR = 0, PAGE_FAULT = 14, SYSTEM_CALL = 0x80, LENGTH_OF_TWO = 2, STACK_SIZE = 4096 };
-enum { PRESENT = 1, WRITABLE = 2, USER = 4, PAGE_SIZE = 4096, ENTRIES = 1024, ABSENT = 0x400000 };
+enum { TIMES = 100000, DIVIDE_ERROR = 0, UNDEFINED = 6, PAGE_FAULT = 14, SYSTEM_CALL = 0x80, STACK_SIZE = 4096 };
+enum { PRESENT = 1, WRITABLE = 2, LARGE = 0x80, PAGE_SIZE = 4096, ENTRIES = 1024, OTHER = 0x400000 };
 
-/* operations.S */
+/* operations.S: each does its operation so many times. */
 void paging_start(u32 *directory);
-void system_calls(u32 times, u8 *user_stack_top);
-u32 in_ports(u32 times);
+void empty_rounds(u32 times);
+void int80_calls(u32 times, u8 *user_stack_top);
+void in_ports(u32 times);
 u32 calls(u32 times);
 void stores(u32 times, u32 address);
 void divisions(u32 times);
+void entry_stores(u32 times, u32 *entry);
 void entry_changes(u32 times, u32 *entry, u32 address);
+void cpuids(u32 times);
+void vmcalls(u32 times);
+void timer_reads(u32 times);
+void mask_writes(u32 times);
+void debug_register_writes(u32 times);
+void page_attribute_writes(u32 times);
+void write_protect_toggles(u32 times);
+void global_page_toggles(u32 times);
+u32 has_long_mode(void);
+
+/* long_mode.S: the same in 64-bit mode. */
+void long_mode_run(u32 times, void (*work)(void), u32 *top_table);
+void cr8_writes(void);
+void cr8_reads(void);
+void kernel_gs_base_writes(void);
+void fast_system_calls(void);
+extern volatile u32 system_calls_arrived;
 
 static u32 directory[ENTRIES] __attribute__((aligned(4096), section(".bss.directory")));
 static u32 table[ENTRIES] __attribute__((aligned(4096), section(".bss.table")));
@@ -23,8 +50,11 @@ static u32 other_table[ENTRIES] __attribute__((aligned(4096), section(".bss.othe
 static u8 kernel_stack[STACK_SIZE] __attribute__((aligned(4096), section(".bss.kernel_stack")));
 static u8 user_stack[STACK_SIZE] __attribute__((aligned(4096), section(".bss.user_stack")));
 static volatile u32 arrived;
+static u32 bytes_to_skip; /* the length of an instruction that faults */
 
-/* The first 4 MiB are mapped to themselves. At ABSENT there is a page table, and no page. */
+#define BENCH __attribute__((unused)) static void
+
+/* The first 4 MiB are mapped to themselves. At OTHER there is a page table, and no page. */
 static void map_memory(void) {
     for (u32 page = 0; page < ENTRIES; page++)
         table[page] = page * PAGE_SIZE | PRESENT | WRITABLE;
@@ -35,7 +65,7 @@ static void map_memory(void) {
 
 static void skip(struct frame *frame) {
     arrived++;
-    frame->eip += LENGTH_OF_TWO;
+    frame->eip += bytes_to_skip;
 }
 
 static void report(const char *name) {
@@ -48,44 +78,150 @@ static void report(const char *name) {
     exit_guest(arrived == TIMES ? 0 : 1);
 }
 
-/* From ring 3 by INT 0x80 and back by IRET. EAX is 0 when the program has done. */
-static void on_system_call(struct frame *frame) {
-    if (frame->eax == 0)
-        report("syscall");
-    arrived++;
+/* 64-bit mode, with the first 2 MiB mapped to themselves, for rings 0 and 3: SDM Vol. 3A figure 4-8. */
+static void run_long(void (*work)(void)) {
+    enum { USER = 4 };
+    if (!has_long_mode()) {
+        put_string("this processor has no 64-bit mode\n");
+        exit_guest(2);
+    }
+    directory[0] = (u32)table | PRESENT | WRITABLE | USER;
+    table[0] = (u32)other_table | PRESENT | WRITABLE | USER;
+    other_table[0] = LARGE | PRESENT | WRITABLE | USER;
+    long_mode_run(TIMES, work, directory);
+    arrived = TIMES;
 }
 
-__attribute__((unused)) static void run_syscall(void) {
-    install_handler_behind(GATE_USER_TRAP, SYSTEM_CALL, on_system_call);
-    task_state_start((u32)(kernel_stack + STACK_SIZE));
-    system_calls(TIMES, user_stack + STACK_SIZE);
+/* The loop alone. */
+BENCH run_empty(void) {
+    empty_rounds(TIMES);
+    arrived = TIMES;
 }
 
-/* Reads of port 0x80, where nobody answers. */
-__attribute__((unused)) static void run_in(void) { arrived = in_ports(TIMES); }
+/* ---- Adams and Agesen. */
 
-/* Calls of a function that returns at once: without any intervention, but dear to a translator. */
-__attribute__((unused)) static void run_callret(void) { arrived = calls(TIMES); }
+/* From ring 3 by SYSCALL and back by SYSRET. */
+BENCH run_syscall(void) {
+    run_long(fast_system_calls);
+    arrived = system_calls_arrived;
+}
+
+/* Reads of port 0x80, where a diagnostic display would be. */
+BENCH run_in(void) {
+    in_ports(TIMES);
+    arrived = TIMES;
+}
+
+/* Writes of CR8, the task priority, while no interrupt waits. */
+BENCH run_cr8wr(void) { run_long(cr8_writes); }
+
+/* Calls of a function that returns: nothing to a VMM, but a translator has to look up where the return goes. */
+BENCH run_callret(void) { arrived = calls(TIMES); }
 
 /* Stores to a page that is not there. */
-__attribute__((unused)) static void run_pgfault(void) {
+BENCH run_pgfault(void) {
     map_memory();
+    bytes_to_skip = 2;
     install_handler(PAGE_FAULT, skip);
-    stores(TIMES, ABSENT);
+    stores(TIMES, OTHER);
 }
 
-/* Divisions by zero. */
-__attribute__((unused)) static void run_divzero(void) {
+/* Divisions by zero: a fault that has nothing to do with memory. */
+BENCH run_divzero(void) {
+    bytes_to_skip = 2;
     install_handler(DIVIDE_ERROR, skip);
     divisions(TIMES);
 }
 
-/* A page-table entry becomes present, and absent, and so on, each time with INVLPG. The page is touched once in the end. */
-__attribute__((unused)) static void run_ptemod(void) {
+/* Stores of the value that it has to the page-table entry of a page that is in use. */
+BENCH run_ptemod(void) {
+    other_table[0] = PRESENT | WRITABLE | OTHER / 2;
     map_memory();
-    entry_changes(TIMES, other_table, ABSENT);
-    other_table[0] = PRESENT | WRITABLE | ABSENT / 2;
-    *(volatile u32 *)ABSENT;
+    *(volatile u32 *)OTHER;
+    entry_stores(TIMES, other_table);
+    *(volatile u32 *)OTHER;
+    arrived = TIMES;
+}
+
+/* ---- KVM's unit tests. */
+
+BENCH run_cpuid(void) {
+    cpuids(TIMES);
+    arrived = TIMES;
+}
+
+/* To whom it may concern: where nobody takes hypercalls VMCALL is an undefined instruction, so #UD arrives instead. */
+BENCH run_vmcall(void) {
+    bytes_to_skip = 3;
+    install_handler(UNDEFINED, skip);
+    vmcalls(TIMES);
+    arrived = TIMES;
+}
+
+BENCH run_mov_from_cr8(void) { run_long(cr8_reads); }
+
+/* The counter of the 8254; KVM's inl_from_pmtimer reads the timer of ACPI's power management. */
+BENCH run_in_from_timer(void) {
+    timer_start(1000);
+    timer_reads(TIMES);
+    arrived = TIMES;
+}
+
+/* The interrupt controller's mask; KVM's outl_to_kernel writes an edge/level register, which came later than the 8259A. */
+BENCH run_out_to_pic(void) {
+    mask_writes(TIMES);
+    arrived = TIMES;
+}
+
+BENCH run_mov_dr(void) {
+    debug_register_writes(TIMES);
+    arrived = TIMES;
+}
+
+/* IA32_PAT, which a VMM has to look at; the value stays. */
+BENCH run_wr_msr(void) {
+    page_attribute_writes(TIMES);
+    arrived = TIMES;
+}
+
+/* IA32_KERNEL_GS_BASE, the guest's own affair. */
+BENCH run_wr_kernel_gs_base(void) { run_long(kernel_gs_base_writes); }
+
+/* CR0.WP off and on again, with paging. */
+BENCH run_toggle_cr0_wp(void) {
+    map_memory();
+    write_protect_toggles(TIMES);
+    arrived = TIMES;
+}
+
+/* CR4.PGE off and on again, by which kernels flush the TLB of global pages too. */
+BENCH run_toggle_cr4_pge(void) {
+    map_memory();
+    global_page_toggles(TIMES);
+    arrived = TIMES;
+}
+
+/* ---- As it is done in 32-bit code, and by kernels. */
+
+/* From ring 3 by INT 0x80 and back by IRET. EAX is 0 when the program has done. */
+static void on_system_call(struct frame *frame) {
+    if (frame->eax == 0)
+        report("int80");
+    arrived++;
+}
+
+BENCH run_int80(void) {
+    install_handler_behind(GATE_USER_TRAP, SYSTEM_CALL, on_system_call);
+    task_state_start((u32)(kernel_stack + STACK_SIZE));
+    int80_calls(TIMES, user_stack + STACK_SIZE);
+}
+
+/* The entry becomes present, and absent, and so on, each time with INVLPG. The page is touched once in the end. */
+BENCH run_ptemod_toggle(void) {
+    map_memory();
+    entry_changes(TIMES, other_table, OTHER);
+    other_table[0] = PRESENT | WRITABLE | OTHER / 2;
+    *(volatile u32 *)OTHER;
     arrived = TIMES;
 }
 

@@ -1,17 +1,26 @@
-/* operations.S: the loops, so that no compiler has a say in what is measured. Each has its operation at a label site_<benchmark>. */
+/* operations.S: the loops in 32-bit code. */
 #include "guest.h"
+#include "rounds.h"
 
-    .macro function name
-    .balign 16
-    .globl \name
-    .type \name, @function
-\name:
-    .endm
+#define CR0_WRITE_PROTECT 0x00010000
+#define CR0_PAGING 0x80000000
+#define CR4_GLOBAL_PAGES 0x00000080
+#define IA32_PAT 0x277
+#define TIMER_CHANNEL_0 0x40
+#define FIRST_INTERRUPT_MASK 0x21
+#define DR7_NOTHING 0x400
+#define FLAGS_LONG_MODE 0x20000000   /* CPUID.80000001H:EDX.LM */
 
-    .globl site_syscall, site_in, site_callret, site_pgfault, site_divzero, site_ptemod
     .text
-/* void system_calls(u32 times, u8 *user_stack_top): in ring 3, and does not come back. */
-function system_calls
+/* void empty_rounds(u32 times) */
+function empty_rounds
+    movl 4(%esp), %ecx
+    rounds empty
+    rounds_end
+    ret
+
+/* void int80_calls(u32 times, u8 *user_stack_top): in ring 3, and does not come back. */
+function int80_calls
     movl 4(%esp), %ecx
     movl 8(%esp), %edx
     movl $USER_DATA, %eax
@@ -21,38 +30,31 @@ function system_calls
     pushl %edx
     pushl $FLAG_RESERVED_ONE
     pushl $USER_CODE
-    pushl $1f
+    pushl $2f
     iretl
-1:  movl $1, %eax
-2:
-site_syscall:
+2:  movl $1, %eax
+    rounds int80
     int $0x80
-    decl %ecx
-    jnz 2b
+    rounds_end
     xorl %eax, %eax
     int $0x80
 
-/* u32 in_ports(u32 times): how often it did. */
+/* void in_ports(u32 times) */
 function in_ports
     movl 4(%esp), %ecx
     movl $UNCLAIMED_PORT, %edx
-1:
-site_in:
+    rounds in
     inb %dx, %al
-    decl %ecx
-    jnz 1b
-    movl 4(%esp), %eax
+    rounds_end
     ret
 
-/* u32 calls(u32 times): the same. */
+/* u32 calls(u32 times): how often the function was called. */
 function calls
     movl 4(%esp), %ecx
     xorl %eax, %eax
-1:
-site_callret:
+    rounds callret
     call at_once
-    decl %ecx
-    jnz 1b
+    rounds_end
     ret
 function at_once
     incl %eax
@@ -62,11 +64,9 @@ function at_once
 function stores
     movl 4(%esp), %ecx
     movl 8(%esp), %edx
-1:
-site_pgfault:
+    rounds pgfault
     movl %eax, (%edx)
-    decl %ecx
-    jnz 1b
+    rounds_end
     ret
 
 /* void divisions(u32 times): the same. */
@@ -74,12 +74,20 @@ function divisions
     pushl %ebx
     movl 8(%esp), %ecx
     xorl %ebx, %ebx
-1:
-site_divzero:
+    rounds divzero
     divl %ebx
-    decl %ecx
-    jnz 1b
+    rounds_end
     popl %ebx
+    ret
+
+/* void entry_stores(u32 times, u32 *entry) */
+function entry_stores
+    movl 4(%esp), %ecx
+    movl 8(%esp), %edx
+    movl (%edx), %eax
+    rounds ptemod
+    movl %eax, (%edx)
+    rounds_end
     ret
 
 /* void entry_changes(u32 times, u32 *entry, u32 address): the page is the entry's own, whose frame may be any. */
@@ -89,22 +97,122 @@ function entry_changes
     movl 12(%esp), %edx
     movl 16(%esp), %ebx
     movl $0x00200003, %eax          /* the frame at 2 MiB, present and writable */
-1:
-site_ptemod:
+    rounds ptemod_toggle
     movl %eax, (%edx)
     invlpg (%ebx)
     xorl $1, %eax
-    decl %ecx
-    jnz 1b
+    rounds_end
     popl %ebx
+    ret
+
+/* void cpuids(u32 times): the count is kept where CPUID leaves it alone. */
+function cpuids
+    pushl %ebx
+    pushl %esi
+    movl 12(%esp), %esi
+    rounds cpuid
+    xorl %eax, %eax
+    xorl %ecx, %ecx
+    cpuid
+    rounds_end %esi
+    popl %esi
+    popl %ebx
+    ret
+
+/* void vmcalls(u32 times): hypercall 0, or #UD, whose handler skips three bytes. What a VMM may answer in EAX does not matter. */
+function vmcalls
+    pushl %ebx
+    movl 8(%esp), %ecx
+    rounds vmcall
+    vmcall
+    rounds_end
+    popl %ebx
+    ret
+
+/* void timer_reads(u32 times): one byte of the count, the lower and the upper in turn. */
+function timer_reads
+    movl 4(%esp), %ecx
+    rounds in_from_timer
+    inb $TIMER_CHANNEL_0, %al
+    rounds_end
+    ret
+
+/* void mask_writes(u32 times): all lines masked, as they are. */
+function mask_writes
+    movl 4(%esp), %ecx
+    movb $0xff, %al
+    rounds out_to_pic
+    outb %al, $FIRST_INTERRUPT_MASK
+    rounds_end
+    ret
+
+/* void debug_register_writes(u32 times): DR7, which enables nothing. */
+function debug_register_writes
+    movl 4(%esp), %ecx
+    movl $DR7_NOTHING, %eax
+    rounds mov_dr
+    movl %eax, %dr7
+    rounds_end
+    ret
+
+/* void page_attribute_writes(u32 times): ECX names the register, so the count is elsewhere. */
+function page_attribute_writes
+    pushl %esi
+    movl 8(%esp), %esi
+    movl $IA32_PAT, %ecx
+    rdmsr
+    rounds wr_msr
+    wrmsr
+    rounds_end %esi
+    popl %esi
+    ret
+
+/* void write_protect_toggles(u32 times), void global_page_toggles(u32 times): two writes each. */
+function write_protect_toggles
+    movl 4(%esp), %ecx
+    movl %cr0, %eax
+    orl $CR0_WRITE_PROTECT, %eax
+    movl %eax, %edx
+    andl $~CR0_WRITE_PROTECT, %edx
+    rounds toggle_cr0_wp
+    movl %edx, %cr0
+    movl %eax, %cr0
+    rounds_end
+    ret
+
+function global_page_toggles
+    movl 4(%esp), %ecx
+    movl %cr4, %eax
+    orl $CR4_GLOBAL_PAGES, %eax
+    movl %eax, %edx
+    andl $~CR4_GLOBAL_PAGES, %edx
+    rounds toggle_cr4_pge
+    movl %edx, %cr4
+    movl %eax, %cr4
+    rounds_end
     ret
 
 function paging_start
     movl 4(%esp), %eax
     movl %eax, %cr3
     movl %cr0, %eax
-    orl $0x80000000, %eax
+    orl $CR0_PAGING, %eax
     movl %eax, %cr0
+    ret
+
+/* u32 has_long_mode(void) */
+function has_long_mode
+    pushl %ebx
+    movl $0x80000000, %eax
+    cpuid
+    cmpl $0x80000001, %eax
+    movl $0, %eax
+    jb 1f
+    movl $0x80000001, %eax
+    cpuid
+    movl %edx, %eax
+    andl $FLAGS_LONG_MODE, %eax
+1:  popl %ebx
     ret
 
     .section .note.GNU-stack, "", @progbits
