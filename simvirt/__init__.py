@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from simvirt.guests.resolve import resolve as guest
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.results import Run
-    from simvirt.observe.session import compare, run
+    from simvirt.observe.session import compare, profile, run
 
 __version__ = "0.1.0"
 
@@ -27,12 +27,13 @@ _LAZY: Final[dict[str, tuple[str, str]]] = {  # public name -> the module that d
     "Analysis": ("simvirt.analyzer.model.analysis", "Analysis"),
     "run": ("simvirt.observe.session", "run"),
     "compare": ("simvirt.observe.session", "compare"),
+    "profile": ("simvirt.observe.session", "profile"),
     "guest": ("simvirt.guests.resolve", "resolve"),
     "Run": ("simvirt.observe.results", "Run"),
     "Comparison": ("simvirt.observe.comparison", "Comparison"),
 }
 
-__all__ = ["Analysis", "Comparison", "Run", "__version__", "analyze", "compare", "guest", "run"]
+__all__ = ["Analysis", "Comparison", "Run", "__version__", "analyze", "compare", "guest", "profile", "run"]
 
 
 def __getattr__(name: str) -> object:

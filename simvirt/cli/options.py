@@ -34,6 +34,9 @@ def add_boot_options(parser: ArgumentParser) -> None:
         choices=[kind.value for kind in BootKind],
         help="how to start the image (default: by what the file is)",
     )
+    boot.add_argument(
+        "--symbols", metavar="FILE", help="the guest's symbols: an ELF file, Linux's System.map, or nm's output"
+    )
 
 
 def boot_image(arguments: Namespace) -> GuestImage:
@@ -44,7 +47,13 @@ def boot_image(arguments: Namespace) -> GuestImage:
     """
     from simvirt.guests.resolve import resolve
 
-    return resolve(arguments.guest, append=arguments.append, initrd=arguments.initrd, boot=arguments.boot)
+    return resolve(
+        arguments.guest,
+        append=arguments.append,
+        initrd=arguments.initrd,
+        boot=arguments.boot,
+        symbols=arguments.symbols,
+    )
 
 
 def add_shared_options(parser: ArgumentParser) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from simvirt.observe.comparison import Comparison
     from simvirt.observe.results import Run
+    from simvirt.observe.showable import Showable
 
 
 def print_json(value: Mapping[str, object]) -> None:
@@ -41,7 +41,7 @@ def print_screen(result: Run) -> None:
     print(edge)
 
 
-def print_result(result: Run | Comparison) -> None:
+def print_result(result: Showable) -> None:
     """A result in colour where colours belong, and as plain text elsewhere, the same on every machine."""
     from simvirt.cli.table import coloured
 

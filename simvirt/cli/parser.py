@@ -37,6 +37,9 @@ COMMANDS: Final[dict[str, Command]] = {
         Command("run", "simvirt.cli.run", "run a guest by one strategy, and tell what it did and what it took"),
         Command("compare", "simvirt.cli.compare", "run a guest by several strategies, and judge each"),
         Command("pages", "simvirt.cli.pages", "translate an address of a guest at a moment of its run, entry by entry"),
+        Command(
+            "profile", "simvirt.cli.profile", "run a guest by one strategy, and tell where its time and the VMM's went"
+        ),
         Command("gdb", "simvirt.cli.gdb", "run a guest by one strategy under the debugger gdb, forward and back"),
         Command(
             "analyze", "simvirt.cli.analyze", "classify an instruction set against Popek and Goldberg, by experiment"

@@ -93,7 +93,7 @@ def _run_together(arguments: Namespace) -> ExitStatus:
     """
     from simvirt.observe.session import run_together
 
-    for name in ("interactive", "step", "break_at", "break_on", "trace", "append", "initrd", "boot"):
+    for name in ("interactive", "step", "break_at", "break_on", "trace", "append", "initrd", "boot", "symbols"):
         if getattr(arguments, name):
             raise UsageError(f"--{name.replace('_', '-')} is for one guest, and several were named: leave one out")
     slices = {} if arguments.slice is None else {"slice_instructions": arguments.slice}

@@ -215,9 +215,17 @@ def elf_image(data: bytes, name: str, path: Path | None = None, *, multiboot: bo
         segments=segments,
         entry=entry,
         boot=boot,
-        symbols=SymbolTable(lambda: _symbols(file)),
+        symbols=SymbolTable(lambda: _symbols(file), max(each.virtual + each.memory_size for each in programs)),
         lines=LineTable(lambda: read_dwarf_lines(data)) if has_lines else None,
     )
+
+
+def elf_symbols(data: bytes, name: str) -> list[Symbol]:
+    """The symbols of an ELF executable, which need not be one that can be booted.
+
+    :raises ImageError: as `elf_image`, for what is wrong with the file's header.
+    """
+    return _symbols(_read_header(data, name))
 
 
 def _read_header(data: bytes, name: str) -> _File:

@@ -11,6 +11,7 @@ from simvirt.errors import UnknownNameError
 from simvirt.guests import catalogue
 from simvirt.guests.image import BootModule, BootOptions
 from simvirt.guests.recognise import BootKind, read_file, recognise
+from simvirt.guests.symbol_file import read_symbols
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ def resolve(
     append: str = "",
     initrd: Sequence[str | Path] = (),
     boot: BootKind | str | None = None,
+    symbols: str | Path | None = None,
 ) -> GuestImage:
     """The image that a catalogue name or a path stands for, with what its boot loader is to hand over.
 
@@ -37,10 +39,13 @@ def resolve(
     :param initrd: files for the boot loader to load: Linux's initial RAM disk, or multiboot modules. A multiboot module
         is told its name and what stands behind a blank: ``"shell.bin quiet"``.
     :param boot: how to take the file, whatever it looks like: a :class:`~simvirt.guests.recognise.BootKind`.
+    :param symbols: a file with the guest's symbols (:mod:`~simvirt.guests.symbol_file`) instead of the image's own.
     :raises UnknownNameError: no such guest or kind.
-    :raises ImageError: the path is no usable image, or a file of `initrd` cannot be read.
+    :raises ImageError: the path is no usable image, or a file of `initrd` or `symbols` cannot be read.
     """
     image = _image(name_or_path, _boot_kind(boot))
+    if symbols is not None:
+        image = replace(image, symbols=read_symbols(Path(symbols)))
     if not append and not initrd:
         return image
     return replace(image, options=BootOptions(append, tuple(_module(str(text)) for text in initrd)))

@@ -24,7 +24,7 @@ class Symbol:
 
 
 class SymbolTable:
-    """The symbols of an image, read on the first question.
+    """The symbols of an image, read on the first question; a label reaches no further than to `end`.
 
     >>> from simvirt.x86.addresses import Gva
     >>> table = SymbolTable.of([Symbol(Gva(0x1000), 0x20, "main"), Symbol(Gva(0x1008), 0, "loop")])
@@ -34,10 +34,11 @@ class SymbolTable:
     True
     """
 
-    __slots__ = ("_ends", "_read", "_symbols")
+    __slots__ = ("_end", "_ends", "_read", "_symbols")
 
-    def __init__(self, read: Callable[[], Iterable[Symbol]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[Symbol]], end: int = END_OF_ADDRESSES) -> None:
         self._read = read
+        self._end = end
         self._symbols: list[Symbol] | None = None
         self._ends: list[int] = []
 
@@ -68,14 +69,14 @@ class SymbolTable:
     def _sorted(self) -> list[Symbol]:
         if self._symbols is None:
             self._symbols = sorted(self._read())
-            self._ends = _ends(self._symbols)
+            self._ends = _ends(self._symbols, self._end)
         return self._symbols
 
 
-def _ends(symbols: list[Symbol]) -> list[int]:
+def _ends(symbols: list[Symbol], end: int) -> list[int]:
     """Where each symbol ends: a label without a size at the end of the function around it, or else at the next one."""
     ends = [symbol.address + symbol.size for symbol in symbols]
-    next_sized = END_OF_ADDRESSES
+    next_sized = end
     for index in range(len(symbols) - 1, -1, -1):
         if symbols[index].size:
             next_sized = symbols[index].address

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.observe.trial import Trial
 
-_LINEAR_32: Final = 0xFFFFFFFF
+LINEAR_32: Final = 0xFFFFFFFF
 
 
 def place(trial: Trial, state: ArchitecturalState | None = None) -> Place:
@@ -41,7 +41,7 @@ def linear_address(state: ArchitecturalState, bits: Bits) -> Gva:
     """Linear address of the next instruction."""
     if bits is Bits.CODE_64:
         return Gva(state.rip)
-    return Gva((state.segments[SegmentRegister.CS].base + state.rip) & _LINEAR_32)
+    return Gva((state.segments[SegmentRegister.CS].base + state.rip) & LINEAR_32)
 
 
 def symbol_at(image: GuestImage, address: Gva) -> str | None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.live import LiveInput
+    from simvirt.observe.profile.profile import Profile
     from simvirt.observe.results import Run
     from simvirt.observe.sharing import SharedRun
     from simvirt.strategies.strategy import Strategy
@@ -160,6 +161,55 @@ def run_together(
         slice_instructions=slice_instructions,
         costs=find_costs(costs),
     )
+
+
+def profile(
+    guest: str | Path | GuestImage,
+    strategy: str | Strategy = "bare-metal",
+    *,
+    every: int | None = None,
+    memory: int | str = DEFAULT_MEMORY,
+    cpu: str | None = None,
+    seed: int = 0,
+    start_time: datetime | str | None = None,
+    input: bytes | str = b"",  # noqa: A002 - the command line's word for it
+    keys: str = "",
+    disk: str | Path | DiskOption | None = None,
+    max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
+    costs: str = DEFAULT_COSTS,
+    progress: Progress | None = None,
+) -> Profile:
+    """Run a guest under one strategy, and tell where its time and the VMM's went.
+
+    Args:
+        guest: a name of the catalogue, a path, or an image.
+        strategy: a strategy's name or alias, or a strategy.
+        every: guest instructions between two samples; None lets the interval grow as the run goes on.
+        memory: RAM, and so on: what follows is as for `run`.
+        cpu: as for `run`.
+        seed: as for `run`.
+        start_time: as for `run`.
+        input: as for `run`.
+        keys: as for `run`.
+        disk: as for `run`.
+        max_instructions: as for `run`.
+        costs: as for `run`.
+        progress: as for `run`.
+
+    Raises:
+        UsageError: no such guest, strategy, CPU model or preset, or the guest does not fit.
+        EngineError: this host has no verified engine.
+    """
+    from simvirt.observe.profile.profiler import Profiler
+
+    if every is not None and every < 1:
+        raise UsageError(f"every is {every}: samples are at least one instruction apart")
+    preset = find_costs(costs)
+    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk)
+    trial = Trial(_image(guest), _strategy(strategy), config)
+    with StopOnInterrupt() as stop:
+        stop.watch(trial.machine)
+        return Profiler(trial, preset, every).run(max_instructions, progress)
 
 
 def compare(

@@ -1,7 +1,7 @@
 """Results that show themselves: in a terminal (rich), as plain text, and in Jupyter.
 
-A result is a value and knows nothing of tables. What draws it is registered for its type by the modules `show` and
-`show_comparison`, which are loaded, and rich with them, when something is first shown: never with a result.
+A result is a value and knows nothing of tables. What draws it is registered for its type by the modules named here,
+which are loaded, and rich with them, when something is first shown: never with a result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _RENDERERS: Final[dict[type, Callable[[Any], RenderableType]]] = {}
-_RENDERERS_MODULES: Final = ("simvirt.observe.show", "simvirt.observe.show_comparison")
+_RENDERERS_MODULES: Final = (
+    "simvirt.observe.show",
+    "simvirt.observe.show_comparison",
+    "simvirt.observe.profile.show_profile",
+)
 _TEXT_WIDTH: Final = 110
 
 S = TypeVar("S")

@@ -27,7 +27,7 @@ _SECTIONS = {text.split("\n", 1)[0]: text for text in re.split(r"^## ", _DOCUMEN
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_documented(name: str) -> None:
     command = next(command for command in command_line() if command.name == name)
-    text = _SECTIONS[name] + (_SECTIONS["run"] if name in {"compare", "gdb", "pages"} else "")
+    text = _SECTIONS[name] + (_SECTIONS["run"] if name in {"compare", "gdb", "pages", "profile"} else "")
     for option in command.options:
         if not {"--help", "--debug"} & set(option.names):
             assert all(written in text for written in option.names), option.names
