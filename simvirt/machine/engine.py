@@ -185,6 +185,7 @@ class Engine:
         record.emu_start, record.emu_stop = function("uc_emu_start"), function("uc_emu_stop")
         record.ctl, record.reg_read = function("uc_ctl"), function("uc_reg_read")
         record.leave_loop = function("cpu_loop_exit_noexc_x86_64")
+        record.invalidate_range = function("tb_invalidate_phys_range_x86_64")
         self._library.survive_aborts()
         o = platform.state
         for member, offset in (
@@ -522,7 +523,7 @@ class Engine:
         self._library.flush_tlb(self._self)
 
     def written(self, hpa: int, size: int) -> None:
-        """Host memory was written from outside the engine: mark it dirty, and drop code translated from it."""
+        """Host memory was written from outside the engine: mark it dirty, and drop code translated from these bytes."""
         first, last = hpa >> PAGE_SHIFT, (hpa + max(size, 1) - 1) >> PAGE_SHIFT
         flags = self.memory.page_flags
         if first == last:
@@ -533,7 +534,7 @@ class Engine:
             executed = bool((flags[first : last + 1] & int(PageFlag.EXECUTED)).any())
             flags[first : last + 1] |= int(PageFlag.DIRTY)
         if executed:
-            self._library.flush_translations(self._self)
+            self._library.drop_code(self._self, hpa, size)
 
     def answer_in_holes(self) -> None:
         """Accesses to holes are no events any more: the bus gives ones, and what is written goes nowhere."""

@@ -315,13 +315,20 @@ def _refused_fills(bench: _Bench) -> str:
 
 
 def _modified_code(bench: _Bench) -> str:
-    """An instruction that overwrites the next one, in the same block."""
+    """An instruction that overwrites the next one, in the same block; then one that is overwritten from outside."""
     at = bench.start("90")
     bench.start("c605" + (at + 0x40 + 8).to_bytes(4, "little").hex() + "07" + "b801000000")
     start = bench.engine.count
     bench.run()
     found = bench.state.register(GeneralRegister.RAX, 4), bench.engine.count - start
     _expect("what overwritten code did, and its count", found, (7, 2))
+    at = bench.start("b803000000")
+    for constant in (5, 6):
+        bench.engine.memory.view[at + 1] = constant
+        bench.engine.written(at + 1, 1)
+        bench.state.rip = at
+        bench.run()
+        _expect("what code did that was written from outside", bench.state.register(GeneralRegister.RAX, 4), constant)
     return "overwritten code is not run, and counts"
 
 

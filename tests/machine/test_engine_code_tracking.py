@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING
+from simvirt.machine.events import Halt, LimitReached
 from simvirt.machine.fills import PageFlag
 from tests.support.code import le
 from tests.support.paging import PRESENT, USER, WRITABLE, paged_pc, set_page
-from tests.support.pc import CODE, DATA, EAX, EBX, ECX, EDI, ESI, Pc, flat_pc, long_pc
+from tests.support.pc import (
+    CODE,
+    CS,
+    DATA,
+    EAX,
+    EBX,
+    ECX,
+    EDI,
+    ESI,
+    HANDLERS,
+    SS,
+    STACK,
+    Pc,
+    flat_pc,
+    long_pc,
+    real_pc,
+)
 
 TARGET = DATA
 """Where the code that is modified stands: mov eax, N; ret."""
@@ -162,6 +182,134 @@ def test_a_write_from_outside_drops_translated_code() -> None:
         pc.state.rip = CODE
         pc.run()
         assert pc.state[EAX] == number
+
+
+def _run_again(pc: Pc) -> int:
+    """Run from CODE once more.
+
+    :return: how many blocks had to be translated.
+    """
+    before = pc.engine.statistics["inlined_blocks"]
+    pc.state.rip = CODE
+    pc.run()
+    return pc.engine.statistics["inlined_blocks"] - before
+
+
+@pytest.mark.parametrize("at", range(TARGET, TARGET + 5))
+def test_a_write_from_outside_to_any_byte_of_an_instruction(at: int) -> None:
+    pc = flat_pc()
+    pc.write(TARGET, b"\xb8" + bytes(4) + b"\xc3")
+    pc.state[EBX] = TARGET
+    pc.load("ff d3 ; call ebx\nf4 ; hlt")
+    pc.run()
+    _run_again(pc)
+    pc.write(at, b"\xbf" if at == TARGET else b"\x7f")  # mov edi instead of mov eax; or another byte of the constant
+    pc.state[EDI] = 1
+    assert _run_again(pc) == 1, "the routine's block and no other"
+    assert (pc.state[EDI], pc.state[EAX]) == ((0, 0) if at == TARGET else (1, 0x7F << 8 * (at - TARGET - 1)))
+
+
+@pytest.mark.parametrize("at", [TARGET - 1, TARGET + 6, TARGET + 0xFFF])
+def test_a_write_from_outside_beside_code_keeps_its_translation(at: int) -> None:
+    pc = flat_pc()
+    pc.write(TARGET, routine(0x11))
+    pc.state[EBX] = TARGET
+    pc.load("ff d3 ; call ebx\nf4 ; hlt")
+    pc.run()
+    _run_again(pc)
+    pc.write(at, b"\x90")
+    assert _run_again(pc) == 0
+    assert pc.state[EAX] == 0x11
+
+
+def test_a_write_from_outside_over_several_pages_of_code() -> None:
+    pc = flat_pc()
+    pages = range(TARGET, TARGET + 0x4000, 0x1000)
+    for page in pages:
+        pc.write(page, routine(0x11))
+    calls = "".join(f"bb {le(page)} ; mov ebx, page\nff d3 ; call ebx\n01 c1 ; add ecx, eax\n" for page in pages)
+    pc.load(f"31 c9 ; xor ecx, ecx\n{calls}\nf4 ; hlt")
+    pc.run()
+    assert pc.state[ECX] == 0x44
+    pc.write(TARGET, b"".join(routine(0x22).ljust(0x1000, b"\x90") for _ in pages))
+    _run_again(pc)
+    assert pc.state[ECX] == 0x88
+
+
+def test_a_write_from_outside_where_code_is_known_by_another_address() -> None:
+    pc = paged_pc()
+    set_page(pc, ALIAS, TARGET | PRESENT | WRITABLE | USER)
+    pc.state[EBX] = ALIAS
+    pc.load("ff d3 ; call ebx\nf4 ; hlt")
+    for number in (0x11, 0x22):
+        pc.write(TARGET, routine(number))
+        pc.state.rip = CODE
+        pc.run()
+        assert pc.state[EAX] == number
+
+
+def test_a_write_from_outside_to_code_that_was_cut_short() -> None:
+    """A run that stops inside a block leaves shorter blocks behind; they go as well."""
+    pc = flat_pc()
+    pc.load("b8 11 00 00 00 ; mov eax, 0x11\nb9 11 00 00 00 ; mov ecx, 0x11\nf4 ; hlt")
+    for stop in (1, 2):
+        pc.state.rip = CODE
+        pc.step(stop)
+    pc.write(CODE + 1, b"\x22")
+    pc.write(CODE + 6, b"\x33")
+    for stop in (1, 2):
+        pc.state.rip = CODE
+        pc.step(stop)
+    assert (pc.state[EAX], pc.state[ECX]) == (0x22, 0x33)
+
+
+_WAYS = {"inside a run": DELIVER_EVERYTHING, "between runs": DELIVER_EVERYTHING, "by the reference": DELIVER_NOTHING}
+
+
+def _deliver_and_run(pc: Pc, way: str) -> None:
+    pc.cpu.native_delivery = _WAYS[way]
+    if way != "inside a run":
+        pc.run()
+        return
+    while not isinstance(event := pc.cpu.run(1000, deliver=DELIVER_EVERYTHING), Halt):
+        assert not isinstance(event, LimitReached)
+        pc.complete(event)
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_a_frame_that_is_pushed_over_code(way: str) -> None:
+    """The return address of INT becomes the constant of an instruction that has been executed before."""
+    pc = flat_pc()
+    pc.write(HANDLERS + 16 * 0x40, b"\xcf")  # iret
+    pc.write(TARGET, b"\xbe" + bytes(12) + b"\xc3")  # mov esi, 0; eight bytes of add [eax], al; ret
+    # As code, the selector 8 and the flags 2 are OR and ADD of [EAX] and AL, which do no harm.
+    pc.load(f"""
+        b8 {le(DATA + 0x8000)}      ; mov eax, harmless
+        bb {le(TARGET)}             ; mov ebx, TARGET
+        ff d3                       ; call ebx
+        bc {le(TARGET + 13)}        ; mov esp, the end of the constant and two instructions
+        85 e4                       ; test esp, esp
+        cd 40                       ; int 0x40
+        bc {le(STACK)}              ; mov esp, STACK
+        ff d3                       ; call ebx
+        f4                          ; hlt
+    """)
+    _deliver_and_run(pc, way)
+    assert pc.state[ESI] == CODE + 21
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_a_stack_beside_the_code_of_a_boot_sector(way: str) -> None:
+    """Real-address mode, the stack in the code's own page: frames are pushed again and again, and no code goes."""
+    pc = real_pc()
+    pc.write(HANDLERS + 16 * 0x40, b"\xcf")  # iret
+    code = pc.state.segment(CS)
+    pc.state.set_segment(SS, replace(pc.state.segment(SS), selector=code.selector, base=code.base))
+    pc.state.rsp = 0x800
+    pc.load("b9 64 00 ; mov cx, 100\ncd 40 ; int 0x40\ne2 fc ; loop -4\nf4 ; hlt")
+    _deliver_and_run(pc, way)
+    assert pc.engine.statistics["inlined_blocks"] < 10
+    assert pc.engine.deliveries.by_vector == {0x40: 100}
 
 
 def test_page_flags_tell_what_was_executed_and_written() -> None:

@@ -2,8 +2,7 @@
  *
  * machine/interrupts.py is the reference and the text to read. What is here does the same, or nothing: it looks at everything first, and
  * returns 0 with the state untouched when anything is out of the ordinary. That is a check that fails, a page that is not there, an
- * accessed or dirty flag that would have to be set, a descriptor that has not been accessed yet, memory that is no RAM or that code is
- * translated from. The caller then goes to the reference, which starts from the beginning. tests/machine/test_native_delivery.py compares
+ * accessed or dirty flag that would have to be set, a descriptor that has not been accessed yet, memory that is no RAM. The caller then goes to the reference, which starts from the beginning. tests/machine/test_native_delivery.py compares
  * the two on random states.
  */
 #include "record.h"
@@ -41,7 +40,7 @@ static struct segment *tr(const struct simvirt *s) { return (struct segment *)(s
 struct span { u8 *first, *second; u64 in_first; };
 
 /* Host memory behind an access that plainly succeeds: every page is RAM (or ROM that is read), with its accessed and dirty flags set
- * already, and no code has been translated from what is written. */
+ * already, and nobody watches what is written. */
 static int plainly(struct simvirt *s, u64 va, u64 size, int access, enum privilege privilege, struct span *span) {
     const int write = access == ACCESS_WRITE, paging = (ENV64(s, s->off_env_cr) & CR0_PG) != 0;
     const u64 room = PAGE_SIZE - (va & ~PAGE_MASK);
@@ -53,7 +52,7 @@ static int plainly(struct simvirt *s, u64 va, u64 size, int access, enum privile
         if (paging && (!w.accessed || (write && !w.dirty))) return 0;
         u8 *p = physical(s, w.gpa, write);
         if (!p) return 0;
-        if (write && ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] & (PAGE_EXECUTED | PAGE_WATCHED)) return 0;
+        if (write && ((u8 *)s->page_flags)[(u64)(p - (u8 *)s->ram) >> PAGE_SHIFT] & PAGE_WATCHED) return 0;
         if (done) { span->second = p; break; }
         span->first = p;
     }
@@ -68,13 +67,17 @@ static int read_table(struct simvirt *s, u64 va, void *to, u64 size) {     /* as
     return 1;
 }
 
+static void write_piece(struct simvirt *s, u8 *to, const u8 *from, u64 size) {
+    const u64 host = (u64)(to - (u8 *)s->ram);
+    u8 *flags = (u8 *)s->page_flags + (host >> PAGE_SHIFT);
+    memcpy(to, from, size);
+    *flags |= PAGE_DIRTY;
+    if (*flags & PAGE_EXECUTED) drop_code(s, host, size);
+}
+
 static void write_span(struct simvirt *s, const struct span *span, const void *from, u64 size) {
-    u8 *flags = (u8 *)s->page_flags;
-    memcpy(span->first, from, span->in_first);
-    flags[(u64)(span->first - (u8 *)s->ram) >> PAGE_SHIFT] |= PAGE_DIRTY;
-    if (!span->second) return;
-    memcpy(span->second, (const u8 *)from + span->in_first, size - span->in_first);
-    flags[(u64)(span->second - (u8 *)s->ram) >> PAGE_SHIFT] |= PAGE_DIRTY;
+    write_piece(s, span->first, from, span->in_first);
+    if (span->second) write_piece(s, span->second, (const u8 *)from + span->in_first, size - span->in_first);
 }
 
 /* Nothing is under way that wants to hear of each access or instruction: the EPT's flags, a debugger, the guest's own breakpoints, TF. */

@@ -48,6 +48,12 @@ static void flush_translations(struct simvirt *s) {
     s->current = 0;
 }
 
+/* Host memory has been written: what was translated from these very bytes goes, by the way that the engine takes for the guest's own stores
+ * to code. Code beside them stays, as on a page that holds a stack, too. */
+void drop_code(struct simvirt *s, u64 host, u64 size) {
+    ((void (*)(void *, u64, u64))s->invalidate_range)((void *)s->uc, host, host + size);
+}
+
 static u64 linear_pc(const struct simvirt *s) {
     const u64 eip = ENV64(s, s->off_env_eip);
     if (ENV32(s, s->off_env_hflags) & HF_CS64) return eip;
@@ -1037,6 +1043,7 @@ int simvirt_load_pdptes(struct simvirt *s, u64 cr3) {
 
 void simvirt_flush_tlb(struct simvirt *s) { flush_tlb(s); }
 void simvirt_flush_translations(struct simvirt *s) { flush_translations(s); }
+void simvirt_drop_code(struct simvirt *s, u64 host, u64 size) { drop_code(s, host, size); }
 
 /* Offsets of the record's members, so that Python's view of it can be checked. */
 #define MEMBERS(X) \

@@ -82,7 +82,7 @@ class SharedRecord(ctypes.Structure):
     """``struct simvirt`` of engine.c."""
 
     _fields_ = [
-        *_words("uc cpu env emu_start emu_stop ctl reg_read leave_loop"),
+        *_words("uc cpu env emu_start emu_stop ctl reg_read leave_loop invalidate_range"),
         *_words(
             "off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"
         ),

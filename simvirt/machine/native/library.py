@@ -39,6 +39,9 @@ class NativeLibrary:
         )
         self.flush_tlb = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_tlb", library))
         self.flush_translations = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(("simvirt_flush_translations", library))
+        self.drop_code = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64)(
+            ("simvirt_drop_code", library)
+        )
         self.survive_aborts = ctypes.CFUNCTYPE(None)(("simvirt_survive_aborts", library))
         self.absent_device = (library.simvirt_absent_read, library.simvirt_absent_write)
         self.hooks = {

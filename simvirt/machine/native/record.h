@@ -83,7 +83,7 @@ struct fault_words { u64 count, vector, error_code, has_error_code, cr2, has_cr2
 
 struct simvirt {
     /* the engine, filled in by Python */
-    u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop;
+    u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop, invalidate_range;
     u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
         off_env_efer, off_env_error_code, off_env_dr, off_env_intercept, off_env_ldt, off_env_tr, off_env_gdt, off_env_idt, off_env_pdptes;
     u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_cpu_exit_request,
@@ -182,6 +182,7 @@ static inline const u8 *translated_from(const struct simvirt *s, const struct bl
 INTERNAL int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w);
 INTERNAL int canonical(const struct simvirt *s, u64 va);
 INTERNAL u64 flags_in_one_piece(const struct simvirt *s);
+INTERNAL void drop_code(struct simvirt *s, u64 host, u64 size);
 
 /* physical.c */
 INTERNAL enum refusal reach(struct simvirt *s, u64 gpa, int access, int commit, struct target *t);
