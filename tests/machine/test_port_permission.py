@@ -178,11 +178,12 @@ def test_string_input_without_permission() -> None:
     assert pc.state[7] == 0x4_0000
 
 
-def test_deviation_string_input_without_permission_has_stored_zero() -> None:
-    """The manual: permission is checked first and #GP leaves memory as it was."""
+def test_string_input_without_permission_leaves_memory_as_it_was() -> None:
+    """The engine stores before it asks for the port; the completed CPU checks permission first."""
     pc = user_pc()
     pc.write(0x4_0000, b"\xaa")
     pc.state[EDX], pc.state[7] = PORT, 0x4_0000
     pc.load("6c ; insb")
     pc.complete(pc.event())
-    assert pc.read(0x4_0000, 1) == 0  # should be 0xAA
+    assert pc.vector == Vector.GP
+    assert pc.read(0x4_0000, 1) == 0xAA

@@ -260,12 +260,24 @@ def test_a_restored_disk_goes_on_alike(image: Path) -> None:
     assert first.take(2) == second.take(2) == bytes(range(256)) * 2 + b"x" * 100 + b"y" * 412
 
 
-@pytest.mark.parametrize("size", [0, 511, 513])
-def test_foreign_images_are_refused(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(("size", "writable"), [(0, False), (0, True), (511, True), (513, True)])
+def test_foreign_images_are_refused(tmp_path: Path, size: int, writable: bool) -> None:
     path = tmp_path / "image"
     path.write_bytes(bytes(size))
     with pytest.raises(UsageError, match="whole sectors"):
-        DiskImage(DiskOption(path))
+        DiskImage(DiskOption(path, writable))
+    assert path.read_bytes() == bytes(size)
+
+
+def test_the_last_sector_of_an_odd_file_ends_with_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(b"\xaa" * 513)
+    image = DiskImage(DiskOption(path))
+    assert image.sectors == 2
+    assert image.read(1) == b"\xaa" + bytes(511)
+
+
+def test_an_image_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be opened"):
         DiskImage(DiskOption(tmp_path / "none"))
 
