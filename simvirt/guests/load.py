@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
 from simvirt.guests.disk_boot import place_firmware
+from simvirt.guests.firmware_tables import TABLES, firmware_tables
 from simvirt.guests.image import BootProtocol, BootState, GuestImage, Segment, refuse_overlaps
 from simvirt.guests.linux import place_linux
 from simvirt.guests.multiboot import place_multiboot
@@ -36,6 +37,7 @@ def load(image: GuestImage, memory_size: int, write: Callable[[Gpa, bytes], obje
     for segment in placement.segments:
         if segment.data:
             write(segment.gpa, segment.data)
+    write(TABLES, firmware_tables())
     return placement.state
 
 

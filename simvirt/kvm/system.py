@@ -16,7 +16,7 @@ from simvirt.strategies.vtx.vm_memory import VmMemory
 from simvirt.vmm.ept import OutOfTablePages
 from simvirt.vmm.host import Host, aligned
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Hpa
-from simvirt.x86.cpuid import find_cpu_model
+from simvirt.x86.cpuid import Feature, find_cpu_model
 
 if TYPE_CHECKING:
     from simvirt.x86.cpuid import CpuModel
@@ -72,7 +72,7 @@ class Kvm:
 
     def __init__(self, *, memory: int = _DEFAULT_MEMORY, cpu: str = "x86-64") -> None:
         self.host = Host(aligned(memory))
-        self.cpu_model: CpuModel = find_cpu_model(cpu)
+        self.cpu_model: CpuModel = find_cpu_model(cpu).without(Feature.APIC, Feature.TSC_DEADLINE)
         self._mapped: list[tuple[int, int]] = []
         self._dirty: set[int] = set()
 

@@ -14,6 +14,7 @@ from simvirt.x86.addresses import PAGE_SIZE, Gpa
 
 if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.devices.local_apic import LocalApic
     from simvirt.strategies.vtx.vm_memory import VmMemory
     from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
@@ -38,6 +39,8 @@ class UserSpaceBus:
         self.cpu_model = cpu_model
         self._cpu = cpu
         self._memory = memory
+        self.local_apic: LocalApic | None = None
+        """There is none: the interrupt controllers are user space's."""
         self.answers: list[int] = []
         self.writes: list[tuple[Gpa, int, int]] = []
         self._read = 0

@@ -21,13 +21,15 @@ from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.keyboard_controller import KeyboardController
 from simvirt.machine.devices.keys import strokes
 from simvirt.machine.devices.nmi_gate import NmiGate
-from simvirt.machine.devices.pic import Irq, PicPair
+from simvirt.machine.devices.pic import Irq
 from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.port_b import PortB
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE, Vga
 from simvirt.machine.event_queue import Attention, EventQueue
 from simvirt.machine.hardware import DeviceRow, Hardware, Wiring
+from simvirt.machine.interrupt_system import InterruptSystem
+from simvirt.machine.memory_bus import MemoryBus
 from simvirt.x86.addresses import Gpa
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class BoardState:
     console: bytes
     exit_status: int | None
     reset_requested: bool
+    powered_off: bool = False
 
 
 class Board:
@@ -87,13 +90,15 @@ class Board:
         "events",
         "exit_status",
         "hardware",
+        "interrupts",
+        "memory",
         "nmi_gate",
         "on_a20",
         "on_console",
         "on_intr",
         "on_nmi",
         "pace",
-        "pic",
+        "powered_off",
         "reset_requested",
     )
 
@@ -109,8 +114,9 @@ class Board:
         """Does whoever drives this board have to look at deadlines, INTR and `ended` again?"""
         self.events = EventQueue(self.attention)
         self.bus = PortBus()
+        self.memory = MemoryBus()
         self.on_intr = on_intr
-        self.pic = PicPair(self._drive_intr)
+        self.interrupts = InterruptSystem(self._drive_intr, self._raise_nmi)
         self.nmi_gate = NmiGate(self._raise_nmi)
         self.on_nmi: Callable[[], None] = lambda: None
         """Is told of an edge on the NMI pin; whoever drives the board sets it."""
@@ -123,8 +129,10 @@ class Board:
         """What the guest wrote to the debug-exit port first; None while it runs."""
         self.reset_requested = False
         """Has the guest pulled the reset line?"""
+        self.powered_off = False
+        """Has the guest turned the machine off?"""
         self.ended = False
-        """Has it done either? Then the run is over."""
+        """Has it done any of them? Then the run is over."""
         self.a20 = True
         """Is address line 20 let through?"""
         self.on_a20: Callable[[bool], None] = lambda _level: None
@@ -149,11 +157,11 @@ class Board:
 
     def interrupt_pending(self) -> bool:
         """The level of the INTR pin."""
-        return self.pic.master.int_output
+        return self.interrupts.pending
 
     def acknowledge(self) -> int:
         """The INTA cycle: the vector of the interrupt to deliver. It is in service from then on."""
-        return self.pic.acknowledge()
+        return self.interrupts.acknowledge()
 
     def next_deadline(self) -> int | None:
         """The virtual time in nanoseconds until which no device does anything by itself; None when none ever will."""
@@ -178,14 +186,21 @@ class Board:
         scheduled = self.events.save()
         if nmi and self.nmi_gate.open and any(name in self._nmi_events for name in scheduled):
             return True
-        irqs = (self._event_irq[name] for name in scheduled)
-        return interrupts and any(irq is not None and self.pic.can_deliver(irq) for irq in irqs)
+        return interrupts and any(self._can_interrupt(event) for event in scheduled)
+
+    def _can_interrupt(self, event: str) -> bool:
+        """Would an interrupt that this event leads to get through now?"""
+        local_apic = self.interrupts.local_apic
+        if local_apic is not None and event == local_apic.TIMER_EVENT:
+            return local_apic.timer_can_interrupt()
+        irq = self._event_irq[event]
+        return irq is not None and self.interrupts.can_deliver(irq)
 
     def awaits_input(self) -> bool:
         """Whether console input, were there any, would raise INTR: a guest that sleeps may be waiting for it."""
         uart, keyboard = self._device(Uart16550), self._device(KeyboardController)
-        return (uart is not None and uart.input_interrupts() and self.pic.can_deliver(Irq.COM1)) or (
-            keyboard is not None and keyboard.input_interrupts() and self.pic.can_deliver(Irq.KEYBOARD)
+        return (uart is not None and uart.input_interrupts() and self.interrupts.can_deliver(Irq.COM1)) or (
+            keyboard is not None and keyboard.input_interrupts() and self.interrupts.can_deliver(Irq.KEYBOARD)
         )
 
     def sleep(self, *, interrupts: bool = True, nmi: bool = True) -> bool:
@@ -252,7 +267,7 @@ class Board:
         for device in self.devices.values():
             device.reset()
         self.exit_status = None
-        self.reset_requested = self.ended = False
+        self.reset_requested = self.powered_off = self.ended = False
 
     def save(self) -> BoardState:
         """Everything that this board knows, as a value."""
@@ -264,6 +279,7 @@ class Board:
             console=bytes(self.console),
             exit_status=self.exit_status,
             reset_requested=self.reset_requested,
+            powered_off=self.powered_off,
         )
 
     def restore(self, state: BoardState) -> None:
@@ -286,7 +302,9 @@ class Board:
         self.console[:] = state.console
         self.exit_status = state.exit_status
         self.reset_requested = state.reset_requested
-        self.ended = state.reset_requested or state.exit_status is not None
+        self.powered_off = state.powered_off
+        self.ended = state.reset_requested or state.powered_off or state.exit_status is not None
+        self.interrupts.restored()
         gate = self._device(PortA)
         self.a20 = gate is None or gate.a20
 
@@ -296,12 +314,13 @@ class Board:
         wiring = Wiring(
             clock=self.clock,
             events=self.events,
-            pic=self.pic,
-            line=_unconnected if row.irq is None else self.pic.line(row.irq),
+            interrupts=self.interrupts,
+            line=_unconnected if row.irq is None else self.interrupts.line(row.irq),
             nmi=self.nmi_gate,
             console=self._put_console,
             exit=self._end,
             reset=self._request_reset,
+            power_off=self._power_off,
             wait=self._wait,
             a20=self._drive_a20,
             hardware=self.hardware,
@@ -309,6 +328,8 @@ class Board:
         )
         device = row.build(wiring)
         self.bus.claim(device, *row.ports, widths=row.widths)
+        if row.memory is not None:
+            self.memory.claim(device, row.name, row.memory)
         self.devices[row.name] = device
         # What a device registers while it is built can, when it is due, raise that device's interrupt and no other.
         for event in self.events.names:
@@ -349,6 +370,9 @@ class Board:
 
     def _request_reset(self) -> None:
         self.reset_requested = self.ended = self.attention.needed = True
+
+    def _power_off(self) -> None:
+        self.powered_off = self.ended = self.attention.needed = True
 
     def _drive_intr(self, high: bool) -> None:
         self.attention.needed = True

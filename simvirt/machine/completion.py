@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
 from simvirt.machine import device_access
-from simvirt.machine.control_registers import access_control_register
+from simvirt.machine.control_registers import TASK_PRIORITY, access_control_register, access_task_priority
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.events import (
     ControlRegisterAccess,
@@ -243,8 +243,11 @@ def _msr(cpu: Cpu, bus: Bus, event: MsrAccess) -> None:
 # ------------------------------------------------------------------------------------------ control and debug registers
 
 
-def _control_register(cpu: Cpu, _bus: Bus, event: ControlRegisterAccess) -> None:
-    access_control_register(cpu, event)
+def _control_register(cpu: Cpu, bus: Bus, event: ControlRegisterAccess) -> None:
+    if event.number == TASK_PRIORITY:
+        access_task_priority(cpu, bus, event)
+    else:
+        access_control_register(cpu, event)
 
 
 def check_general_detect(state: ProcessorState) -> None:

@@ -12,9 +12,12 @@ from simvirt.x86.registers import SegmentRegister
 
 if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
+    from simvirt.machine.processor_bus import Bus
 
 _CR0_WRITABLE: Final = int(Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS | Cr0.NE | Cr0.WP | Cr0.AM | Cr0.NW | Cr0.CD | Cr0.PG)
 _MSW: Final = 0xF
+TASK_PRIORITY: Final = 8
+"""The number of CR8."""
 _CR0_LOADS_PDPTES: Final = int(Cr0.CD | Cr0.NW | Cr0.PG)
 _CR4_LOADS_PDPTES: Final = int(Cr4.PAE | Cr4.PGE | Cr4.PSE | Cr4.SMEP)
 """Under PAE paging a change of one of these loads the PDPTE registers (SDM Vol. 3A §4.4.1)."""
@@ -31,14 +34,37 @@ def access_control_register(cpu: Cpu, event: ControlRegisterAccess) -> None:
     if operation is ControlRegisterOperation.MOV_TO_CR:
         write_control_register(cpu, event.number, state[event.register])
     elif operation is ControlRegisterOperation.MOV_FROM_CR:
-        value = state.control_register(event.number) if event.number != 8 else 0
-        state[event.register] = value
+        state[event.register] = state.control_register(event.number)
     elif operation is ControlRegisterOperation.CLTS:
         write_control_register(cpu, 0, state.cr0 & ~int(Cr0.TS))
     else:
         finish_machine_status_word(cpu, event, state.cr0)
         return
     cpu.advance(event.length)
+
+
+def access_task_priority(cpu: Cpu, bus: Bus, event: ControlRegisterAccess) -> None:
+    """MOV to and from CR8: bits 7:4 of the local APIC's task-priority register (SDM Vol. 3A §11.8.6).
+
+    :raises ProcessorFault: #GP(0).
+    """
+    state, local_apic = cpu.state, bus.local_apic
+    if event.operation is ControlRegisterOperation.MOV_TO_CR:
+        write_task_priority(bus, state[event.register])
+    else:
+        state[event.register] = 0 if local_apic is None else local_apic.task_priority
+    cpu.advance(event.length)
+
+
+def write_task_priority(bus: Bus, value: int) -> None:
+    """CR8 takes four bits; a processor without a local APIC forgets them.
+
+    :raises ProcessorFault: #GP(0).
+    """
+    if value >> 4:
+        raise general_protection(0)
+    if bus.local_apic is not None:
+        bus.local_apic.task_priority = value
 
 
 def machine_status_word_operand(cpu: Cpu, event: ControlRegisterAccess) -> int:
@@ -73,7 +99,7 @@ def finish_machine_status_word(cpu: Cpu, event: ControlRegisterAccess, cr0: int)
 
 
 def write_control_register(cpu: Cpu, number: int, value: int) -> None:
-    """MOV to CR0, CR2, CR3, CR4 or CR8 with the processor's checks (SDM Vol. 2B "MOV—Move to/from Control Registers").
+    """MOV to CR0, CR2, CR3 or CR4 with the processor's checks (SDM Vol. 2B "MOV—Move to/from Control Registers").
 
     :raises ProcessorFault: #GP(0).
     :raises EptRefused: the table that PAE paging would begin with.
@@ -89,8 +115,6 @@ def write_control_register(cpu: Cpu, number: int, value: int) -> None:
         _write_cr3(cpu, value)
     elif number == 2:
         state.set_control_register(2, value)
-    elif value >> 4:  # CR8: a task priority of four bits; there is no local APIC behind it
-        raise general_protection(0)
 
 
 def _write_cr0(cpu: Cpu, value: int) -> None:

@@ -193,6 +193,7 @@ class Engine:
             ("hflags", o.hflags), ("segs", o.segments), ("cr", o.cr), ("efer", o.efer), ("error_code", o.error_code),
             ("dr", o.dr), ("intercept", o.intercept), ("ldt", o.ldt), ("tr", o.tr), ("gdt", o.gdt), ("idt", o.idt),
             ("pdptes", o.pdptes),
+            ("tsc_aux", o.tsc_aux),
         ):  # fmt: skip
             setattr(record, f"off_env_{member}", offset)
         record.off_cpu_interrupt_request = platform.cpu_interrupt_request
@@ -377,9 +378,10 @@ class Engine:
         self._record.cpuid_count = count
         self._record.cpuid_native = count > 0
 
-    def set_native_tsc(self, base: int | None) -> None:
-        """RDTSC returns the instruction count plus `base`, natively; None makes RDTSC an event."""
+    def set_native_tsc(self, base: int | None, *, rdtscp: bool = False) -> None:
+        """RDTSC, and RDTSCP if it exists, read the instruction count plus `base` natively; None makes them events."""
         self._record.tsc_native = base is not None
+        self._record.rdtscp_native = rdtscp
         self._record.tsc_base = (base or 0) & (1 << 64) - 1
 
     @property

@@ -11,19 +11,24 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from simvirt.errors import MonitorError
+from simvirt.machine.devices import io_apic, local_apic, power_management
 from simvirt.machine.devices.ata import COMMAND_BLOCK, CONTROL_BLOCK, AtaDisk
 from simvirt.machine.devices.debug_exit import DebugExit
+from simvirt.machine.devices.io_apic import IoApic
 from simvirt.machine.devices.keyboard_controller import KeyboardController
+from simvirt.machine.devices.local_apic import LocalApic
 from simvirt.machine.devices.pci import ADDRESS_PORTS, DATA_PORTS, PciData, PciHost
 from simvirt.machine.devices.pic import Irq
 from simvirt.machine.devices.pit import Pit8254
 from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.port_b import PortB
+from simvirt.machine.devices.power_management import PowerManagement
 from simvirt.machine.devices.reset_control import ResetControl
 from simvirt.machine.devices.rtc import Mc146818, standard_cmos
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import PORTS as VGA_PORTS
 from simvirt.machine.devices.vga import Vga
+from simvirt.x86.addresses import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,9 +37,9 @@ if TYPE_CHECKING:
     from simvirt.machine.clock import Clock
     from simvirt.machine.devices import Device, InterruptLine
     from simvirt.machine.devices.nmi_gate import NmiGate
-    from simvirt.machine.devices.pic import PicPair
     from simvirt.machine.disk import DiskImage
     from simvirt.machine.event_queue import EventQueue
+    from simvirt.machine.interrupt_system import InterruptSystem
 
 D = TypeVar("D")
 
@@ -48,7 +53,7 @@ class Wiring:
 
     clock: Clock
     events: EventQueue
-    pic: PicPair
+    interrupts: InterruptSystem
     """The interrupt controllers; a device that drives one line takes `line` instead."""
     line: InterruptLine
     """The interrupt line of the row's `irq`; leads nowhere when the row names none."""
@@ -60,6 +65,8 @@ class Wiring:
     """Ends the run with a status."""
     reset: Callable[[], None]
     """Pulls the reset line of the whole machine."""
+    power_off: Callable[[], None]
+    """Turns the machine off."""
     wait: Callable[[int], None]
     """Lets nanoseconds pass while the processor waits for the device, up to the next deadline of any device."""
     a20: Callable[[bool], None]
@@ -95,11 +102,13 @@ class DeviceRow:
     raises_nmi: bool = False
     """Can what the device has scheduled end in an NMI, and so wake a processor that sleeps with IF = 0?"""
     widths: tuple[AccessSize, ...] = (1,)
+    memory: range | None = None
+    """Guest-physical addresses of registers in memory, whole pages: `read` and `write` count offsets from the first."""
 
 
 def _pit(wiring: Wiring) -> Pit8254:
     pit = Pit8254(wiring.clock, wiring.events, wiring.line)
-    wiring.pic.follow(Irq.TIMER, pit)
+    wiring.interrupts.pic.follow(Irq.TIMER, pit)
     return pit
 
 
@@ -123,12 +132,31 @@ def _keyboard_controller(wiring: Wiring) -> KeyboardController:
         wiring.events,
         wiring.line,
         wiring.peer(PortA),
-        lambda: wiring.pic.can_deliver(Irq.KEYBOARD),
+        lambda: wiring.interrupts.can_deliver(Irq.KEYBOARD),
     )
 
 
+def _local_apic(wiring: Wiring) -> LocalApic:
+    local_apic = LocalApic(wiring.clock, wiring.events, wiring.wait)
+    wiring.interrupts.connect_local_apic(local_apic)
+    return local_apic
+
+
+def _io_apic(wiring: Wiring) -> IoApic:
+    wiring.interrupts.io_apic = IoApic(wiring.peer(LocalApic))
+    return wiring.interrupts.io_apic
+
+
+def _power_management(wiring: Wiring) -> PowerManagement:
+    return PowerManagement(wiring.clock, wiring.events, wiring.line, wiring.wait, wiring.power_off)
+
+
+def _pages(base: int) -> range:
+    return range(base, base + PAGE_SIZE)
+
+
 DEVICES: Final[tuple[DeviceRow, ...]] = (
-    DeviceRow("pic", lambda wiring: wiring.pic, (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))),
+    DeviceRow("pic", lambda wiring: wiring.interrupts.pic, (range(0x20, 0x22), range(0xA0, 0xA2), range(0x4D0, 0x4D2))),
     DeviceRow("pit", _pit, (range(0x40, 0x44),), Irq.TIMER),
     DeviceRow("port-b", _port_b, (range(0x61, 0x62),)),
     DeviceRow("port-a", lambda wiring: PortA(wiring.a20, wiring.reset), (range(0x92, 0x93),)),
@@ -138,6 +166,9 @@ DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("pci-data", lambda wiring: PciData(wiring.peer(PciHost)), (DATA_PORTS,), widths=(1, 2, 4)),
     DeviceRow("reset-control", lambda wiring: ResetControl(wiring.reset), (range(0xCF9, 0xCFA),)),
     DeviceRow("rtc", _rtc, (range(0x70, 0x72),), Irq.RTC),
+    DeviceRow("local-apic", _local_apic, (), memory=_pages(local_apic.BASE)),
+    DeviceRow("io-apic", _io_apic, (), memory=_pages(io_apic.BASE)),
+    DeviceRow("power-management", _power_management, (power_management.PORTS,), Irq.IRQ9, widths=(1, 2, 4)),
     DeviceRow("com1", _uart, (range(0x3F8, 0x400),), Irq.COM1),
     DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),
 )

@@ -43,6 +43,8 @@ class Outcome(Enum):
 
     FINISHED = "finished"
     """The guest wrote to the debug-exit port."""
+    POWERED_OFF = "powered-off"
+    """The guest turned the machine off, by ACPI."""
     HALTED = "halted"
     """HLT, and nothing will ever wake the processor."""
     WAITING_FOR_INPUT = "waiting-for-input"
@@ -239,7 +241,7 @@ class Machine:
             elif stop is Stop.BREAKPOINT:
                 self.outcome = Outcome.BREAKPOINT
             if board.ended:
-                self.outcome = Outcome.RESET if board.exit_status is None else Outcome.FINISHED
+                self.outcome = _end_of(board)
         return self.outcome
 
     def _sleep(self) -> None:
@@ -360,3 +362,10 @@ class Machine:
         self.processor.set_a20(self.board.a20)
         self.halted = state.halted
         self.outcome = state.outcome
+
+
+def _end_of(board: Board) -> Outcome:
+    """How the guest has ended the run."""
+    if board.exit_status is not None:
+        return Outcome.FINISHED
+    return Outcome.POWERED_OFF if board.powered_off else Outcome.RESET

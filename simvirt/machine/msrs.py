@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from simvirt.machine.devices import local_apic as apic
 from simvirt.machine.faults import general_protection
 from simvirt.machine.platforms import StateOffsets
 from simvirt.machine.state import Segment
+from simvirt.x86.cpuid import Feature
 from simvirt.x86.flags import Efer
-from simvirt.x86.msrs import Msr
+from simvirt.x86.msrs import APIC_BASE_BSP, APIC_BASE_ENABLE, Msr
 from simvirt.x86.registers import SegmentRegister
 
 if TYPE_CHECKING:
@@ -60,6 +62,10 @@ STORED: Final[dict[int, Storage]] = {
     Msr.IA32_PAT: Storage(_O.pat, writable=0x0707_0707_0707_0707, memory_types=True),
 }
 _BASES: Final = {Msr.IA32_FS_BASE: SegmentRegister.FS, Msr.IA32_GS_BASE: SegmentRegister.GS}
+MICROCODE_REVISION: Final = 0xFFFF
+"""No processor of these models has an erratum here that a microcode update would have mended."""
+_APIC_BASE: Final = apic.BASE | APIC_BASE_ENABLE | APIC_BASE_BSP
+_LOCAL_APIC: Final = frozenset({Msr.IA32_APIC_BASE, Msr.IA32_TSC_DEADLINE})
 _EFER_WRITABLE: Final = int(Efer.SCE | Efer.LME | Efer.NXE)
 
 
@@ -73,6 +79,10 @@ def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
         return bus.time_stamp()
     if number == Msr.IA32_EFER:
         return state.efer
+    if number in _LOCAL_APIC:
+        return _read_local_apic(bus, number)
+    if number == Msr.IA32_BIOS_SIGN_ID:
+        return MICROCODE_REVISION << 32
     if (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys
         return state.segment_base(register)
     storage = STORED.get(number)
@@ -81,7 +91,7 @@ def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
     return state.word(storage.offset) if storage.size == 8 else state.doubleword(storage.offset)
 
 
-def write_msr(cpu: Cpu, _bus: Bus, number: int, value: int) -> None:
+def write_msr(cpu: Cpu, bus: Bus, number: int, value: int) -> None:
     """Write a register as WRMSR does; the time-stamp counter takes no writes.
 
     :raises ProcessorFault: #GP(0), there is no such register, or it does not take this value.
@@ -89,6 +99,10 @@ def write_msr(cpu: Cpu, _bus: Bus, number: int, value: int) -> None:
     state = cpu.state
     if number == Msr.IA32_EFER:
         _write_efer(cpu, value)
+    elif number in _LOCAL_APIC:
+        _write_local_apic(bus, number, value)
+    elif number == Msr.IA32_BIOS_SIGN_ID:
+        pass  # CPUID would put the revision there; here it always is
     elif (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys
         if not _canonical(value):
             raise general_protection(0)
@@ -102,6 +116,30 @@ def write_msr(cpu: Cpu, _bus: Bus, number: int, value: int) -> None:
         else:
             state.set_doubleword(storage.offset, value)
     else:
+        raise general_protection(0)
+
+
+def _read_local_apic(bus: Bus, number: int) -> int:
+    """A register of the local APIC's.
+
+    :raises ProcessorFault: #GP(0), this processor has none.
+    """
+    local_apic = bus.local_apic
+    if local_apic is None or (number == Msr.IA32_TSC_DEADLINE and not bus.cpu_model.has(Feature.TSC_DEADLINE)):
+        raise general_protection(0)
+    return local_apic.tsc_deadline if number == Msr.IA32_TSC_DEADLINE else _APIC_BASE
+
+
+def _write_local_apic(bus: Bus, number: int, value: int) -> None:
+    """IA32_TSC_DEADLINE arms the timer; IA32_APIC_BASE takes the value alone that it has.
+
+    :raises ProcessorFault: #GP(0).
+    """
+    was = _read_local_apic(bus, number)
+    if number == Msr.IA32_TSC_DEADLINE:
+        assert bus.local_apic is not None  # as reading has found
+        bus.local_apic.tsc_deadline = value
+    elif value != was:
         raise general_protection(0)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from simvirt.machine.board import Board
     from simvirt.machine.breakpoints import Breakpoints
+    from simvirt.machine.devices.local_apic import LocalApic
+    from simvirt.machine.memory_bus import MemoryBus
     from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
 
@@ -38,6 +40,8 @@ class BoardBus:
         """Set when the board has to be looked at before the processor goes on."""
         self._clock = board.clock
         self._ports = board.bus
+        self._memory = board.memory
+        self._interrupts = board.interrupts
 
     def disturbed(self) -> bool:
         """Is INTR high, or anything due by now, or the run over?"""
@@ -50,12 +54,17 @@ class BoardBus:
         return self._ports.answers(port, size)
 
     def read_memory(self, gpa: Gpa, size: int) -> int:
-        """Read of device memory; this PC has none yet, and what nobody answers reads as ones."""
-        del gpa
-        return (1 << 8 * size) - 1
+        """Read of device memory."""
+        return self._memory.read(gpa, size)
 
     def write_memory(self, gpa: Gpa, size: int, value: int) -> None:
-        """Write of device memory; dropped, since this PC has none yet."""
+        """Write of device memory."""
+        self._memory.write(gpa, size, value)
+
+    @property
+    def local_apic(self) -> LocalApic | None:
+        """The local APIC, if the processor has one."""
+        return self._interrupts.local_apic
 
     def time_stamp(self) -> int:
         """The time-stamp counter: one tick a nanosecond of virtual time."""
@@ -97,7 +106,7 @@ class BareProcessor:
         self.bus = bus
         cpu.intercept(Intercepts())
         cpu.engine.set_cpuid(bus.cpu_model.native_leaves())
-        cpu.engine.set_native_tsc(0)
+        cpu.engine.set_native_tsc(0, rdtscp=bus.cpu_model.has_rdtscp)
         cpu.engine.follow_paging_features(bus.cpu_model)
         cpu.engine.answer_in_holes()
 
@@ -202,13 +211,17 @@ def host_memory_size(memory_size: int) -> int:
     return max(memory_size, LEAST_HOST_MEMORY)
 
 
-def pc_regions(memory_size: int, host: Hpa = Hpa(0), *, firmware: bool = False) -> AddressSpace:
-    """The memory map of a PC: conventional memory, the adapter's text buffer in a hole, extended memory.
+def pc_regions(
+    memory_size: int, host: Hpa = Hpa(0), *, firmware: bool = False, devices: MemoryBus | None = None
+) -> AddressSpace:
+    """The memory map of a PC: conventional memory, the adapter's text buffer in a hole, firmware, extended memory.
 
     All of it lies from `host` on in host memory, of which `host_memory_size` bytes are needed; RAM of `memory_size`
     bytes loses the part that the hole takes.
 
-    :param firmware: there is a ROM for it; a kernel that is loaded without its help finds nothing there.
+    :param firmware: the ROM answers at the reset vector too. A kernel that is loaded without its help finds the tables
+        alone that firmware leaves below 1 MiB.
+    :param devices: those that have registers in memory.
     """
     low, high = LOW_HOLE
     regions = [
@@ -217,9 +230,11 @@ def pc_regions(memory_size: int, host: Hpa = Hpa(0), *, firmware: bool = False) 
     ]
     if memory_size > high:
         regions.append(Region(Gpa(high), memory_size - high, RegionKind.RAM, Hpa(host + high), "extended memory"))
-    if firmware:
-        memory = Hpa(host + FIRMWARE_PLACES[0])
-        regions += [Region(at, FIRMWARE_SIZE, RegionKind.ROM, memory, "firmware") for at in FIRMWARE_PLACES]
+    memory = Hpa(host + FIRMWARE_PLACES[0])
+    places = FIRMWARE_PLACES if firmware else FIRMWARE_PLACES[:1]
+    regions += [Region(at, FIRMWARE_SIZE, RegionKind.ROM, memory, "firmware") for at in places]
+    for addresses, name in [] if devices is None else devices.ranges:
+        regions.append(Region(Gpa(addresses.start), len(addresses), RegionKind.MMIO, name=name))
     return AddressSpace(regions)
 
 
@@ -229,7 +244,7 @@ def bare_pc(
     """A PC with no guest on it, and its CPU; `board_for` makes the board, given the count of instructions retired."""
     memory = HostMemory(host_memory_size(memory_size))
     cpu = Cpu(memory)
-    space = pc_regions(memory_size, firmware=firmware)
-    cpu.engine.set_address_space(space)
     board = board_for(lambda: cpu.engine.count)
+    space = pc_regions(memory_size, firmware=firmware, devices=board.memory)
+    cpu.engine.set_address_space(space)
     return Machine(BareProcessor(cpu, BoardBus(board, space, cpu_model)), board, memory, space, cpu.engine.written), cpu

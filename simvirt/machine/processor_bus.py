@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from simvirt.machine.devices.local_apic import LocalApic
     from simvirt.machine.memory import Region
     from simvirt.x86.addresses import Gpa, Port
     from simvirt.x86.cpuid import CpuModel
@@ -14,6 +15,11 @@ class Bus(Protocol):
     """What lies outside the processor: ports, device memory, time, and the model that CPUID tells of."""
 
     cpu_model: CpuModel
+
+    @property
+    def local_apic(self) -> LocalApic | None:
+        """The processor's local APIC, if it has one."""
+        ...
 
     def read_port(self, port: Port, size: int) -> int:
         """IN of `size` bytes: 1, 2 or 4."""

@@ -99,7 +99,7 @@ class Intercepts:
     """Which instructions, beyond `ALWAYS_INTERCEPTED`, the engine hands over before they take effect."""
 
     instructions: frozenset[SvmExit] = frozenset()
-    cr_reads: int = 0
+    cr_reads: int = 1 << 8
     """Bit n: MOV from CRn (and SMSW for CR0)."""
     cr_writes: int = 1 << 0 | 1 << 4 | 1 << 8
     """Bit n: MOV to CRn (and LMSW, CLTS for CR0)."""
@@ -113,4 +113,4 @@ def intercept_mask(instructions: frozenset[SvmExit]) -> int:
     return sum(1 << (code - INSTRUCTIONS_BASE) for code in instructions | ALWAYS_INTERCEPTED)
 
 
-NO_INTERCEPTS: Final = Intercepts(cr_writes=0, dr_writes=0)
+NO_INTERCEPTS: Final = Intercepts(cr_reads=0, cr_writes=0, dr_writes=0)

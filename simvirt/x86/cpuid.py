@@ -1,6 +1,6 @@
 """CPUID: the features it tells of, and the processors that the simulated PC can be.
 
-A model claims what its namesake had *and* this PC can do, nothing else: no APIC, no machine check, no VME, no
+A model claims what its namesake had *and* this PC can do, nothing else: no machine check, no VME, no
 MONITOR, no AVX, no RDRAND, and no hypervisor bit. The converse does not hold: the engine decodes the same
 instructions under every model, so an SSE4 instruction runs on the "pentium" too. CPUID is what a guest asks, and it
 is answered the same on every host (SDM Vol. 2A "CPUID—CPU Identification").
@@ -8,7 +8,7 @@ is answered the same on every host (SDM Vol. 2A "CPUID—CPU Identification").
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -67,6 +67,7 @@ class Feature(Enum):
     SSE4_2 = (1, Register.ECX, 20)
     MOVBE = (1, Register.ECX, 22)
     POPCNT = (1, Register.ECX, 23)
+    TSC_DEADLINE = (1, Register.ECX, 24)
     AES = (1, Register.ECX, 25)
     XSAVE = (1, Register.ECX, 26)
     AVX = (1, Register.ECX, 28)
@@ -92,6 +93,7 @@ class Feature(Enum):
     PDPE1GB = (0x8000_0001, Register.EDX, 26)
     RDTSCP = (0x8000_0001, Register.EDX, 27)
     LM = (0x8000_0001, Register.EDX, 29)
+    INVARIANT_TSC = (0x8000_0007, Register.EDX, 8)
 
     @property
     def leaf(self) -> int:
@@ -160,6 +162,20 @@ class CpuModel:
         """
         answer = self.leaves.get((feature.leaf, 0))
         return answer is not None and bool(answer[feature.register.value] >> feature.bit & 1)
+
+    def without(self, *features: Feature) -> CpuModel:
+        """The same processor without some features, as one whose surroundings lack what they need.
+
+        >>> find_cpu_model("core2").without(Feature.APIC).has(Feature.APIC)
+        False
+        """
+        leaves = dict(self.leaves)
+        for feature in features:
+            answer = list(leaves.get((feature.leaf, 0), (0, 0, 0, 0)))
+            answer[feature.register.value] &= ~(1 << feature.bit)
+            if (feature.leaf, 0) in leaves:
+                leaves[feature.leaf, 0] = (answer[0], answer[1], answer[2], answer[3])
+        return replace(self, leaves=leaves)
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -272,7 +288,7 @@ def _model(
 
 
 _F = Feature
-_PENTIUM: Final = frozenset({_F.FPU, _F.DE, _F.PSE, _F.TSC, _F.MSR, _F.CX8})
+_PENTIUM: Final = frozenset({_F.FPU, _F.DE, _F.PSE, _F.TSC, _F.MSR, _F.CX8, _F.APIC})
 _PENTIUM_4: Final = _PENTIUM | {
     _F.PAE, _F.SEP, _F.PGE, _F.CMOV, _F.PAT, _F.PSE36, _F.CLFSH, _F.MMX, _F.FXSR, _F.SSE, _F.SSE2, _F.SSE3, _F.CX16,
     _F.SYSCALL, _F.NX, _F.LM,
@@ -280,7 +296,7 @@ _PENTIUM_4: Final = _PENTIUM | {
 _CORE_2: Final = _PENTIUM_4 | {_F.SSSE3, _F.LAHF64}
 _X86_64: Final = _CORE_2 | {
     _F.SSE4_1, _F.SSE4_2, _F.POPCNT, _F.AES, _F.PCLMULQDQ, _F.MOVBE, _F.LZCNT, _F.PREFETCHW, _F.RDTSCP, _F.PDPE1GB,
-    _F.BMI1, _F.BMI2, _F.ADX, _F.FSGSBASE, _F.SMEP, _F.SMAP, _F.UMIP,
+    _F.BMI1, _F.BMI2, _F.ADX, _F.FSGSBASE, _F.SMEP, _F.SMAP, _F.UMIP, _F.TSC_DEADLINE, _F.INVARIANT_TSC,
 }  # fmt: skip
 
 CPU_MODELS: Final[dict[str, CpuModel]] = {

@@ -7,6 +7,7 @@ import pytest
 
 from simvirt.errors import ImageError
 from simvirt.guests import catalogue
+from simvirt.guests.firmware_tables import firmware_tables
 from simvirt.guests.flat import flat_image
 from simvirt.guests.image import BootOptions, GuestImage, Segment
 from simvirt.guests.load import load
@@ -99,4 +100,4 @@ def test_overlapping_segments_are_refused() -> None:
 def test_a_segment_of_zeros_costs_nothing() -> None:
     memory = Memory()
     load(recognise(simple_elf(memory_size=0x40000000), "sparse"), 0x50000000, memory.write)
-    assert len(memory.bytes) == len(CODE)
+    assert len(memory.bytes) == len(CODE) + len(firmware_tables())

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from simvirt.machine.clock import GuestClock
+from simvirt.machine.devices.local_apic import LocalApic
+from simvirt.machine.event_queue import EventQueue
 from simvirt.machine.state import Segment
 from simvirt.x86.exceptions import Vector
 from tests.support.code import le
@@ -215,14 +218,25 @@ def test_cr8_takes_four_bits() -> None:
     assert outcome(pc) == GP0
 
 
-def test_deviation_cr8_reads_zero() -> None:
-    """The manual: CR8 is the task-priority register of the local APIC, which this PC does not have."""
+CR8 = "44 0f 22 c0 ; mov cr8, rax\n44 0f 20 c3 ; mov rbx, cr8\nf4 ; hlt"
+
+
+def test_cr8_is_the_task_priority_of_the_local_apic() -> None:
+    pc = long_pc()
+    pc.bus.local_apic = apic = LocalApic(GuestClock(lambda: 0), EventQueue(), lambda _ns: None)
+    pc.state[EAX] = 5
+    pc.load(CR8)
+    pc.run()
+    assert (pc.state[EBX], apic.read(0x80, 4)) == (5, 0x50)
+
+
+def test_cr8_without_a_local_apic_reads_zero() -> None:
     pc = long_pc()
     pc.state[EAX] = 5
-    pc.load("44 0f 22 c0 ; mov cr8, rax\n44 0f 20 c3 ; mov rbx, cr8\nf4 ; hlt")
+    pc.load(CR8)
     pc.state[EBX] = 9
     pc.run()
-    assert pc.state[EBX] == 0  # should be 5
+    assert pc.state[EBX] == 0
 
 
 @pytest.mark.parametrize("bit", [36, 40, 52, 63])

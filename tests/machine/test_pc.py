@@ -39,14 +39,15 @@ def machine(listing: str, *, eflags: int = 2) -> tuple[Machine, Cpu]:
 
 
 def test_memory_map() -> None:
-    """Conventional memory, nothing from A0000H to FFFFFH, extended memory from 1 MiB on."""
+    """Conventional memory, nothing from A0000H to EFFFFH, the firmware's ROM, extended memory from 1 MiB on."""
     space = pc_regions(16 << 20)
     kinds = {
         at: region.kind if (region := space.region(Gpa(at))) else None
-        for at in (0, 0x9FFFF, 0xA0000, 0xFFFFF, 0x10_0000)
+        for at in (0, 0x9FFFF, 0xA0000, 0xEFFFF, 0xF0000, 0x10_0000)
     }
     assert kinds == {
-        0: RegionKind.RAM, 0x9FFFF: RegionKind.RAM, 0xA0000: None, 0xFFFFF: None, 0x10_0000: RegionKind.RAM,
+        0: RegionKind.RAM, 0x9FFFF: RegionKind.RAM, 0xA0000: None, 0xEFFFF: None, 0xF0000: RegionKind.ROM,
+        0x10_0000: RegionKind.RAM,
     }  # fmt: skip
     assert space.region(Gpa((16 << 20) - 1)) is not None
     assert space.region(Gpa(16 << 20)) is None
@@ -106,7 +107,7 @@ def test_timer_interrupt_reaches_the_handler_and_wakes_a_halted_processor() -> N
     assert 830_000 < pc.board.clock.now() < 850_000
 
 
-@pytest.mark.parametrize("address", [0xA0000, 0xF0000, 4 << 20])
+@pytest.mark.parametrize("address", [0xA0000, 0xE0000, 4 << 20])
 def test_physical_accesses_outside_memory(address: int) -> None:
     pc, _ = machine("f4 ; hlt")
     pc.write_physical(Gpa(address), b"\0\0")

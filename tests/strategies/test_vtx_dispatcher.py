@@ -41,6 +41,8 @@ BY_PIN: Final = {
 }
 BY_PRIMARY: Final = {
     PrimaryControls.HLT_EXITING: {R.HLT},
+    PrimaryControls.CR8_LOAD_EXITING: {R.CR_ACCESS},
+    PrimaryControls.CR8_STORE_EXITING: {R.CR_ACCESS},
     PrimaryControls.USE_TSC_OFFSETTING: set[ExitReason](),
     PrimaryControls.USE_IO_BITMAPS: {R.IO_INSTRUCTION},
     PrimaryControls.USE_MSR_BITMAPS: {R.RDMSR, R.WRMSR},

@@ -18,6 +18,7 @@ from typing import Final
 
 from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
+from simvirt.machine.devices.local_apic import LocalApic
 from simvirt.machine.events import Event, Halt, LimitReached
 from simvirt.machine.fills import PdpteLoad
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
@@ -51,6 +52,7 @@ class RecordingBus:
     def __init__(self, cpu_model: CpuModel, space: AddressSpace) -> None:
         self.cpu_model = cpu_model
         self.space = space
+        self.local_apic: LocalApic | None = None
         self.log: list[tuple[str, int, int, int]] = []
         """(what, address, size, value) with `what` one of in, out, read, write."""
         self.port_values: dict[int, int] = {}

@@ -8,6 +8,7 @@ from typing import Final
 from simvirt.guests.boot import initial_state
 from simvirt.guests.image import BootState
 from simvirt.machine.cpu import Cpu
+from simvirt.machine.devices.local_apic import LocalApic
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.machine.vmx.non_root import HostStop, NonRootProcessor
@@ -62,6 +63,7 @@ class PlainBus:
 
     def __init__(self) -> None:
         self.cpu_model = find_cpu_model("x86-64")
+        self.local_apic: LocalApic | None = None
         self.written: list[tuple[int, int, int]] = []
         self.answer = 0x5A5A5A5A
 

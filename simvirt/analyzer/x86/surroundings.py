@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from simvirt.x86.cpuid import CpuModel, find_cpu_model
 
 if TYPE_CHECKING:
+    from simvirt.machine.devices.local_apic import LocalApic
     from simvirt.machine.memory import AddressSpace, Region
     from simvirt.x86.addresses import Gpa, Port
 
@@ -22,6 +23,8 @@ class Surroundings:
     def __init__(self, space: AddressSpace, cpu_model: str) -> None:
         self._space = space
         self.cpu_model: CpuModel = find_cpu_model(cpu_model)
+        self.local_apic: LocalApic | None = None
+        """None: the state that experiments compare is the processor's alone."""
         self.port_value = 0
         self.time = 0
         self.activity = "running"

@@ -731,10 +731,11 @@ static int handled_natively(struct simvirt *s, u32 code) {
     if (ENV64(s, s->off_env_eflags) & EFLAGS_TF || !s->instruction_length) return 0;
     if (code == SVM_CPUID && s->cpuid_native) {
         if (!cpuid_native(s)) return 0;
-    } else if (code == SVM_RDTSC && s->tsc_native && s->instruction_length == 2) {      /* RDTSCP has three bytes */
+    } else if (code == SVM_RDTSC && s->tsc_native && (s->instruction_length == 2 || s->rdtscp_native)) {  /* RDTSCP has three bytes */
         if ((ENV64(s, s->off_env_cr + 32) & CR4_TSD) && CPL(s)) return 0;
         const u64 tsc = s->count + s->tsc_base;
         ENV64(s, 0) = (u32)tsc, ENV64(s, 16) = tsc >> 32;
+        if (s->instruction_length != 2) ENV64(s, 8) = ENV32(s, s->off_env_tsc_aux);
     } else if (code == SVM_MOV_TO_CR3 && s->cr3_native) {
         if (!mov_to_cr3(s)) return 0;
     } else if (code != SVM_PAUSE || !s->pause_native) {

@@ -85,7 +85,7 @@ struct simvirt {
     /* the engine, filled in by Python */
     u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop, invalidate_range;
     u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
-        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept, off_env_ldt, off_env_tr, off_env_gdt, off_env_idt, off_env_pdptes;
+        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept, off_env_ldt, off_env_tr, off_env_gdt, off_env_idt, off_env_pdptes, off_env_tsc_aux;
     u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_cpu_exit_request,
         off_cpu_exception_index, off_uc_bad_address;
     u64 tlb_window[3];
@@ -113,7 +113,7 @@ struct simvirt {
     /* time */
     u64 slice_length;                   /* instructions that simvirt_run runs at most before it returns */
     u64 count, limit, slice, stepping, window_wanted;
-    u64 tsc_base, tsc_native, cpuid_native, pause_native, cr3_native;
+    u64 tsc_base, tsc_native, rdtscp_native, cpuid_native, pause_native, cr3_native;
     u64 cpuid_count;
     struct cpuid_entry cpuid[MAX_CPUID];
     /* delivery through the IDT: what simvirt_run may deliver by itself, and what it tells of it */

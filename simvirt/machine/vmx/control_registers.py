@@ -15,6 +15,7 @@ from simvirt.machine.control_registers import (
     finish_machine_status_word,
     machine_status_word_operand,
     write_control_register,
+    write_task_priority,
 )
 from simvirt.machine.events import ControlRegisterAccess, ControlRegisterOperation
 from simvirt.machine.faults import general_protection
@@ -86,6 +87,8 @@ def _to_cr(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReas
         return _exit(non_root, event, CrAccessType.MOV_TO_CR)
     elif number == 8 and non_root.primary & PrimaryControls.USE_TPR_SHADOW:
         return _write_virtual_task_priority(non_root, value, event.length)
+    elif number == 8:
+        write_task_priority(non_root.bus, value)
     else:
         write_control_register(cpu, number, value)
     cpu.advance(event.length)

@@ -324,7 +324,7 @@ class NonRootProcessor:
             instructions.add(SvmExit.PAUSE)
         if secondary & SecondaryControls.DESCRIPTOR_TABLE_EXITING:
             instructions |= _DESCRIPTOR_TABLES
-        cr_reads, cr_writes = 0, Intercepts().cr_writes
+        cr_reads, cr_writes = Intercepts().cr_reads, Intercepts().cr_writes
         for number, control_read, control_write in (
             (3, PrimaryControls.CR3_STORE_EXITING, PrimaryControls.CR3_LOAD_EXITING),
             (8, PrimaryControls.CR8_STORE_EXITING, PrimaryControls.CR8_LOAD_EXITING),
@@ -348,7 +348,8 @@ class NonRootProcessor:
         )
         offset = vmcs.read(_F.TSC_OFFSET) if primary & PrimaryControls.USE_TSC_OFFSETTING else 0
         watched = primary & PrimaryControls.RDTSC_EXITING or secondary & SecondaryControls.USE_TSC_SCALING
-        cpu.engine.set_native_tsc(None if watched else offset)
+        rdtscp = bool(secondary & SecondaryControls.ENABLE_RDTSCP) and self.operation.bus.cpu_model.has_rdtscp
+        cpu.engine.set_native_tsc(None if watched else offset, rdtscp=rdtscp)
 
     def set_tsc_offset(self, offset: int) -> None:
         """VMWRITE of the TSC offset, without the cost of taking up all controls."""

@@ -1,10 +1,10 @@
 """The controls that this VMM chooses, and where it keeps what they point to.
 
 The guest is to run as far as possible by itself, and to reach nothing that is not its own. So what exits is: HLT (the
-VMM decides who runs then), every I/O port (all devices are the VMM's models), the MSRs that are not the guest's own
-state, accesses to memory that the VM does not have, and what exits without a choice. Interrupts of the PC exit.
-Everything else, CLI and POPF, page tables and CR3, RDTSC with an offset, exceptions and system calls, is between the
-guest and the processor.
+VMM decides who runs then), every I/O port and CR8 (all devices are the VMM's models, the local APIC too), the MSRs
+that are not the guest's own state, accesses to memory that the VM does not have, and what exits without a choice.
+Interrupts of the PC exit. Everything else, CLI and POPF, page tables and CR3, RDTSC with an offset, exceptions and
+system calls, is between the guest and the processor.
 """
 
 from __future__ import annotations
@@ -27,18 +27,23 @@ from simvirt.x86.vmx import (
 
 if TYPE_CHECKING:
     from simvirt.machine.vmx.vmcs import Vmcs
+    from simvirt.x86.cpuid import CpuModel
 
 _F: Final = VmcsField
 
 PIN: Final = PinControls.EXTERNAL_INTERRUPT_EXITING | PinControls.NMI_EXITING
 PRIMARY: Final = (
     PrimaryControls.HLT_EXITING
+    | PrimaryControls.CR8_LOAD_EXITING
+    | PrimaryControls.CR8_STORE_EXITING
     | PrimaryControls.USE_TSC_OFFSETTING
     | PrimaryControls.USE_IO_BITMAPS
     | PrimaryControls.USE_MSR_BITMAPS
     | PrimaryControls.ACTIVATE_SECONDARY_CONTROLS
 )
 SECONDARY: Final = SecondaryControls.ENABLE_EPT | SecondaryControls.UNRESTRICTED_GUEST
+RDTSCP: Final = SecondaryControls.ENABLE_RDTSCP
+"""Where the guest's processor has RDTSCP; it is #UD without this control."""
 EXIT: Final = (
     ExitControls.HOST_ADDRESS_SPACE_SIZE
     | ExitControls.SAVE_DEBUG_CONTROLS
@@ -93,12 +98,12 @@ _HOST_CR0: Final = int(Cr0.PG | Cr0.WP | Cr0.NE | Cr0.ET | Cr0.PE)
 _HOST_CR4: Final = int(Cr4.PAE | Cr4.VMXE)
 
 
-def set_up(vmcs: Vmcs, memory: memoryview, pages: VmmPages) -> None:
+def set_up(vmcs: Vmcs, memory: memoryview, pages: VmmPages, cpu_model: CpuModel) -> None:
     """Write the controls and the host state, and fill the bitmaps in the VMM's memory."""
     for field, controls in (
         (_F.PIN_BASED_CONTROLS, PIN),
         (_F.PRIMARY_CONTROLS, PRIMARY),
-        (_F.SECONDARY_CONTROLS, SECONDARY),
+        (_F.SECONDARY_CONTROLS, SECONDARY | RDTSCP if cpu_model.has_rdtscp else SECONDARY),
         (_F.EXIT_CONTROLS, EXIT),
         (_F.ENTRY_CONTROLS, ENTRY),
     ):

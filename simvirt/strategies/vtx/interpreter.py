@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from simvirt.errors import MonitorError
 from simvirt.machine import device_access
 from simvirt.machine.completion import finish_port_access
+from simvirt.machine.control_registers import TASK_PRIORITY, write_task_priority
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, PortAccess
 from simvirt.machine.faults import ProcessorFault, general_protection
@@ -146,9 +147,12 @@ def _deny_msr(vcpu: Vcpu, what: str, number: int, fault: ProcessorFault) -> None
 
 
 def control_register(vcpu: Vcpu) -> None:
-    """A write to CR0 or CR4 that touches a bit of the VMM's: the value goes to the shadow, the VMM's bits stay."""
+    """CR8; or a write to CR0 or CR4 that touches a bit of the VMM's, whose value goes to the shadow."""
     cpu, vmcs = vcpu.cpu, vcpu.vmcs
     access = CrAccess.decode(vmcs.fields[_QUALIFICATION])
+    if access.register == TASK_PRIORITY:
+        _task_priority(vcpu, access)
+        return
     if access.access is not CrAccessType.MOV_TO_CR or access.register not in _CR_FIELDS:
         raise MonitorError(f"the VMM did not ask for this access to a control register: {access}")
     state = cpu.state
@@ -165,6 +169,20 @@ def control_register(vcpu: Vcpu) -> None:
         inject_fault(vcpu, fault)
         return
     vmcs.write(shadow_field, value | int(Cr0.ET) if number == 0 else value)
+    vcpu.advance()
+
+
+def _task_priority(vcpu: Vcpu, access: CrAccess) -> None:
+    """CR8: the VM's own local APIC has it."""
+    state, local_apic = vcpu.cpu.state, vcpu.bus.local_apic
+    try:
+        if access.access is CrAccessType.MOV_TO_CR:
+            write_task_priority(vcpu.bus, state[access.general_register])
+        else:
+            state[access.general_register] = 0 if local_apic is None else local_apic.task_priority
+    except ProcessorFault as fault:
+        inject_fault(vcpu, fault)
+        return
     vcpu.advance()
 
 

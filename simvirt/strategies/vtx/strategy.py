@@ -62,8 +62,10 @@ class Vtx:
         partition = host.partition(self.partition_size(config))
         cpu = host.new_cpu()
         engine = host.engine
-        space = pc_regions(config.memory_size, Hpa(partition + VMM_MEMORY), firmware=image.needs_firmware)
         board = Board(lambda: engine.count, config.hardware(image))
+        space = pc_regions(
+            config.memory_size, Hpa(partition + VMM_MEMORY), firmware=image.needs_firmware, devices=board.memory
+        )
         log = ExitLog()
         vm_memory = VmMemory(engine, VmmPages(partition), space)
         processor = VtxProcessor(BoardVcpu(cpu, board, vm_memory, config.cpu_model, log))

@@ -64,7 +64,7 @@ class Vcpu:
         self.memory = memory
         self.vmcs = Vmcs()
         self.vmcs.write(_F.EPT_POINTER, memory.ept.pointer.encode())
-        controls.set_up(self.vmcs, cpu.engine.memory.view, memory.pages)
+        controls.set_up(self.vmcs, cpu.engine.memory.view, memory.pages, bus.cpu_model)
         self.non_root = NonRootProcessor(cpu, bus, self.vmcs)
 
     @property

@@ -1,0 +1,113 @@
+"""The interrupt lines of a PC: each leads to the 8259A pair and to the I/O APIC, and both lead to the processor.
+
+::
+
+    IRQ 0-15 ──┬── 8259A pair ── INT ── LINT0 ┐
+               │                              local APIC ── INTR ── processor
+               └── I/O APIC ── messages ──────┘
+
+IRQ 0 is the I/O APIC's input 2, which its cascade leaves free, as on every PC with one (MultiProcessor Specification
+1.4, §3.6.2). A machine without APICs has the 8259A's INT at the processor.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from simvirt.machine.devices.pic import Irq, PicPair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simvirt.machine.devices import InterruptLine
+    from simvirt.machine.devices.io_apic import IoApic
+    from simvirt.machine.devices.local_apic import LocalApic
+
+TIMER_INPUT: Final = 2
+"""The I/O APIC's input that IRQ 0 is."""
+
+
+def io_apic_input(irq: int) -> int:
+    """The I/O APIC's input for an interrupt line.
+
+    >>> io_apic_input(Irq.TIMER), io_apic_input(Irq.COM1)
+    (2, 4)
+    """
+    return TIMER_INPUT if irq == Irq.TIMER else irq
+
+
+class InterruptSystem:
+    """All interrupt controllers of one board.
+
+    :ivar pending: the level of INTR.
+    """
+
+    __slots__ = ("_driven", "_on_intr", "_on_nmi", "io_apic", "local_apic", "pending", "pic")
+
+    def __init__(self, on_intr: Callable[[bool], None], on_nmi: Callable[[], None]) -> None:
+        self._on_intr = on_intr
+        self._on_nmi = on_nmi
+        self._driven = False
+        self.pending = False
+        self.pic = PicPair(self._pic_changed)
+        self.local_apic: LocalApic | None = None
+        self.io_apic: IoApic | None = None
+
+    def connect_local_apic(self, local_apic: LocalApic) -> None:
+        """The machine has a local APIC: from now on everything goes through it."""
+        self.local_apic = local_apic
+        local_apic.on_change = self.update
+        local_apic.on_nmi = self._on_nmi
+        self.update()
+
+    def line(self, irq: int) -> InterruptLine:
+        """The wire of IRQ 0 to 15, for a device to drive.
+
+        :raises MonitorError: there is no such line for a device.
+        """
+        return partial(self._drive, self.pic.line(irq), io_apic_input(irq))
+
+    def _drive(self, to_pic: InterruptLine, number: int, high: bool) -> None:
+        to_pic(high)
+        if self.io_apic is not None:
+            self.io_apic.set_line(number, high)
+
+    def can_deliver(self, irq: int) -> bool:
+        """Whether a request made on this line now would raise INTR."""
+        io_apic = self.io_apic
+        return (self._reaches_processor() and self.pic.can_deliver(irq)) or (
+            io_apic is not None and io_apic.can_deliver(io_apic_input(irq))
+        )
+
+    def acknowledge(self) -> int:
+        """The INTA cycle: the vector of the interrupt to deliver, which is in service from then on."""
+        local_apic = self.local_apic
+        if local_apic is not None and (local_apic.interrupt_pending or not self._reaches_processor()):
+            return local_apic.acknowledge()
+        return self.pic.acknowledge()
+
+    def _reaches_processor(self) -> bool:
+        return self.local_apic is None or self.local_apic.passes_8259
+
+    def _pic_changed(self, high: bool) -> None:
+        if high and self.local_apic is not None:
+            self.local_apic.drive_lint0()
+        self.update()
+
+    def update(self) -> None:
+        """Drive INTR by what the controllers want now."""
+        local_apic = self.local_apic
+        self.pending = (local_apic is not None and local_apic.interrupt_pending) or (
+            self.pic.master.int_output and self._reaches_processor()
+        )
+        if self.pending is not self._driven:
+            self._driven = self.pending
+            self._on_intr(self.pending)
+
+    def restored(self) -> None:
+        """The controllers have taken up saved states: INTR is what they make of it, and nobody is told."""
+        local_apic = self.local_apic
+        self._driven = self.pending = (local_apic is not None and local_apic.interrupt_pending) or (
+            self.pic.master.int_output and self._reaches_processor()
+        )
