@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from simvirt.machine.clock import GuestClock
+from simvirt.machine.devices.local_apic import LocalApic
+from simvirt.machine.event_queue import EventQueue
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.registers import SegmentRegister
 from tests.support.pc import CODE, EAX, ECX, EDX, PAGE_TABLES, Pc, flat_pc, long_pc
@@ -121,6 +124,34 @@ def test_time_stamp_counter() -> None:
 def test_deviation_the_time_stamp_counter_cannot_be_written() -> None:
     """The manual: WRMSR of IA32_TIME_STAMP_COUNTER sets it (Vol. 3B §18.17)."""
     assert not wrmsr(flat_pc(), TSC, 0)
+
+
+APIC_BASE, TSC_DEADLINE, SIGNATURE = 0x1B, 0x6E0, 0x8B
+
+
+def test_registers_of_the_local_apic() -> None:
+    pc = flat_pc()
+    assert not wrmsr(pc, TSC_DEADLINE, 0)  # there is none
+    pc.bus.local_apic = apic = LocalApic(GuestClock(lambda: 0), EventQueue(), lambda _ns: None)
+    assert rdmsr(pc, APIC_BASE) == 0xFEE0_0900
+    apic.write(0x320, 4, 2 << 17 | 0x40)
+    assert wrmsr(pc, TSC_DEADLINE, 0x1_2345_6789)
+    assert rdmsr(pc, TSC_DEADLINE) == 0x1_2345_6789
+
+
+def test_deviation_the_local_apic_stays_where_it_is() -> None:
+    """The manual: IA32_APIC_BASE moves the registers, and disables the APIC (Vol. 3A §11.4.3, §11.4.4)."""
+    pc = flat_pc()
+    pc.bus.local_apic = LocalApic(GuestClock(lambda: 0), EventQueue(), lambda _ns: None)
+    assert wrmsr(pc, APIC_BASE, 0xFEE0_0900)
+    assert not wrmsr(pc, APIC_BASE, 0xFEE0_0100)
+    assert not wrmsr(pc, APIC_BASE, 0xFEF0_0900)
+
+
+def test_a_microcode_revision_stands_in_the_signature() -> None:
+    pc = flat_pc()
+    assert wrmsr(pc, SIGNATURE, 0)
+    assert rdmsr(pc, SIGNATURE) >> 32
 
 
 def test_only_the_low_half_of_ecx_names_the_register() -> None:

@@ -18,6 +18,9 @@ module                 chip                                        ports
 `vga`, `screen`        VGA registers, and the text on the screen   0x3B4-0x3DA
 `debug_exit`           ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
 `uart`                 16550A serial port COM1, the console        0x3F8-0x3FF
+`local_apic`           the processor's local APIC                  memory at 0xFEE00000
+`io_apic`              82093AA I/O APIC                            memory at 0xFEC00000
+`power_management`     ACPI: power off, power-management timer     0x600-0x60B
 `ata`                  a disk on the primary ATA channel           0x1F0-0x1F7, 0x3F6
 `pci`                  PCI configuration space and host bridge     0xCF8, 0xCFC-0xCFF
 `reset_control`        reset control register                      0xCF9

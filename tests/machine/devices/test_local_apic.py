@@ -162,6 +162,13 @@ def test_nmi_by_interprocessor_interrupt_and_by_lint1_of_the_8259() -> None:
     assert bench.nmis == 2
 
 
+def test_deviation_init_to_itself_is_lost() -> None:
+    bench = Bench()
+    bench.write(R.ICR_LOW, 1 << 18 | DeliveryMode.INIT << 8)
+    bench.write(R.ICR_LOW, 1 << 18 | DeliveryMode.START_UP << 8 | 0x40)
+    assert (bench.take(), bench.nmis) == (None, 0)
+
+
 def test_a_disabled_apic_masks_its_table_and_takes_nothing() -> None:
     bench = Bench()
     bench.write(R.SVR, 0xFF)
