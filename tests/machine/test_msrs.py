@@ -151,7 +151,7 @@ def test_deviation_the_local_apic_stays_where_it_is() -> None:
 def test_a_microcode_revision_stands_in_the_signature() -> None:
     pc = flat_pc()
     assert wrmsr(pc, SIGNATURE, 0)
-    assert rdmsr(pc, SIGNATURE) >> 32
+    assert (rdmsr(pc, SIGNATURE) or 0) >> 32
 
 
 def test_only_the_low_half_of_ecx_names_the_register() -> None:
