@@ -15,7 +15,7 @@ from simvirt.machine.platforms import StateOffsets
 from simvirt.machine.state import Segment
 from simvirt.x86.cpuid import Feature
 from simvirt.x86.flags import Efer
-from simvirt.x86.msrs import APIC_BASE_BSP, APIC_BASE_ENABLE, Msr
+from simvirt.x86.msrs import APIC_BASE_BSP, APIC_BASE_ENABLE, ArchCapability, Msr
 from simvirt.x86.registers import SegmentRegister
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ _BASES: Final = {Msr.IA32_FS_BASE: SegmentRegister.FS, Msr.IA32_GS_BASE: Segment
 MICROCODE_REVISION: Final = 0xFFFF
 """No processor of these models has an erratum here that a microcode update would have mended."""
 _APIC_BASE: Final = apic.BASE | APIC_BASE_ENABLE | APIC_BASE_BSP
+_NOT_SUFFERED_FROM: Final = sum(ArchCapability)
+"""This processor speculates about nothing."""
 _LOCAL_APIC: Final = frozenset({Msr.IA32_APIC_BASE, Msr.IA32_TSC_DEADLINE})
 _EFER_WRITABLE: Final = int(Efer.SCE | Efer.LME | Efer.NXE)
 
@@ -81,6 +83,8 @@ def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
         return state.efer
     if number in _LOCAL_APIC:
         return _read_local_apic(bus, number)
+    if number == Msr.IA32_ARCH_CAPABILITIES and bus.cpu_model.has(Feature.ARCH_CAPABILITIES):
+        return _NOT_SUFFERED_FROM
     if number == Msr.IA32_BIOS_SIGN_ID:
         return MICROCODE_REVISION << 32
     if (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys

@@ -84,6 +84,8 @@ class Feature(Enum):
     SMAP = (7, Register.EBX, 20)
     UMIP = (7, Register.ECX, 2)
     RDPID = (7, Register.ECX, 22)
+    ARCH_CAPABILITIES = (7, Register.EDX, 29)
+    """IA32_ARCH_CAPABILITIES exists."""
     LAHF64 = (0x8000_0001, Register.ECX, 0)
     LZCNT = (0x8000_0001, Register.ECX, 5)
     PREFETCHW = (0x8000_0001, Register.ECX, 8)
@@ -245,6 +247,9 @@ _CR4_BITS: Final = {
 CR4_FEATURES: Final = sum(int(bit) for bit in _CR4_BITS) | int(Cr4.PCE)
 """All bits of CR4 that some model has."""
 _LEAVES_WITH_SUBLEAVES: Final = frozenset({4, 7, 0xB, 0xD})
+TIME_LEAF: Final = 0x15
+"""Time-stamp counter and core crystal clock, which feeds the local APIC's timer: both tick each nanosecond."""
+NS_PER_SECOND: Final = 1_000_000_000
 _VENDOR: Final = b"GenuineIntel"
 
 
@@ -268,6 +273,8 @@ def _model(
     if Feature.CLFSH in features:
         basic[Register.EBX.value] = 64 // 8 << 8  # cache line that CLFLUSH flushes, in units of 8 bytes
     leaves: dict[tuple[int, int], Answer] = {(0, 0): (highest, b, c, d)}
+    if highest >= TIME_LEAF:
+        leaves[TIME_LEAF, 0] = (1, 1, NS_PER_SECOND, 0)
     if highest >= 2:
         leaves[2, 0] = (1, 0, 0, 0)  # one call suffices, and no cache is described: none is modelled
     if physical_bits:
@@ -297,6 +304,7 @@ _CORE_2: Final = _PENTIUM_4 | {_F.SSSE3, _F.LAHF64}
 _X86_64: Final = _CORE_2 | {
     _F.SSE4_1, _F.SSE4_2, _F.POPCNT, _F.AES, _F.PCLMULQDQ, _F.MOVBE, _F.LZCNT, _F.PREFETCHW, _F.RDTSCP, _F.PDPE1GB,
     _F.BMI1, _F.BMI2, _F.ADX, _F.FSGSBASE, _F.SMEP, _F.SMAP, _F.UMIP, _F.TSC_DEADLINE, _F.INVARIANT_TSC,
+    _F.ARCH_CAPABILITIES,
 }  # fmt: skip
 
 CPU_MODELS: Final[dict[str, CpuModel]] = {
@@ -316,7 +324,7 @@ CPU_MODELS: Final[dict[str, CpuModel]] = {
         ),
         _model(
             "x86-64", "x86-64", "everything that this PC can do: SSE4.2, AES, BMI, SMEP, SMAP, UMIP, RDTSCP",
-            signature=0x306D4, highest=7, features=_X86_64, physical_bits=39,
+            signature=0x306D4, highest=TIME_LEAF, features=_X86_64, physical_bits=39,
         ),
     )
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 
@@ -17,6 +17,7 @@ class Msr(IntEnum):
     IA32_BIOS_UPDT_TRIG = 0x79
     IA32_BIOS_SIGN_ID = 0x8B
     IA32_MTRRCAP = 0xFE
+    IA32_ARCH_CAPABILITIES = 0x10A
     IA32_SYSENTER_CS = 0x174
     IA32_SYSENTER_ESP = 0x175
     IA32_SYSENTER_EIP = 0x176
@@ -63,6 +64,27 @@ class Msr(IntEnum):
 
 PAT_AT_RESET: Final = 0x0007_0406_0007_0406
 """IA32_PAT after reset (SDM Vol. 3A Table 12-12)."""
+
+
+class ArchCapability(IntFlag):
+    """Bits of IA32_ARCH_CAPABILITIES by which a processor says what it does *not* suffer from (SDM Vol. 4 Table 2-2)."""
+
+    RDCL_NO = 1 << 0
+    """Rogue data cache load, known as Meltdown."""
+    SKIP_L1DFL_VMENTRY = 1 << 3
+    SSB_NO = 1 << 4
+    MDS_NO = 1 << 5
+    IF_PSCHANGE_MC_NO = 1 << 6
+    TAA_NO = 1 << 8
+    SBDR_SSDP_NO = 1 << 13
+    FBSDP_NO = 1 << 14
+    PSDP_NO = 1 << 15
+    BHI_NO = 1 << 20
+    PBRSB_NO = 1 << 24
+    GDS_NO = 1 << 26
+    RFDS_NO = 1 << 27
+
+
 APIC_BASE_ENABLE: Final = 1 << 11
 APIC_BASE_BSP: Final = 1 << 8
 

@@ -148,6 +148,13 @@ def test_deviation_the_local_apic_stays_where_it_is() -> None:
     assert not wrmsr(pc, APIC_BASE, 0xFEF0_0900)
 
 
+def test_what_the_processor_does_not_suffer_from() -> None:
+    pc = long_pc(cpu_model="x86-64")
+    assert (rdmsr(pc, 0x10A) or 0) & 0x31 == 0x31
+    assert not wrmsr(pc, 0x10A, 0)
+    assert rdmsr(long_pc(cpu_model="core2"), 0x10A) is None
+
+
 def test_a_microcode_revision_stands_in_the_signature() -> None:
     pc = flat_pc()
     assert wrmsr(pc, SIGNATURE, 0)

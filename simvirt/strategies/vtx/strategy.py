@@ -13,7 +13,7 @@ from simvirt.strategies.strategy import Ability, MachineConfig, Means, StrategyI
 from simvirt.strategies.vtx.controls import VMM_MEMORY, VmmPages
 from simvirt.strategies.vtx.processor import VtxProcessor
 from simvirt.strategies.vtx.vcpu import BoardVcpu
-from simvirt.strategies.vtx.vm_memory import VmMemory
+from simvirt.strategies.vtx.vm_memory import ADAPTER_ROMS, VmMemory
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.vmm.host import Host
 from simvirt.x86.addresses import Hpa
@@ -67,7 +67,7 @@ class Vtx:
             config.memory_size, Hpa(partition + VMM_MEMORY), firmware=image.needs_firmware, devices=board.memory
         )
         log = ExitLog()
-        vm_memory = VmMemory(engine, VmmPages(partition), space)
+        vm_memory = VmMemory(engine, VmmPages(partition), space, read_as_ones=ADAPTER_ROMS)
         processor = VtxProcessor(BoardVcpu(cpu, board, vm_memory, config.cpu_model, log))
         machine = Machine(processor, board, host.memory, space, engine.written)
         boot = load(image, config.memory_size, machine.write_physical)

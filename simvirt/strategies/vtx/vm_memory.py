@@ -1,13 +1,14 @@
 """The VM's guest-physical memory: its EPT, and what a walk through the guest's page tables finds where it has nothing.
 
-Accesses to holes exit, and the VMM does each on the VM's own bus. A page table in a hole cannot be served like that:
+Accesses to holes exit, and the VMM does each on the VM's own bus; but where adapters could have ROMs it maps a page of
+ones, read-only, if whoever makes the VM says so. A page table in a hole cannot be served like that:
 the processor reads it on its own behalf, again and again. So the VMM maps a page of ones there, read-only, which is
 what the bus of the bare PC gives.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UnsupportedGuestError
 from simvirt.machine.memory import RegionKind
@@ -23,20 +24,32 @@ if TYPE_CHECKING:
     from simvirt.strategies.vtx.controls import VmmPages
 
 
+ADAPTER_ROMS: Final = range(0xC0000, 0xF0000)
+"""Where adapters could have their ROMs, which booting systems search word by word."""
+
+
 class VmMemory:
     """One VM's memory.
 
     :ivar pages: where the VMM keeps what belongs to the VM.
     :ivar space: its regions.
     :ivar ept: the tables that map its RAM and ROM.
+
+    `read_as_ones` are addresses in holes of which the VMM wants to hear no reads.
     """
 
-    def __init__(self, engine: Engine, pages: VmmPages, space: AddressSpace) -> None:
+    def __init__(self, engine: Engine, pages: VmmPages, space: AddressSpace, *, read_as_ones: range = range(0)) -> None:
         self.pages = pages
         self.space = space
         self.ept = ExtendedPageTables(engine.memory.view, TablePages(pages.ept), on_change=engine.flush_tlb)
-        self.ept.map_space(space)
+        self._read_as_ones = read_as_ones
         self._absent: list[Gpa] = []
+        self._map_all()
+
+    def _map_all(self) -> None:
+        self.ept.map_space(self.space)
+        for gpa in self._read_as_ones[::PAGE_SIZE]:
+            self.ept.map(Gpa(gpa), self.pages.absent_page, PAGE_SIZE, EptEntry.READ)
 
     @property
     def absent_page_tables(self) -> tuple[int, ...]:
@@ -68,7 +81,7 @@ class VmMemory:
     def restore(self, absent: Iterable[int]) -> None:
         """Build the tables anew, with these pages of ones."""
         self.ept.clear()
-        self.ept.map_space(self.space)
+        self._map_all()
         self._absent.clear()
         for page in absent:
             self._map_absent(Gpa(page))
