@@ -67,7 +67,7 @@ PAT_AT_RESET: Final = 0x0007_0406_0007_0406
 
 
 class ArchCapability(IntFlag):
-    """Bits of IA32_ARCH_CAPABILITIES by which a processor says what it does *not* suffer from (SDM Vol. 4 Table 2-2)."""
+    """Bits of IA32_ARCH_CAPABILITIES: what a processor does *not* suffer from (SDM Vol. 4 Table 2-2)."""
 
     RDCL_NO = 1 << 0
     """Rogue data cache load, known as Meltdown."""
