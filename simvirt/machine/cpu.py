@@ -704,7 +704,7 @@ class Cpu:
         :raises Shutdown: a triple fault.
         """
         rip = self.state.rip
-        if not self._deliver_natively(vector, Source.EXTERNAL, rip, None):
+        if not self._deliver_natively(vector, Source.EXTERNAL, rip):
             self._deliver(Interruption(vector, Source.EXTERNAL, rip), None, 0)
 
     def raise_nmi(self) -> None:
@@ -734,8 +734,8 @@ class Cpu:
         :raises Livelock: `FRUITLESS_DELIVERIES` of them have been delivered since an instruction retired.
         """
         filtered = self.exception_filter is not None and what.source is Source.EXCEPTION
-        usual = cr2 is None and not condition and not filtered
-        if usual and self._deliver_natively(what.vector, what.source, what.return_rip, what.error_code):
+        usual = not condition and not filtered
+        if usual and self._deliver_natively(what.vector, what.source, what.return_rip, what.error_code, cr2):
             return True
         return self._deliver(what, cr2, condition)
 
@@ -829,11 +829,13 @@ class Cpu:
         cs = state.selector(SegmentRegister.CS)
         self.fault_chain.append(FaultRecord(self.count, vector, error_code, cr2, cs, state.rip, int(state.cpl)))
 
-    def _deliver_natively(self, vector: int, source: Source, return_rip: int, error_code: int | None) -> bool:
+    def _deliver_natively(
+        self, vector: int, source: Source, return_rip: int, error_code: int | None = None, cr2: int | None = None
+    ) -> bool:
         """Deliver an interrupt or exception in native code, if nothing about it is unusual."""
         if self.native_delivery == DELIVER_NOTHING or self.on_delivery is not None:
             return False
-        return self.engine.deliver(vector, source, return_rip, error_code)
+        return self.engine.deliver(vector, source, return_rip, error_code, cr2)
 
     # ---------------------------------------------------------------------------------------- configuration
 

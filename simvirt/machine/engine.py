@@ -25,6 +25,7 @@ from simvirt.machine.delivery_log import DeliveryLog
 from simvirt.machine.fills import Access, PageFlag, PdpteLoad, Refusal, Verdict
 from simvirt.machine.memory import A20_BIT, AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
+    GUEST_WORDS,
     MAX_BREAKPOINTS,
     MAX_CPUID,
     MAX_IMPLICIT,
@@ -47,6 +48,7 @@ from simvirt.x86.flags import Cr4
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from simvirt.machine.state import DescriptorTable
     from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
 
@@ -427,15 +429,61 @@ class Engine:
         event: int = self._run(self._self)
         return _EVENTS[event]
 
-    def deliver(self, vector: int, source: int, return_rip: int, error_code: int | None) -> bool:
-        """Enter the handler of an interrupt or exception, as `interrupts.deliver` does, if nothing is unusual about it.
+    def deliver(
+        self, vector: int, source: int, return_rip: int, error_code: int | None = None, cr2: int | None = None
+    ) -> bool:
+        """Enter the handler of an interrupt or exception, as `Cpu.deliver` does, if nothing is unusual about it.
 
         `source` is an `interrupts.Source`.
 
         :return: was it done? If not, nothing has changed.
         """
         error = -1 if error_code is None else error_code
-        return bool(self._library.deliver(self._self, vector, source, return_rip, error))
+        return bool(self._library.deliver(self._self, vector, source, return_rip, error, cr2 is not None, cr2 or 0))
+
+    def describe_guest(
+        self,
+        *,
+        flags: int,
+        window_base: int,
+        gdtr: DescriptorTable,
+        idtr: DescriptorTable,
+        ldtr: Segment,
+        tr: Segment,
+    ) -> None:
+        """What a de-privileged guest's processor has and the real one does not hold for it, before the calls below.
+
+        `flags` are its IF and IOPL; `window_base` is the linear address of its VMM's own pages.
+        """
+        GUEST_WORDS.pack_into(
+            self._bytes, _GUEST,
+            flags, window_base,
+            0, 0, gdtr.base, gdtr.limit, 0,
+            0, 0, idtr.base, idtr.limit, 0,
+            ldtr.selector, 0, ldtr.base, ldtr.limit, ldtr.flags,
+            tr.selector, 0, tr.base, tr.limit, tr.flags,
+        )  # fmt: skip
+
+    @property
+    def guest_flags(self) -> int:
+        """IF and IOPL of the de-privileged guest, as the last of the calls below has left them."""
+        return self._words[_GUEST_FLAGS]
+
+    def deliver_to_guest(
+        self, vector: int, source: int, return_rip: int, error_code: int | None = None, cr2: int | None = None
+    ) -> bool:
+        """As `deliver`, to the processor that a de-privileged guest believes in; its CR2 is for the caller to write."""
+        error = -1 if error_code is None else error_code
+        return bool(
+            self._library.deliver_to_guest(self._self, vector, source, return_rip, error, cr2 is not None, cr2 or 0)
+        )
+
+    def guest_iret(self) -> bool:
+        """Carry out the IRET at RIP, of a de-privileged guest's kernel, as `FarTransfers.iret` does, if it would trap.
+
+        :return: was it done? If not, nothing has changed, and it may trap or not.
+        """
+        return bool(self._library.guest_iret(self._self))
 
     def public_register(self, name: str) -> int | tuple[int, ...]:
         """A register by the manual's name, read through Unicorn's public interface: for comparison with `state`."""
@@ -752,3 +800,4 @@ _FAULT_ACCESS, _FAULT_ERROR, _FAULT_LEVEL = word("fault_access"), word("fault_er
 _FAULT_TO_PAGE = word("fault_to_page")
 _IO_PORT, _IO_SIZE, _IO_IS_OUT, _IO_VALUE = word("io_port"), word("io_size"), word("io_is_out"), word("io_value")
 _SYSTEM_CALL, _BYTE_COUNT = word("system_call"), word("byte_count")
+_GUEST, _GUEST_FLAGS = SharedRecord.guest.offset, word("guest")

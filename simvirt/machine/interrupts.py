@@ -1,7 +1,8 @@
 """Delivery of interrupts and exceptions through the IVT of real-address mode and the IDTs of the other modes.
 
-This is the reference; native/delivery.c does the same for the usual case, where nothing is refused, without a way
-through Python. It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A) and SDM Vol. 3A §6.12 and §6.14.
+This is the reference; native/delivery.c does the same for the usual case, where nothing is refused, on the state of a
+bare processor or of a de-privileged guest's. It reads like the pseudo-code of "INT n/INTO/INT3/INT1" (SDM Vol. 2A)
+and SDM Vol. 3A §6.12 and §6.14.
 Nothing of the processor's state changes before every check has passed and every stack write has been translated, so a
 fault in here leaves the state as it was.
 """

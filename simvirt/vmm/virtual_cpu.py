@@ -35,6 +35,7 @@ from simvirt.x86.paging import PAGING_PAE, PageEntry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from simvirt.machine.interrupts import Source
     from simvirt.machine.memory import GatedAddressSpace, HostMemory
     from simvirt.machine.segment_loads import SegmentLoads
     from simvirt.vmm.allocator import Allocator
@@ -61,7 +62,6 @@ class VirtualCpu(Cpu):
     ) -> None:
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
         self._assemble(real.engine, self.guest_state, memory)
-        self.native_delivery = DELIVER_NOTHING  # native code knows the real processor's state, not the guest's
         real.engine.leave_far_transfers_to_engine()
         self._physical = GuestPhysical(host, space, real.engine.written)
         self.mmu = ShadowMmu(real.engine, self.guest_state, host, self._physical, allocator)
@@ -73,6 +73,41 @@ class VirtualCpu(Cpu):
         """As for any CPU, on the page tables that the guest's control registers ask for."""
         self.mmu.ensure()
         return super().run(limit, window=window, deliver=deliver)
+
+    def _describe(self) -> None:
+        """Tell native code of the guest's processor what the real one does not hold."""
+        p = self.guest_state.privileged
+        self.engine.describe_guest(
+            flags=p.flags, window_base=self.mmu.window_base, gdtr=p.gdtr, idtr=p.idtr, ldtr=p.ldtr, tr=p.tr
+        )
+
+    def _deliver_natively(
+        self, vector: int, source: Source, return_rip: int, error_code: int | None = None, cr2: int | None = None
+    ) -> bool:
+        if self.native_delivery == DELIVER_NOTHING or self.on_delivery is not None:
+            return False
+        self.mmu.ensure()
+        self._describe()
+        if not self.engine.deliver_to_guest(vector, source, return_rip, error_code, cr2):
+            return False
+        p = self.guest_state.privileged
+        p.flags = self.engine.guest_flags
+        if cr2 is not None:
+            p.cr2 = cr2
+        return True
+
+    def iret_natively(self) -> bool:
+        """Carry out the IRET at RIP on the guest's machine in native code, if nothing about it is unusual and it traps.
+
+        :return: was it done? If not, nothing has changed.
+        """
+        if self.native_delivery == DELIVER_NOTHING:
+            return False
+        self._describe()
+        if not self.engine.guest_iret():
+            return False
+        self.guest_state.privileged.flags = self.engine.guest_flags
+        return True
 
     def _segment_loads(self) -> SegmentLoads:
         return GuestSegmentLoads(self, self._install)

@@ -616,7 +616,7 @@ static void fetch_bytes(struct simvirt *s) {
 #define DELIVER_SOFTWARE_INTERRUPTS (1ULL << 32)
 enum { UNDEFINED_OPCODE = 6, PAGE_FAULT = 14, INT1 = 0xf1 };
 
-static const u8 *opcode(const struct simvirt *s) {
+const u8 *opcode(const struct simvirt *s) {
     const int code_64 = (ENV32(s, s->off_env_hflags) & HF_CS64) != 0;
     const u8 *op = s->bytes;
     while (op < s->bytes + s->byte_count && is_prefix(*op, code_64)) op++;
@@ -1050,7 +1050,7 @@ void simvirt_drop_code(struct simvirt *s, u64 host, u64 size) { drop_code(s, hos
 #define MEMBERS(X) \
     X(uc) X(off_env_eip) X(off_cpu_interrupt_request) X(tlb_window) X(ram) X(regions) X(override_count) X(overrides) \
     X(implicit_count) X(max_physical_bits) X(breakpoint_count) X(watches) X(followed_dr) X(count) X(tsc_base) X(cpuid_count) X(cpuid) \
-    X(deliverable) X(delivered) X(faults) X(event) X(refusal) X(io_port) X(bytes) \
+    X(deliverable) X(delivered) X(faults) X(guest) X(event) X(refusal) X(io_port) X(bytes) \
     X(byte_count) X(fills) X(remaining) X(current)
 u64 simvirt_layout(u64 *out) {
     u64 n = 0;

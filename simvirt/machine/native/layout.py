@@ -7,6 +7,7 @@ reports the C compiler's offsets, and the engine compares them at start.
 from __future__ import annotations
 
 import ctypes
+import struct
 from enum import IntEnum
 from typing import Final
 
@@ -74,6 +75,35 @@ class FaultWords(ctypes.Structure):
     ]  # fmt: skip
 
 
+class SegmentWords(ctypes.Structure):
+    """A segment register or a descriptor-table register, as the engine keeps it."""
+
+    _fields_ = [
+        ("selector", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
+        ("base", ctypes.c_uint64),
+        ("limit", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    ]
+
+
+class GuestWords(ctypes.Structure):
+    """What a de-privileged guest's processor has and the real one does not hold for it."""
+
+    _fields_ = [
+        ("flags", ctypes.c_uint64),
+        ("window_base", ctypes.c_uint64),
+        ("gdt", SegmentWords),
+        ("idt", SegmentWords),
+        ("ldt", SegmentWords),
+        ("tr", SegmentWords),
+    ]
+
+
+GUEST_WORDS: Final = struct.Struct("=QQ" + 4 * "IIQII")
+"""`GuestWords`, to be packed all at once."""
+
+
 def _words(text: str) -> list[tuple[str, type[ctypes.c_uint64]]]:
     return [(name, ctypes.c_uint64) for name in text.split()]
 
@@ -111,6 +141,7 @@ class SharedRecord(ctypes.Structure):
         ("delivered", ctypes.c_uint64 * 256),
         *_words("fault_count"),
         ("faults", FaultWords * MAX_FAULTS),
+        ("guest", GuestWords),
         *_words("event code instruction_length engine_status"),
         *_words("refusal fault_address fault_gpa fault_access fault_error fault_level fault_to_page"),
         *_words("io_port io_size io_is_out io_value io_opcode system_call debug_condition"),
@@ -149,6 +180,7 @@ CHECKED_MEMBERS: Final = [
     "deliverable",
     "delivered",
     "faults",
+    "guest",
     "event",
     "refusal",
     "io_port",

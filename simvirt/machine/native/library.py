@@ -31,9 +31,19 @@ class NativeLibrary:
         self.translate = ctypes.CFUNCTYPE(
             ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.c_int, ctypes.c_int
         )(("simvirt_translate", library))
-        self.deliver = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint64, ctypes.c_int64
-        )(("simvirt_deliver", library))
+        deliver = ctypes.CFUNCTYPE(
+            ctypes.c_int,
+            ctypes.c_void_p,
+            ctypes.c_uint32,
+            ctypes.c_int,
+            ctypes.c_uint64,
+            ctypes.c_int64,
+            ctypes.c_int,
+            ctypes.c_uint64,
+        )
+        self.deliver = deliver(("simvirt_deliver", library))
+        self.deliver_to_guest = deliver(("simvirt_deliver_to_guest", library))
+        self.guest_iret = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("simvirt_guest_iret", library))
         self.load_pdptes = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64)(
             ("simvirt_load_pdptes", library)
         )

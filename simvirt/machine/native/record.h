@@ -64,6 +64,12 @@ enum { SVM_EXCEPTION = 0x40, SVM_SOFTWARE_INTERRUPT = 0x75 };
 #define CR0_PG (1ULL << 31)
 #define EFER_LMA (1ULL << 10)
 
+/* A segment register as the engine keeps it; also GDTR and IDTR. */
+struct segment { u32 selector, unused; u64 base; u32 limit, flags; };
+/* What a de-privileged guest's processor has and the real one does not hold for it (vmm.deprivileged_state.PrivilegedState), as far as
+ * deliveries to it and its returns from them need it. */
+struct guest_words { u64 flags, window_base; struct segment gdt, idt, ldt, tr; };
+
 struct region { u64 first_page, last_page, host_page, kind; };
 struct override { u64 page, host_page, writable; };
 struct watch { u64 first, last, accesses; };                              /* linear addresses; GRANT_READ, GRANT_WRITE or both */
@@ -122,6 +128,7 @@ struct simvirt {
     u64 delivered[256];                 /* by vector, whoever delivered them */
     u64 fault_count;                    /* all faults ever; the last of them are in `faults` */
     struct fault_words faults[MAX_FAULTS];
+    struct guest_words guest;           /* written before each call that is about a de-privileged guest's processor */
     /* the event that simvirt_run returns */
     u64 event, code, instruction_length, engine_status;
     u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level, fault_to_page;
@@ -182,6 +189,7 @@ static inline const u8 *translated_from(const struct simvirt *s, const struct bl
 INTERNAL int page_walk(struct simvirt *s, u64 va, int access, enum privilege privilege, int commit, struct walk *w);
 INTERNAL int canonical(const struct simvirt *s, u64 va);
 INTERNAL u64 flags_in_one_piece(const struct simvirt *s);
+INTERNAL const u8 *opcode(const struct simvirt *s);
 INTERNAL void drop_code(struct simvirt *s, u64 host, u64 size);
 
 /* physical.c */

@@ -291,8 +291,12 @@ class Dispatcher:
         Only one whose image of EFLAGS has VM set is taken out. SDM Vol. 2A "IRET" looks at that bit in ring 0 alone;
         the engine does in every ring, and would leave for virtual-8086 mode with the IOPL of the image.
         """
-        instruction = self._guest.instruction()
         self._guest.unblock_nmi()
+        if self._log.listener is None and self._guest.iret_natively():  # a record would show the state before it
+            self._log.note(TrapReason.IRET, Intervention.EMULATED)
+            self._log.emulated_instructions += 1
+            return Stop.HANDLED
+        instruction = self._guest.instruction()
         if self._interpreter.returns_to_virtual_8086(instruction):
             self._note(TrapReason.IRET, Intervention.EMULATED, event, instruction)
             self._interpret(instruction)
