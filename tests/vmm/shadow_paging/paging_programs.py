@@ -175,7 +175,7 @@ class PagingProgram:
             b"\xa2" + at,  # mov [at], al
             b"\xff\x35" + at + b"\x83\xc4\x04",  # push dword [at]; add esp, 4
             b"\xbf" + at + b"\xaa",  # mov edi, at; stosb
-            b"\xb8" + at + b"\xb9\x03\0\0\0\x89\xc7\xf3\xa4",  # rep movsb from wherever ESI is
+            self._copy(at),
             b"\xbe" + at + b"\xad",  # mov esi, at; lodsd
         ]
         if not self.reaches_tables:  # what is read of an entry that maps itself, before or after its flags are set?
@@ -184,6 +184,12 @@ class PagingProgram:
                 b"\xf0\x01\x1d" + at,  # lock add [at], ebx
             ]
         self._slot(rng.choice(accesses))
+
+    def _copy(self, at: bytes) -> bytes:
+        """REP MOVSB of three bytes, from wherever ESI is; not from an entry that the write sets flags in."""
+        if self.reaches_tables:
+            return b"\xbf" + at + b"\xbe" + d32(CODE) + b"\x6a\x03\x59\xf3\xa4"  # mov edi; mov esi; push 3; pop ecx
+        return b"\xb8" + at + b"\xb9\x03\0\0\0\x89\xc7\xf3\xa4"  # mov eax; mov ecx, 3; mov edi, eax
 
     def _edit(self) -> None:
         rng, form = self.rng, self.form

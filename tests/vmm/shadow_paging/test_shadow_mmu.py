@@ -372,6 +372,15 @@ def test_deviation_an_entry_that_maps_itself_is_read_with_its_flag(paged: Twins)
     assert f"memory at {OTHER_TABLE:#x}: 0x28 != 0x68" in found.what
 
 
+def test_deviation_an_entry_that_is_copied_through_itself_is_read_with_its_flag(paged: Twins) -> None:
+    """MOVSB of the first byte of the entry by which its destination is found (random program 391)."""
+    paged.write(OTHER_TABLE, d32(DATA | 7))
+    listing = f"be {le(OTHER_TABLE)} ; mov esi\nbf {le(FAR)} ; mov edi\na4 ; movsb\nf4 ; hlt"
+    found = paged.compare(code(paging_on() + listing), steps=10)
+    assert found is not None
+    assert f"memory at {DATA:#x}: 0x7 != 0x67" in found.what
+
+
 def test_pdptes_are_followed_when_cr3_is_loaded(paged: Twins) -> None:
     """A PDPTE goes away in memory: the register stays until CR3 is loaded, whatever INVLPG says."""
     paged.write(DIRECTORY, (OTHER_DIRECTORY | 1).to_bytes(8, "little") * 2 + bytes(4080))
