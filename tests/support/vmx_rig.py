@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from typing import Final
 
 from simvirt.guests.boot import initial_state
-from simvirt.guests.image import BootState
+from simvirt.guests.image import BootMode, BootState
+from simvirt.guests.linux import identity_map
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.devices.local_apic import LocalApic
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
@@ -53,8 +55,13 @@ PIN_DEFAULT: Final = 0x16
 PRIMARY_DEFAULT: Final = 0x0400_6172
 EXIT_DEFAULT: Final = 0x0003_6DFB
 ENTRY_DEFAULT: Final = 0x0000_11FB
+LONG_HOST: Final = 1 << 9
+SAVE_ALL: Final = 1 << 2 | 0xF << 18
+"""Save debug controls, save and load IA32_PAT and IA32_EFER; on entry: load debug controls, IA32_PAT, IA32_EFER."""
+LOAD_ALL: Final = 1 << 2 | 3 << 14
 SECONDARY_ON: Final = 1 << 31
 EPT: Final = 1 << 1
+_PAGE_TABLES: Final = 0x5_0000
 UNRESTRICTED: Final = 1 << 7
 
 
@@ -126,12 +133,14 @@ class Rig:
             (F.PIN_BASED_CONTROLS, PIN_DEFAULT),
             (F.PRIMARY_CONTROLS, PRIMARY_DEFAULT | SECONDARY_ON),
             (F.SECONDARY_CONTROLS, EPT | UNRESTRICTED),
-            (F.EXIT_CONTROLS, EXIT_DEFAULT),
-            (F.ENTRY_CONTROLS, ENTRY_DEFAULT),
+            (F.EXIT_CONTROLS, EXIT_DEFAULT | LONG_HOST | SAVE_ALL),
+            (F.ENTRY_CONTROLS, ENTRY_DEFAULT | LOAD_ALL),
             (F.EPT_POINTER, self.ept.pointer.encode()),
             (F.HOST_CR0, 0x8000_0001),
-            (F.HOST_CR4, 0x2000),
+            (F.HOST_CR4, 0x2020),
+            (F.HOST_IA32_EFER, 0x500),
             (F.HOST_CS_SELECTOR, 8),
+            (F.HOST_SS_SELECTOR, 0x10),
             (F.HOST_TR_SELECTOR, 0x40),
             (F.IO_BITMAP_A_ADDRESS, IO_BITMAP_A),
             (F.IO_BITMAP_B_ADDRESS, IO_BITMAP_B),
@@ -200,6 +209,8 @@ class Rig:
         """Run `code` until an exit, or for `limit` instructions; it is followed by HLT."""
         self.write(CODE, code + b"\xf4")
         self.cpu.state.rip = CODE
+        if self.vmcs.read(F.GUEST_ACTIVITY_STATE):
+            self.vmcs.write(F.GUEST_ACTIVITY_STATE, 0)
         return self.non_root.enter(self.cpu.count + limit)
 
     @property
@@ -219,3 +230,22 @@ class Rig:
         """The vector whose handler's HLT the guest has just halted in."""
         offset = self.rip - 1 - HANDLERS
         return offset // 16 if 0 <= offset < 256 * 16 else None
+
+
+def long_mode(rig: Rig) -> None:
+    """Put the rig's guest into 64-bit mode, without an IDT for it."""
+    rig.write(_PAGE_TABLES, identity_map(Gpa(_PAGE_TABLES)))
+    gdt = struct.pack("<4Q", 0, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
+    rig.write(0x6_0000, gdt)
+    state = initial_state(
+        BootState(
+            Gpa(CODE), esp=STACK, mode=BootMode.LONG, code_selector=0x10, data_selector=0x18,
+            gdt=range(0x6_0000, 0x6_0020), page_tables=Gpa(_PAGE_TABLES),
+        )
+    )  # fmt: skip
+    state.put(rig.cpu.state)
+    rig.cpu.engine.flush_tlb()
+    rig.vmcs.adopt(rig.cpu)
+    rig.vmcs.write(F.GUEST_CR4, rig.vmcs.read(F.GUEST_CR4) | 0x2000)
+    rig.vmcs.write(F.ENTRY_CONTROLS, rig.vmcs.read(F.ENTRY_CONTROLS) | 1 << 9)
+    rig.vmcs.write(F.GUEST_TR_ACCESS_RIGHTS, 0x8B)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UnknownNameError
+from simvirt.x86.cpuid import CR4_FEATURES
 from simvirt.x86.flags import Cr0, Cr4
 from simvirt.x86.msrs import Msr
 from simvirt.x86.vmx import (
     CONTROL_WORDS,
+    ActivityState,
     EntryControls,
     ExitControls,
     PinControls,
@@ -42,7 +44,8 @@ CR0_FIXED_1: Final = int(Cr0.PE | Cr0.PG)
 processors fix NE too (Vol. 3D Appendix A.7); here it is free, for with NE fixed a guest's x87 errors would arrive by
 another way than on the bare PC."""
 CR4_FIXED_1: Final = int(Cr4.VMXE)
-"""IA32_VMX_CR4_FIXED0: bits of CR4 that must be 1 in VMX operation (Vol. 3D Appendix A.8)."""
+"""IA32_VMX_CR4_FIXED0: bits of CR4 that must be 1 in VMX operation (Vol. 3D Appendix A.8). IA32_VMX_CR4_FIXED1 has
+those that some CPU model has; for a guest VM entry goes by those of its own model."""
 CR3_TARGETS: Final = 4
 """Bits 24:16 of IA32_VMX_MISC: how many CR3-target values there are (Vol. 3D Appendix A.6)."""
 PHYSICAL_BITS: Final = 40
@@ -57,8 +60,11 @@ REGION_SIZE: Final = 4096
 EPTP_SWITCHING: Final = 1
 """Bit 0 of the VM-function controls: VM function 0 (SDM Vol. 3C Table 25-10)."""
 
-_WRITE_BACK: Final = 6
+ACTIVITY_STATES: Final = frozenset({ActivityState.ACTIVE, ActivityState.HLT})
+"""Activity states in which a VM entry may leave the processor: bits 8:6 of IA32_VMX_MISC name all but "active"."""
+
 _HLT_STATE: Final = 1 << 6
+_WRITE_BACK: Final = 6
 _EPT_AND_VPID: Final = (
     1 << 6  # page walks of four levels
     | 1 << 8  # uncacheable paging structures
@@ -113,7 +119,7 @@ class Capabilities:
             Msr.IA32_VMX_CR0_FIXED0: CR0_FIXED_1,
             Msr.IA32_VMX_CR0_FIXED1: 0xFFFF_FFFF,
             Msr.IA32_VMX_CR4_FIXED0: CR4_FIXED_1,
-            Msr.IA32_VMX_CR4_FIXED1: int(Cr4.VMXE) | 0x003F_27FF,
+            Msr.IA32_VMX_CR4_FIXED1: CR4_FIXED_1 | CR4_FEATURES,
             Msr.IA32_VMX_VMCS_ENUM: _HIGHEST_FIELD_INDEX << 1,
         }
         if self.offers(SecondaryControls.ENABLE_EPT) or self.offers(SecondaryControls.ENABLE_VPID):
@@ -143,10 +149,10 @@ _CONTROL_MSRS: Final = {
 
 _P, _S, _X, _E = PrimaryControls, SecondaryControls, ExitControls, EntryControls
 _FIRST_PRIMARY: Final = (
-    _P.INTERRUPT_WINDOW_EXITING | _P.USE_TSC_OFFSETTING | _P.HLT_EXITING | _P.INVLPG_EXITING | _P.MWAIT_EXITING
+    _P.INTERRUPT_WINDOW_EXITING | _P.USE_TSC_OFFSETTING | _P.HLT_EXITING | _P.INVLPG_EXITING
     | _P.RDPMC_EXITING | _P.RDTSC_EXITING | _P.CR3_LOAD_EXITING | _P.CR3_STORE_EXITING | _P.CR8_LOAD_EXITING
     | _P.CR8_STORE_EXITING | _P.USE_TPR_SHADOW | _P.MOV_DR_EXITING | _P.UNCONDITIONAL_IO_EXITING | _P.USE_IO_BITMAPS
-    | _P.USE_MSR_BITMAPS | _P.MONITOR_EXITING | _P.PAUSE_EXITING
+    | _P.USE_MSR_BITMAPS | _P.PAUSE_EXITING
 )  # fmt: skip
 _FIRST_EXIT: Final = _X.SAVE_DEBUG_CONTROLS | _X.HOST_ADDRESS_SPACE_SIZE | _X.ACKNOWLEDGE_INTERRUPT_ON_EXIT
 _FIRST_ENTRY: Final = _E.LOAD_DEBUG_CONTROLS | _E.IA32E_MODE_GUEST

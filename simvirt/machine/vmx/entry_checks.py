@@ -2,272 +2,33 @@
 
 They come in two kinds, as the manual's: a bad control or host field makes VMLAUNCH or VMRESUME fail like any
 instruction of VMX, with a VM-instruction error; a bad guest state looks like a VM exit with reason 33 and bit 31 set.
-What is checked is what this PC models; the rest of the manual's list is a later matter.
+The manual's checks on what no processor of this PC has (CET, PKRS, SMM, processor trace, performance counters) are
+those of the control words: the control that would bring them in is not offered.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.vmx.capabilities import (
-    CR0_FIXED_1,
-    CR3_TARGETS,
-    CR4_FIXED_1,
-    EPTP_SWITCHING,
-    PHYSICAL_BITS,
-    REQUIRED,
-)
-from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck, canonical, implies, primary, secondary
-from simvirt.machine.vmx.guest_state_checks import GUEST_STATE_CHECKS, if_for_injection
-from simvirt.x86.flags import Cr0, Cr4
-from simvirt.x86.vmx import (
-    CONTROL_WORDS,
-    EntryControls,
-    ExitControls,
-    InterruptionType,
-    PinControls,
-    PrimaryControls,
-    SecondaryControls,
-    VmcsField,
-)
+from simvirt.machine.vmx.control_checks import CONTROL_CHECKS
+from simvirt.machine.vmx.guest_non_register_checks import GUEST_NON_REGISTER_CHECKS
+from simvirt.machine.vmx.guest_register_checks import GUEST_REGISTER_CHECKS
+from simvirt.machine.vmx.guest_segment_checks import GUEST_SEGMENT_CHECKS
+from simvirt.machine.vmx.host_state_checks import HOST_STATE_CHECKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from enum import IntFlag
-
+    from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
     from simvirt.machine.vmx.vmcs import Vmcs
 
-_F: Final = VmcsField
-_PAGE_OR_WIDTH: Final = 0xFFF | ((1 << 64) - 1 & ~((1 << PHYSICAL_BITS) - 1))
-
-
-# -------------------------------------------------------------------------------------------- controls
-
-_CONTROL_FIELDS: Final[dict[type[IntFlag], VmcsField]] = {
-    PinControls: _F.PIN_BASED_CONTROLS,
-    PrimaryControls: _F.PRIMARY_CONTROLS,
-    SecondaryControls: _F.SECONDARY_CONTROLS,
-    ExitControls: _F.EXIT_CONTROLS,
-    EntryControls: _F.ENTRY_CONTROLS,
-}
-
-
-def _control_words() -> Iterator[EntryCheck]:
-    for flags, field in _CONTROL_FIELDS.items():
-        word = CONTROL_WORDS[flags]
-
-        def holds(vmcs: Vmcs, field: VmcsField = field, flags: type[IntFlag] = flags) -> bool:
-            value = secondary(vmcs) if field is _F.SECONDARY_CONTROLS else vmcs.read(field)
-            required = REQUIRED[flags]
-            return value & required == required and not value & ~vmcs.capabilities.allowed(flags)
-
-        yield EntryCheck(
-            f"{word.title}: reserved bits are set properly, and nothing is set that the processor does not offer",
-            CheckKind.CONTROLS,
-            "SDM Vol. 3C §27.2.1",
-            holds,
-        )
-
-
-def _aligned(field: VmcsField) -> Callable[[Vmcs], bool]:
-    return lambda vmcs: not vmcs.read(field) & _PAGE_OR_WIDTH
-
-
-def _eptp(vmcs: Vmcs) -> bool:
-    """Memory type 0 or 6, a walk of four levels, reserved bits clear (SDM Vol. 3C Table 25-9)."""
-    return is_ept_pointer(vmcs, vmcs.read(_F.EPT_POINTER))
-
-
-def is_ept_pointer(vmcs: Vmcs, value: int) -> bool:
-    """Would VM entry take this EPT pointer?"""
-    if value & 1 << 6 and not vmcs.capabilities.ept_accessed_dirty:
-        return False
-    return value & 7 in (0, 6) and value >> 3 & 7 == 3 and not value & 0xF80 and not value >> PHYSICAL_BITS
-
-
-def _msr_areas(vmcs: Vmcs) -> bool:
-    """16-byte aligned, and no byte beyond the width of an address (SDM Vol. 3C §27.2.1.2, §27.2.1.3)."""
-    for address, count in (
-        (_F.EXIT_MSR_STORE_ADDRESS, _F.EXIT_MSR_STORE_COUNT),
-        (_F.EXIT_MSR_LOAD_ADDRESS, _F.EXIT_MSR_LOAD_COUNT),
-        (_F.ENTRY_MSR_LOAD_ADDRESS, _F.ENTRY_MSR_LOAD_COUNT),
-    ):
-        start, entries = vmcs.read(address), vmcs.read(count)
-        if entries and (start & 0xF or (start + 16 * entries - 1) >> PHYSICAL_BITS):
-            return False
-    return True
-
-
-def _pin(vmcs: Vmcs) -> int:
-    return vmcs.read(_F.PIN_BASED_CONTROLS)
-
-
-def _event_injection(vmcs: Vmcs) -> bool:
-    """The VM-entry interruption-information field is consistent (SDM Vol. 3C §27.2.1.3)."""
-    value = vmcs.read(_F.ENTRY_INTERRUPTION_INFORMATION)
-    if not value >> 31:
-        return True
-    vector, kind = value & 0xFF, InterruptionType(value >> 8 & 7)
-    if value & 0x7FFF_F000 or kind is InterruptionType.RESERVED:
-        return False
-    if kind is InterruptionType.NMI and vector != 2:
-        return False
-    if kind is InterruptionType.HARDWARE_EXCEPTION and vector > 31:
-        return False
-    if kind is InterruptionType.OTHER_EVENT and vector:
-        return False
-    has_error_code = vector in (8, 10, 11, 12, 13, 14, 17)
-    protected = vmcs.read(_F.GUEST_CR0) & Cr0.PE or not secondary(vmcs) & SecondaryControls.UNRESTRICTED_GUEST
-    expected = kind is InterruptionType.HARDWARE_EXCEPTION and has_error_code and bool(protected)
-    if bool(value & 1 << 11) != expected:
-        return False
-    if value & 1 << 11 and vmcs.read(_F.ENTRY_EXCEPTION_ERROR_CODE) >> 16:
-        return False
-    return not kind.needs_instruction_length or 0 < vmcs.read(_F.ENTRY_INSTRUCTION_LENGTH) <= 15
-
-
-_CONTROL_CHECKS: Final = (
-    *_control_words(),
-    EntryCheck(
-        "the CR3-target count is not greater than 4",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: v.read(_F.CR3_TARGET_COUNT) <= CR3_TARGETS,
-    ),
-    EntryCheck(
-        "the I/O-bitmap addresses are 4-KByte aligned and no wider than a physical address",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(
-            primary(v) & PrimaryControls.USE_IO_BITMAPS,
-            _aligned(_F.IO_BITMAP_A_ADDRESS)(v) and _aligned(_F.IO_BITMAP_B_ADDRESS)(v),
-        ),
-    ),
-    EntryCheck(
-        "the MSR-bitmap address is 4-KByte aligned and no wider than a physical address",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(primary(v) & PrimaryControls.USE_MSR_BITMAPS, _aligned(_F.MSR_BITMAPS_ADDRESS)(v)),
-    ),
-    EntryCheck(
-        "the virtual-APIC address is 4-KByte aligned and no wider than a physical address",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(primary(v) & PrimaryControls.USE_TPR_SHADOW, _aligned(_F.VIRTUAL_APIC_ADDRESS)(v)),
-    ),
-    EntryCheck(
-        "bits 31:4 of the TPR threshold are 0",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(primary(v) & PrimaryControls.USE_TPR_SHADOW, not v.read(_F.TPR_THRESHOLD) >> 4),
-    ),
-    EntryCheck(
-        "with VPIDs the guest's is not 0",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(secondary(v) & SecondaryControls.ENABLE_VPID, v.read(_F.VIRTUAL_PROCESSOR_ID)),
-    ),
-    EntryCheck(
-        "the VM functions that are enabled exist",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(
-            secondary(v) & SecondaryControls.ENABLE_VM_FUNCTIONS,
-            not v.read(_F.VM_FUNCTION_CONTROLS) & ~v.capabilities.vm_functions,
-        ),
-    ),
-    EntryCheck(
-        "EPTP switching needs EPT and a list that is 4-KByte aligned",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(
-            secondary(v) & SecondaryControls.ENABLE_VM_FUNCTIONS and v.read(_F.VM_FUNCTION_CONTROLS) & EPTP_SWITCHING,
-            secondary(v) & SecondaryControls.ENABLE_EPT and _aligned(_F.EPTP_LIST_ADDRESS)(v),
-        ),
-    ),
-    EntryCheck(
-        "the preemption timer is saved only while it is active",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.2",
-        lambda v: implies(
-            v.read(_F.EXIT_CONTROLS) & ExitControls.SAVE_PREEMPTION_TIMER,
-            _pin(v) & PinControls.ACTIVATE_PREEMPTION_TIMER,
-        ),
-    ),
-    EntryCheck(
-        "the MSR areas are 16-byte aligned and no wider than a physical address",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.2, §27.2.1.3",
-        _msr_areas,
-    ),
-    EntryCheck(
-        "unrestricted guest needs EPT",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1",
-        lambda v: implies(
-            secondary(v) & SecondaryControls.UNRESTRICTED_GUEST, secondary(v) & SecondaryControls.ENABLE_EPT
-        ),
-    ),
-    EntryCheck(
-        "the EPT pointer is well formed",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.1, Table 25-9",
-        lambda v: implies(secondary(v) & SecondaryControls.ENABLE_EPT, _eptp(v)),
-    ),
-    EntryCheck(
-        "the VM-entry interruption information is consistent",
-        CheckKind.CONTROLS,
-        "SDM Vol. 3C §27.2.1.3",
-        _event_injection,
-    ),
+ENTRY_CHECKS: Final[tuple[EntryCheck, ...]] = (
+    *CONTROL_CHECKS,
+    *HOST_STATE_CHECKS,
+    *GUEST_REGISTER_CHECKS,
+    *GUEST_SEGMENT_CHECKS,
+    *GUEST_NON_REGISTER_CHECKS,
 )
-
-
-# -------------------------------------------------------------------------------------------- host state
-
-
-def _selectors(vmcs: Vmcs) -> bool:
-    return not any(vmcs.read(_F[f"HOST_{name}_SELECTOR"]) & 7 for name in ("ES", "CS", "SS", "DS", "FS", "GS", "TR"))
-
-
-def _host_bases(vmcs: Vmcs) -> bool:
-    return all(canonical(vmcs.read(_F[f"HOST_{name}_BASE"])) for name in ("FS", "GS", "TR", "GDTR", "IDTR"))
-
-
-_HOST_CHECKS: Final = (
-    EntryCheck(
-        "host CR0 and CR4 have the bits that VMX operation fixes",
-        CheckKind.HOST_STATE,
-        "SDM Vol. 3C §27.2.2",
-        lambda v: v.read(_F.HOST_CR0) & CR0_FIXED_1 == CR0_FIXED_1 and v.read(_F.HOST_CR4) & CR4_FIXED_1 == CR4_FIXED_1,
-    ),
-    EntryCheck(
-        "RPL and TI of the host's selectors are 0",
-        CheckKind.HOST_STATE,
-        "SDM Vol. 3C §27.2.3",
-        _selectors,
-    ),
-    EntryCheck(
-        "the host's CS and TR are not null",
-        CheckKind.HOST_STATE,
-        "SDM Vol. 3C §27.2.3",
-        lambda v: bool(v.read(_F.HOST_CS_SELECTOR) and v.read(_F.HOST_TR_SELECTOR)),
-    ),
-    EntryCheck("the host's base addresses are canonical", CheckKind.HOST_STATE, "SDM Vol. 3C §27.2.3", _host_bases),
-    EntryCheck(
-        "a host in 64-bit mode has CR4.PAE and a canonical RIP",
-        CheckKind.HOST_STATE,
-        "SDM Vol. 3C §27.2.4",
-        lambda v: implies(
-            v.read(_F.EXIT_CONTROLS) & ExitControls.HOST_ADDRESS_SPACE_SIZE,
-            v.read(_F.HOST_CR4) & Cr4.PAE and canonical(v.read(_F.HOST_RIP)),
-        ),
-    ),
-)
-
-
-ENTRY_CHECKS: Final[tuple[EntryCheck, ...]] = (*_CONTROL_CHECKS, *_HOST_CHECKS, *GUEST_STATE_CHECKS)
-"""All checks, in the manual's order: controls, host state, guest state."""
+"""All checks: controls, host state, guest state."""
+_INJECTION_CHECKS: Final = tuple(check for check in ENTRY_CHECKS if check.on_injection)
 
 
 def first_failure(vmcs: Vmcs, kinds: frozenset[CheckKind]) -> EntryCheck | None:
@@ -275,9 +36,6 @@ def first_failure(vmcs: Vmcs, kinds: frozenset[CheckKind]) -> EntryCheck | None:
     return next((check for check in ENTRY_CHECKS if check.kind in kinds and not check.holds(vmcs)), None)
 
 
-_INJECTION_CHECKS: Final = tuple(check for check in ENTRY_CHECKS if check.holds in (_event_injection, if_for_injection))
-
-
 def event_injection_failure(vmcs: Vmcs) -> EntryCheck | None:
-    """The first of the two checks on event injection that does not hold; they are made at every entry that injects."""
+    """The first of the checks on event injection that does not hold; they are made at every entry that injects."""
     return next((check for check in _INJECTION_CHECKS if not check.holds(vmcs)), None)

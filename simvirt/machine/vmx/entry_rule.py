@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from simvirt.x86.vmx import PrimaryControls, VmcsField
+from simvirt.machine.vmx.capabilities import PHYSICAL_BITS
+from simvirt.x86.vmx import EntryControls, PrimaryControls, SecondaryControls, VmcsField
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from simvirt.machine.vmx.vmcs import Vmcs
 
 _F: Final = VmcsField
+_MEMORY_TYPES: Final = frozenset((0, 1, 4, 5, 6, 7))
 
 
 class CheckKind(Enum):
@@ -35,6 +37,8 @@ class EntryCheck:
     holds: Callable[[Vmcs], bool]
     qualification: int = 0
     """Exit qualification of the entry that fails on guest state (SDM Vol. 3C §27.8)."""
+    on_injection: bool = False
+    """Is it about the event that the entry injects, and so to be made whenever there is one?"""
 
 
 PDPTE_LOADING_FAILED: Final = 2
@@ -53,6 +57,26 @@ def secondary(vmcs: Vmcs) -> int:
     return vmcs.read(_F.SECONDARY_CONTROLS) if primary(vmcs) & PrimaryControls.ACTIVATE_SECONDARY_CONTROLS else 0
 
 
+def pin(vmcs: Vmcs) -> int:
+    """The pin-based controls."""
+    return vmcs.read(_F.PIN_BASED_CONTROLS)
+
+
+def entry(vmcs: Vmcs) -> int:
+    """The VM-entry controls."""
+    return vmcs.read(_F.ENTRY_CONTROLS)
+
+
+def is_ia32e_mode(vmcs: Vmcs) -> bool:
+    """Is "IA-32e mode guest" 1?"""
+    return bool(vmcs.read(_F.ENTRY_CONTROLS) & EntryControls.IA32E_MODE_GUEST)
+
+
+def is_unrestricted(vmcs: Vmcs) -> bool:
+    """Is "unrestricted guest" 1?"""
+    return bool(secondary(vmcs) & SecondaryControls.UNRESTRICTED_GUEST)
+
+
 def implies(condition: int | bool, conclusion: int | bool) -> bool:
     """If the condition is true, so is the conclusion."""
     return not condition or bool(conclusion)
@@ -61,3 +85,13 @@ def implies(condition: int | bool, conclusion: int | bool) -> bool:
 def canonical(address: int) -> bool:
     """Bits 63:47 are all equal."""
     return address < 1 << 47 or address >= (1 << 64) - (1 << 47)
+
+
+def is_physical_address(address: int) -> bool:
+    """Is it no wider than the processor's physical addresses?"""
+    return not address >> PHYSICAL_BITS
+
+
+def are_memory_types(pat: int) -> bool:
+    """Is each byte of IA32_PAT a memory type? (SDM Vol. 3A Table 12-10)."""
+    return all(byte in _MEMORY_TYPES for byte in pat.to_bytes(8, "little"))

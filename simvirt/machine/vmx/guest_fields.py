@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.platforms import StateOffsets
 from simvirt.machine.state import PDPTE_COUNT, DescriptorTable, Segment
+from simvirt.x86.flags import Eflags
 from simvirt.x86.registers import SegmentRegister
-from simvirt.x86.vmx import Interruptibility, VmcsField
+from simvirt.x86.vmx import Interruptibility, PendingDebugExceptions, VmcsField
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ _TSS_BUSY: Final = 2
 _ACCESSED, _CODE_OR_DATA = 1 << 0, 1 << 4
 _STI: Final = int(Interruptibility.BLOCKING_BY_STI)
 _MOV_SS: Final = int(Interruptibility.BLOCKING_BY_MOV_SS)
+_SINGLE_STEP: Final = int(PendingDebugExceptions.BS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,12 @@ def _set_interruptibility(cpu: Cpu, value: int) -> None:
     cpu.state.shadow_of_mov_ss = bool(value & _MOV_SS)
 
 
+def _pending_debug_exceptions(cpu: Cpu) -> int:
+    """MOV SS and POP SS hold back the single-step trap behind them. What a VMM writes here, the next VM entry takes."""
+    state = cpu.state
+    return _SINGLE_STEP if state.interrupt_shadow and state.eflags & int(Eflags.TF) else 0
+
+
 def _word(offset: int) -> GuestField:
     return GuestField(lambda cpu: cpu.state.word(offset), lambda cpu, v: cpu.state.set_word(offset, v))
 
@@ -216,9 +224,10 @@ GUEST_FIELDS: Final[dict[VmcsField, GuestField]] = {
     _F.GUEST_DR7: GuestField(
         lambda cpu: cpu.state.debug_register(7), lambda cpu, v: cpu.state.set_debug_register(7, v)
     ),
-    _F.GUEST_RIP: GuestField(lambda cpu: cpu.state.rip, _set_rip, checked=False),
+    _F.GUEST_RIP: GuestField(lambda cpu: cpu.state.rip, _set_rip),
     _F.GUEST_RSP: GuestField(lambda cpu: cpu.state.rsp, _set_rsp, checked=False),
     _F.GUEST_RFLAGS: GuestField(lambda cpu: cpu.state.eflags, _set_rflags),
+    _F.GUEST_PENDING_DEBUG_EXCEPTIONS: GuestField(_pending_debug_exceptions, lambda _cpu, _value: None),
     _F.GUEST_INTERRUPTIBILITY_STATE: GuestField(_interruptibility, _set_interruptibility),
     _F.GUEST_IA32_SYSENTER_CS: GuestField(
         lambda cpu: cpu.state.doubleword(_O.sysenter_cs), lambda cpu, v: cpu.state.set_doubleword(_O.sysenter_cs, v)

@@ -15,26 +15,36 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import MonitorError
 from simvirt.machine.cpu import Shutdown
 from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, NEVER
-from simvirt.machine.events import DebuggerHit, Event, Halt, Interrupted, LimitReached, SoftwareInterruptKind
+from simvirt.machine.events import (
+    DebuggerHit,
+    Event,
+    Halt,
+    Interrupted,
+    InterruptWindow,
+    LimitReached,
+    SoftwareInterruptKind,
+)
 from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.fills import PdpteLoad
 from simvirt.machine.interrupts import Interruption, Source
-from simvirt.machine.svm import Intercepts, SvmExit
-from simvirt.machine.vmx import entry_checks, msr_areas
+from simvirt.machine.vmx import entry_checks, msr_areas, transitions
 from simvirt.machine.vmx.capabilities import PREEMPTION_TIMER_RATE
 from simvirt.machine.vmx.entry_rule import PDPTE_LOADING_FAILED, CheckKind, EntryCheck
 from simvirt.machine.vmx.entry_rule import primary as primary_controls
 from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
 from simvirt.machine.vmx.exits import EXITS
+from simvirt.machine.vmx.intercepts import intercepts
 from simvirt.machine.vmx.non_root_operation import NonRootOperation
 from simvirt.machine.vmx.vmcs import VmInstructionError
 from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import DR6_BREAKPOINTS
 from simvirt.x86.vmx import (
     ActivityState,
     ExitControls,
     ExitReason,
     InterruptionInformation,
     InterruptionType,
+    PendingDebugExceptions,
     PinControls,
     PrimaryControls,
     SecondaryControls,
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.processor_bus import Bus
     from simvirt.machine.task_switch import TaskSwitch
+    from simvirt.machine.vmx.transitions import Transition
     from simvirt.machine.vmx.vmcs import Vmcs
 
 
@@ -85,14 +96,12 @@ _INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
 _VALID: Final = 1 << 31
 _MSR_COUNTS: Final = (_F.EXIT_MSR_STORE_COUNT, _F.EXIT_MSR_LOAD_COUNT, _F.ENTRY_MSR_LOAD_COUNT)
 _ENTRY_FAILURE: Final = 1 << 31
+_DUE: Final = int(PendingDebugExceptions.ENABLED_BREAKPOINT | PendingDebugExceptions.BS)
+"""With one of them a debug exception is pending; the others only tell of what it is."""
+_CONDITIONS: Final = int(DR6_BREAKPOINTS | PendingDebugExceptions.BS)
+"""Those bits stand at the same places in DR6."""
 _CONTROLS_AND_HOST: Final = frozenset({CheckKind.CONTROLS, CheckKind.HOST_STATE})
 _GUEST_STATE: Final = frozenset({CheckKind.GUEST_STATE})
-_DESCRIPTOR_TABLES: Final = frozenset(
-    {
-        SvmExit.GDTR_READ, SvmExit.GDTR_WRITE, SvmExit.IDTR_READ, SvmExit.IDTR_WRITE,
-        SvmExit.LDTR_READ, SvmExit.LDTR_WRITE, SvmExit.TR_READ, SvmExit.TR_WRITE,
-    }
-)  # fmt: skip
 _NO_EXITS: Final = DELIVER_EVERYTHING & ~(1 << Vector.UD)
 """Exceptions that are never VM exits while the exception bitmap is 0; #UD can be an instruction of VMX. With MOV-DR
 exiting #GP can be one, too."""
@@ -120,6 +129,12 @@ class NonRootProcessor:
         self._timer = False
         self._timer_end = NEVER
         self._msr_areas = False
+        self._transitions: tuple[Transition, ...] = ()
+        self._transits = False
+        self._keeps_tlb = True
+        self._asleep = False
+        self._interrupt: int | None = None
+        self._debug_exceptions = 0
         self._in_guest = False
         self._uses_ept = False
         self._pending: Event | None = None
@@ -140,7 +155,7 @@ class NonRootProcessor:
         """
         reason = self._enter(limit)
         self._in_guest = type(reason) is HostStop
-        if (self._timer or self._msr_areas) and not self._in_guest:
+        if self._transits and not self._in_guest:
             self._finish_exit()
         return reason
 
@@ -154,11 +169,15 @@ class NonRootProcessor:
         if loads_pdptes and self.cpu.engine.load_pdptes(state.cr3) is not PdpteLoad.LOADED:
             return self._fail_entry(ExitReason.ENTRY_FAILURE_GUEST_STATE, PDPTE_LOADING_FAILED)
         # After a stop of the simulation, which no VMM knows of, the guest goes on: that is no VM entry.
-        if (self._timer or self._msr_areas) and not self._in_guest and (failed := self._begin_entry()):
+        if not (self._keeps_tlb or self._in_guest):
+            self.cpu.engine.flush_tlb()
+        if self._transits and not self._in_guest and (failed := self._begin_entry()):
             return self._fail_entry(ExitReason.ENTRY_FAILURE_MSR_LOADING, failed)
         try:
             if injects and self._inject(vmcs.fields[_INJECTION]):
                 return self.operation.exit(ExitReason.MONITOR_TRAP_FLAG)
+            if (self._asleep or self._debug_exceptions or self._interrupt is not None) and (stop := self._wake()):
+                return stop
             return self._run(limit)
         except _Intercepted as exit_:
             return exit_.reason
@@ -169,6 +188,33 @@ class NonRootProcessor:
         finally:
             self.operation.delivering = None
 
+    def _wake(self) -> ExitReason | HostStop | None:
+        """The guest was left asleep in HLT, or something is pending for it: None if it goes on from here."""
+        pending, self._debug_exceptions = self._debug_exceptions, 0
+        if pending:
+            self._set_asleep(asleep=False)
+            self.cpu.raise_exception(Vector.DB, condition=pending)
+        elif self._window and self._asleep and self.cpu.interruptible:
+            return self.operation.exit(ExitReason.INTERRUPT_WINDOW)
+        elif self._interrupt is not None and self.cpu.interruptible:
+            self._take_interrupt()
+        if not self._asleep:
+            return None
+        if self._timer and self._timer_end <= self.cpu.engine.count:
+            return self.operation.exit(ExitReason.PREEMPTION_TIMER_EXPIRED)
+        return HostStop.HALTED
+
+    def _take_interrupt(self) -> None:
+        """An interrupt of the PC that does not exit is the guest's, as outside VMX."""
+        assert self._interrupt is not None
+        vector, self._interrupt = self._interrupt, None
+        self._set_asleep(asleep=False)
+        self.cpu.deliver(Interruption(vector, Source.EXTERNAL, self.cpu.state.rip))
+
+    def _set_asleep(self, *, asleep: bool) -> None:
+        self._asleep = asleep
+        self.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT if asleep else ActivityState.ACTIVE
+
     def _run(self, limit: int) -> ExitReason | HostStop:
         """Run from event to event until one is a VM exit."""
         cpu, operation = self.cpu, self.operation
@@ -178,7 +224,7 @@ class NonRootProcessor:
             if self._timer_end <= start:
                 return operation.exit(ExitReason.PREEMPTION_TIMER_EXPIRED)
             target = min(target, self._timer_end)
-        window, deliver = self._window, self._deliver
+        window, deliver = self._window or self._interrupt is not None, self._deliver
         while True:
             event = self._pending
             if event is None:
@@ -192,6 +238,10 @@ class NonRootProcessor:
                 return HostStop.INTERRUPTED
             if kind is DebuggerHit:
                 return HostStop.BREAKPOINT
+            if kind is InterruptWindow and not self._window:
+                window = False
+                self._take_interrupt()
+                continue
             reason = None
             sleeps = kind is Halt and cpu.can_halt
             try:
@@ -203,7 +253,7 @@ class NonRootProcessor:
             if reason is not None:
                 return reason
             if sleeps:
-                self.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT
+                self._set_asleep(asleep=True)
                 return HostStop.HALTED
             if self._trap_flag:
                 return operation.exit(ExitReason.MONITOR_TRAP_FLAG)
@@ -222,6 +272,9 @@ class NonRootProcessor:
     def _begin_entry(self) -> int:
         """Load MSRs and start the preemption timer; the number of the MSR-area entry that failed, 0 if none did."""
         fields = self.vmcs.fields
+        after_exit = not fields.get(_EXIT_REASON, _ENTRY_FAILURE) & _ENTRY_FAILURE
+        for transition in self._transitions:
+            transition.enter(self.cpu, self.vmcs, after_exit=after_exit)
         if self._timer:
             ticks = fields.get(_F.PREEMPTION_TIMER_VALUE, 0)
             self._timer_end = self.cpu.engine.count + (ticks << PREEMPTION_TIMER_RATE)
@@ -230,6 +283,9 @@ class NonRootProcessor:
     def _finish_exit(self) -> None:
         """Save the preemption timer, store and load MSRs (SDM Vol. 3C §28.3.5, §28.4, §28.6)."""
         vmcs = self.vmcs
+        if not vmcs.fields[_EXIT_REASON] & _ENTRY_FAILURE:
+            for transition in self._transitions:
+                transition.leave(self.cpu, vmcs)
         if self._timer and vmcs.fields.get(_F.EXIT_CONTROLS, 0) & ExitControls.SAVE_PREEMPTION_TIMER:
             left = max(self._timer_end - self.cpu.engine.count, 0)
             vmcs.fields[_F.PREEMPTION_TIMER_VALUE] = left >> PREEMPTION_TIMER_RATE
@@ -248,7 +304,7 @@ class NonRootProcessor:
         if vmcs.guest_changed:
             if (failure := entry_checks.first_failure(vmcs, _GUEST_STATE)) is not None:
                 return failure
-            vmcs.guest_changed = False
+            self._take_up_guest_state()
         if (
             vmcs.fields.get(_INJECTION, 0) & _VALID
             and (failure := entry_checks.event_injection_failure(vmcs)) is not None
@@ -258,21 +314,32 @@ class NonRootProcessor:
             return failure
         return None
 
+    def _take_up_guest_state(self) -> None:
+        """What the VMM has written to the guest-state area and no register holds."""
+        vmcs = self.vmcs
+        pending = vmcs.read(_F.GUEST_PENDING_DEBUG_EXCEPTIONS)
+        vmcs.entered()
+        self._asleep = vmcs.read(_F.GUEST_ACTIVITY_STATE) == ActivityState.HLT
+        is_due = pending & _DUE and not self.cpu.state.shadow_of_mov_ss
+        self._debug_exceptions = pending & _CONDITIONS if is_due else 0
+
     def external_interrupt(self, vector: int = 0) -> ExitReason | None:
         """An interrupt of the PC arrives: a VM exit if external-interrupt exiting is 1.
 
         With "acknowledge interrupt on exit" the processor takes the vector from the interrupt controller and leaves it
-        in the interruption information; without, that is invalid (SDM Vol. 3C §28.2.2).
+        in the interruption information; without, that is invalid (SDM Vol. 3C §28.2.2). An interrupt that does not exit
+        is delivered through the guest's IDT, as soon as the guest can take it after the next VM entry.
         """
         vmcs = self.vmcs
         if not vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.EXTERNAL_INTERRUPT_EXITING:
+            self._interrupt = vector
             return None
         reason = self.operation.exit(ExitReason.EXTERNAL_INTERRUPT)
         if vmcs.read(_F.EXIT_CONTROLS) & ExitControls.ACKNOWLEDGE_INTERRUPT_ON_EXIT:
             information = InterruptionInformation(vector, InterruptionType.EXTERNAL_INTERRUPT)
             vmcs.fields[_F.EXIT_INTERRUPTION_INFORMATION] = information.encode()
         self._in_guest = False
-        if self._timer or self._msr_areas:
+        if self._transits:
             self._finish_exit()
         return reason
 
@@ -310,7 +377,11 @@ class NonRootProcessor:
         self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)
         self._timer = bool(vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.ACTIVATE_PREEMPTION_TIMER)
         self._msr_areas = any(vmcs.read(count) for count in _MSR_COUNTS)
+        self._transitions = transitions.chosen(vmcs)
+        vmcs.keep_apart(frozenset(transition.field for transition in self._transitions))
+        self._transits = self._timer or self._msr_areas or bool(self._transitions)
         cpu = self.cpu
+        self._keeps_tlb = bool(secondary & SecondaryControls.ENABLE_VPID)
         self._uses_ept = bool(secondary & SecondaryControls.ENABLE_EPT)
         cpu.engine.set_ept(vmcs.read(_F.EPT_POINTER) if secondary & SecondaryControls.ENABLE_EPT else 0)
         # With another match than 0 a page fault may exit though the bitmap is 0.
@@ -319,33 +390,7 @@ class NonRootProcessor:
         self._deliver = DELIVER_NOTHING if filtered or self._trap_flag else _NO_EXITS
         if primary & PrimaryControls.MOV_DR_EXITING:
             self._deliver &= ~(1 << Vector.GP)
-        instructions = set[SvmExit]()
-        if primary & PrimaryControls.PAUSE_EXITING or secondary & SecondaryControls.PAUSE_LOOP_EXITING:
-            instructions.add(SvmExit.PAUSE)
-        if secondary & SecondaryControls.DESCRIPTOR_TABLE_EXITING:
-            instructions |= _DESCRIPTOR_TABLES
-        cr_reads, cr_writes = Intercepts().cr_reads, Intercepts().cr_writes
-        for number, control_read, control_write in (
-            (3, PrimaryControls.CR3_STORE_EXITING, PrimaryControls.CR3_LOAD_EXITING),
-            (8, PrimaryControls.CR8_STORE_EXITING, PrimaryControls.CR8_LOAD_EXITING),
-        ):
-            cr_reads |= bool(primary & control_read) << number
-            cr_writes |= bool(primary & control_write) << number
-        cr_reads |= bool(primary & PrimaryControls.USE_TPR_SHADOW) << 8
-        # A shadow matters to a reader only where it differs from the register.
-        for number, mask, shadow, value in (
-            (0, _F.CR0_GUEST_HOST_MASK, _F.CR0_READ_SHADOW, cpu.state.cr0),
-            (4, _F.CR4_GUEST_HOST_MASK, _F.CR4_READ_SHADOW, cpu.state.cr4),
-        ):
-            cr_reads |= bool((value ^ vmcs.read(shadow)) & vmcs.read(mask)) << number
-        cpu.intercept(
-            Intercepts(
-                frozenset(instructions),
-                cr_reads=cr_reads,
-                cr_writes=cr_writes,
-                dr_reads=0xFF if primary & PrimaryControls.MOV_DR_EXITING else 0,
-            )
-        )
+        cpu.intercept(intercepts(vmcs, cpu.state, primary, secondary))
         offset = vmcs.read(_F.TSC_OFFSET) if primary & PrimaryControls.USE_TSC_OFFSETTING else 0
         watched = primary & PrimaryControls.RDTSC_EXITING or secondary & SecondaryControls.USE_TSC_SCALING
         rdtscp = bool(secondary & SecondaryControls.ENABLE_RDTSCP) and self.operation.bus.cpu_model.has_rdtscp
@@ -366,7 +411,6 @@ class NonRootProcessor:
         """
         vmcs, cpu = self.vmcs, self.cpu
         vmcs.fields[_INJECTION] = information & ~_VALID
-        vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.ACTIVE
         vector, kind = information & 0xFF, InterruptionType(information >> 8 & 7)
         rip = cpu.state.rip
         if kind.needs_instruction_length:
@@ -375,6 +419,9 @@ class NonRootProcessor:
             )
         if kind is InterruptionType.OTHER_EVENT:  # a pending MTF exit
             return True
+        self._debug_exceptions = 0
+        if self._asleep:
+            self._set_asleep(asleep=False)
         error_code = vmcs.read(_F.ENTRY_EXCEPTION_ERROR_CODE) if information & 1 << 11 else None
         self._injecting = True
         try:

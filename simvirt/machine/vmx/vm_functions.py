@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.vmx.capabilities import EPTP_SWITCHING
-from simvirt.machine.vmx.entry_checks import is_ept_pointer
+from simvirt.machine.vmx.control_checks import is_ept_pointer
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import ExitReason, VmcsField
 

@@ -22,8 +22,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
-from simvirt.machine.vmx.capabilities import THIS_PC
+from simvirt.machine.vmx.capabilities import CR4_FIXED_1, THIS_PC
 from simvirt.machine.vmx.guest_fields import GUEST_FIELDS
+from simvirt.x86.cpuid import CR4_FEATURES
 from simvirt.x86.vmx import FieldKind, PrimaryControls, VmcsField
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.vmx.capabilities import Capabilities
+    from simvirt.machine.vmx.guest_fields import GuestField
 
 
 class VmInstructionError(IntEnum):
@@ -82,6 +84,9 @@ _GUEST_CHECKS_GO_BY: Final = {
 """Bits of the controls on which the checks of the guest state depend."""
 _HIDDEN_STATE_FIELDS: Final = frozenset(f for f in VmcsField if f.kind is FieldKind.GUEST_STATE) - GUEST_FIELDS.keys()
 
+_SETS_CPL: Final = frozenset({VmcsField.GUEST_CR0, VmcsField.GUEST_RFLAGS})
+"""Writing them may change CPL in the processor, whose place in a VMCS is the DPL of SS."""
+
 
 class Vmcs:
     """The fields of one VMCS.
@@ -92,12 +97,14 @@ class Vmcs:
     :ivar guest_changed: set by `write` when the guest state has to be checked again.
     """
 
-    __slots__ = ("_cpu", "capabilities", "controls_changed", "fields", "guest_changed")
+    __slots__ = ("_apart", "_cpu", "_unheld", "capabilities", "controls_changed", "fields", "guest_changed")
 
     def __init__(self, capabilities: Capabilities = THIS_PC) -> None:
         self.capabilities = capabilities
         self.fields: dict[int, int] = {VmcsField.VMCS_LINK_POINTER: _LINK_POINTER_NONE}
         self._cpu: Cpu | None = None
+        self._apart: frozenset[VmcsField] = frozenset()
+        self._unheld: dict[VmcsField, int] = {}  # values that the processor's state has no room for, or none like that
         self.controls_changed = True
         self.guest_changed = True
 
@@ -108,9 +115,21 @@ class Vmcs:
 
     def read(self, field: VmcsField) -> int:
         """VMREAD."""
-        if self._cpu is not None and (live := GUEST_FIELDS.get(field)) is not None:
+        if self._cpu is not None and (live := GUEST_FIELDS.get(field)) is not None and field not in self._apart:
+            if self._unheld and field in self._unheld:
+                return self._unheld[field]
             return live.read(self._cpu)
         return self.fields.get(field, 0)
+
+    @property
+    def cr4_may_be_1(self) -> int:
+        """The bits of CR4 that the guest's processor has, by its CPU model while the VMCS is on one."""
+        return CR4_FIXED_1 | (CR4_FEATURES if self._cpu is None else self._cpu.engine.cr4_features)
+
+    def physical_byte(self, address: int) -> int:
+        """A byte of the memory of the processor that the VMCS is on; ones where there is none."""
+        view = None if self._cpu is None else self._cpu.engine.memory.view
+        return 0xFF if view is None or address >= len(view) else view[address]
 
     def write(self, field: VmcsField, value: int) -> None:
         """VMWRITE. A value wider than the field is an error here, where the processor would drop the upper bits.
@@ -132,8 +151,8 @@ class Vmcs:
         if field in _GUEST_CHECKS_GO_BY and (value ^ self.fields.get(field, 0)) & _GUEST_CHECKS_GO_BY[field]:
             self.guest_changed = True
         live = GUEST_FIELDS.get(field)
-        if live is not None and self._cpu is not None:
-            live.write(self._cpu, value)
+        if live is not None and self._cpu is not None and field not in self._apart:
+            self._load(self._cpu, field, live, value)
             self.guest_changed |= live.checked
         else:
             self.fields[field] = value
@@ -150,28 +169,58 @@ class Vmcs:
         self._cpu = cpu
         for field, live in GUEST_FIELDS.items():
             if field in self.fields:
-                live.write(cpu, self.fields[field])
+                self._load(cpu, field, live, self.fields[field])
         self.controls_changed = self.guest_changed = True
+
+    def _load(self, cpu: Cpu, field: VmcsField, live: GuestField, value: int) -> None:
+        """Into the processor; what that cannot hold stays here, for the checks of VM entry to see."""
+        stack = self.read(VmcsField.GUEST_SS_ACCESS_RIGHTS) if field in _SETS_CPL else None
+        self._unheld.pop(field, None)
+        live.write(cpu, value)
+        if stack is not None and GUEST_FIELDS[VmcsField.GUEST_SS_ACCESS_RIGHTS].read(cpu) != stack:
+            self._unheld[VmcsField.GUEST_SS_ACCESS_RIGHTS] = stack
+        if live.checked and live.read(cpu) != value:
+            self._unheld[field] = value
+
+    def keep_apart(self, fields: frozenset[VmcsField]) -> None:
+        """From now on these fields are not what the processor has in their registers, and all others are."""
+        if fields != self._apart and self._cpu is not None:
+            for field in fields - self._apart:
+                self.fields[field] = self.read(field)
+            for field in self._apart - fields:
+                GUEST_FIELDS[field].write(self._cpu, self.fields[field])
+            self._apart = fields
+
+    def entered(self) -> None:
+        """The guest state has passed the checks and is in the processor: what that made of it holds from now on."""
+        self.guest_changed = False
+        self._unheld.clear()
 
     def leave(self) -> None:
         """Stop being current: the guest state comes home (as VMCLEAR makes sure of)."""
         if self._cpu is not None:
-            self.fields.update({field: live.read(self._cpu) for field, live in GUEST_FIELDS.items()})
+            self.fields = self.save()
+            self._unheld.clear()
+            self._apart = frozenset()
             self._cpu = None
 
     def adopt(self, cpu: Cpu) -> None:
         """Become current on a processor that holds the guest's state already."""
         self._cpu = cpu
+        self._unheld.clear()
         self.controls_changed = self.guest_changed = True
 
     def save(self) -> dict[int, int]:
         """All fields as a value, in the order of their encodings."""
         values = dict(self.fields)
         if self._cpu is not None:
-            values |= {field: live.read(self._cpu) for field, live in GUEST_FIELDS.items()}
+            live = GUEST_FIELDS.keys() - self._apart
+            values.update({field: GUEST_FIELDS[field].read(self._cpu) for field in live})
+            values.update(self._unheld)
         return dict(sorted(values.items()))
 
     def restore(self, values: Mapping[int, int]) -> None:
         """Take up saved fields; while current, the processor's state is left to whoever restores the processor."""
         self.fields = dict(values)
+        self._unheld.clear()
         self.controls_changed = self.guest_changed = True

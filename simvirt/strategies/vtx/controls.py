@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from simvirt.machine.vmx.bitmaps import msr_bit
 from simvirt.machine.vmx.capabilities import REQUIRED
 from simvirt.x86.addresses import PAGE_SIZE, Hpa
-from simvirt.x86.flags import Cr0, Cr4
-from simvirt.x86.msrs import Msr
+from simvirt.x86.flags import Cr0, Cr4, Efer
+from simvirt.x86.msrs import PAT_AT_RESET, Msr
 from simvirt.x86.vmx import (
     EntryControls,
     ExitControls,
@@ -41,16 +41,21 @@ PRIMARY: Final = (
     | PrimaryControls.USE_MSR_BITMAPS
     | PrimaryControls.ACTIVATE_SECONDARY_CONTROLS
 )
-SECONDARY: Final = SecondaryControls.ENABLE_EPT | SecondaryControls.UNRESTRICTED_GUEST
+SECONDARY: Final = SecondaryControls.ENABLE_EPT | SecondaryControls.ENABLE_VPID | SecondaryControls.UNRESTRICTED_GUEST
 RDTSCP: Final = SecondaryControls.ENABLE_RDTSCP
 """Where the guest's processor has RDTSCP; it is #UD without this control."""
 EXIT: Final = (
     ExitControls.HOST_ADDRESS_SPACE_SIZE
     | ExitControls.SAVE_DEBUG_CONTROLS
+    | ExitControls.SAVE_IA32_PAT
+    | ExitControls.LOAD_IA32_PAT
     | ExitControls.SAVE_IA32_EFER
     | ExitControls.LOAD_IA32_EFER
 )
-ENTRY: Final = EntryControls.LOAD_DEBUG_CONTROLS | EntryControls.LOAD_IA32_EFER
+ENTRY: Final = EntryControls.LOAD_DEBUG_CONTROLS | EntryControls.LOAD_IA32_PAT | EntryControls.LOAD_IA32_EFER
+
+_VPID: Final = 1
+"""Any but 0, the host's: the TLB outlives an exit. A world switch exchanges it together with everything else."""
 
 CR0_MASK: Final = int(Cr0.CD | Cr0.NW)
 """The caches are the host's: the guest sees what it wrote, and the processor's bits stay 0."""
@@ -96,6 +101,7 @@ _HOST_CODE, _HOST_DATA, _HOST_TASK = 0x10, 0x18, 0x40
 _HOST_RIP: Final = 0xFFFF_8000_0000_1000
 _HOST_CR0: Final = int(Cr0.PG | Cr0.WP | Cr0.NE | Cr0.ET | Cr0.PE)
 _HOST_CR4: Final = int(Cr4.PAE | Cr4.VMXE)
+_HOST_EFER: Final = int(Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE)
 
 
 def set_up(vmcs: Vmcs, memory: memoryview, pages: VmmPages, cpu_model: CpuModel) -> None:
@@ -108,6 +114,7 @@ def set_up(vmcs: Vmcs, memory: memoryview, pages: VmmPages, cpu_model: CpuModel)
         (_F.ENTRY_CONTROLS, ENTRY),
     ):
         vmcs.write(field, encoded(controls))
+    vmcs.write(_F.VIRTUAL_PROCESSOR_ID, _VPID)
     vmcs.write(_F.CR0_GUEST_HOST_MASK, CR0_MASK)
     vmcs.write(_F.CR4_GUEST_HOST_MASK, CR4_MASK)
     vmcs.write(_F.IO_BITMAP_A_ADDRESS, pages.io_bitmap_a)
@@ -137,6 +144,8 @@ def _set_host_state(vmcs: Vmcs) -> None:
     """A 64-bit host. Nothing of it runs in the PC, where Python is root mode; but VM entry checks it."""
     vmcs.write(_F.HOST_CR0, _HOST_CR0)
     vmcs.write(_F.HOST_CR4, _HOST_CR4)
+    vmcs.write(_F.HOST_IA32_PAT, PAT_AT_RESET)
+    vmcs.write(_F.HOST_IA32_EFER, _HOST_EFER)
     vmcs.write(_F.HOST_CS_SELECTOR, _HOST_CODE)
     for name in ("ES", "SS", "DS"):
         vmcs.write(_F[f"HOST_{name}_SELECTOR"], _HOST_DATA)

@@ -1,19 +1,21 @@
-"""For every control that is offered, a pair of guests that differ by it alone, and the exit that appears or vanishes.
+"""For every control a pair of guests that differ by it alone, and what appears or vanishes, or VM entry refuses it.
 
-Controls that make nothing exit have their own tests, which are named here; a control in neither list fails.
+`PAIRS` is about the controls that the capability MSRs offer; every other is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntFlag
 
 import pytest
 
 from simvirt.machine.vmx.capabilities import THIS_PC
-from simvirt.machine.vmx.non_root import HostStop
+from simvirt.machine.vmx.non_root import HostStop, VmEntryError
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import (
+    CONTROL_WORDS,
     EntryControls,
     ExitControls,
     ExitReason,
@@ -22,10 +24,11 @@ from simvirt.x86.vmx import (
     SecondaryControls,
     VmcsField,
 )
-from tests.support.vmx_rig import DATA, HOLE, F, Rig
+from tests.support.vmx_rig import DATA, HOLE, RAM, F, Rig, long_mode
 
-P, S, R = PrimaryControls, SecondaryControls, ExitReason
-Prepare = Callable[[Rig], None]
+P, S, X, E, R = PrimaryControls, SecondaryControls, ExitControls, EntryControls, ExitReason
+RAX, RBX, RCX, RDX = (GeneralRegister[name] for name in ("RAX", "RBX", "RCX", "RDX"))
+HALTED = HostStop.HALTED
 
 FIELDS: dict[type[IntFlag], VmcsField] = {
     PinControls: F.PIN_BASED_CONTROLS,
@@ -34,23 +37,68 @@ FIELDS: dict[type[IntFlag], VmcsField] = {
     ExitControls: F.EXIT_CONTROLS,
     EntryControls: F.ENTRY_CONTROLS,
 }
+VIRTUAL_APIC = 0x8_0000
+PAGE_DIRECTORY, PAGE_TABLE = 0x5_0000, 0x5_1000
+CPUID, NOPS = b"\x0f\xa2", b"\x90" * 90
+READ_DR7 = b"\x0f\x21\xf8"
+READ_CR8, WRITE_CR8 = b"\x44\x0f\x20\xc3", b"\x44\x0f\x22\xc0"  # mov rbx, cr8; mov cr8, rax
+PAT, EFER = 0x277, 0xC000_0080
+OTHER_PAT = 0x0606_0606_0606_0606
 
 
-def nothing(_rig: Rig) -> None:
-    pass
+def read_msr(number: int) -> bytes:
+    return b"\xb9" + number.to_bytes(4, "little") + b"\x0f\x32"
 
 
-def interrupts_off_then_on(rig: Rig) -> None:
+def write_msr(number: int, low: int, high: int = 0) -> bytes:
+    return b"".join(
+        (
+            b"\xb9" + number.to_bytes(4, "little"),
+            b"\xb8" + low.to_bytes(4, "little"),
+            b"\xba" + high.to_bytes(4, "little"),
+            b"\x0f\x30",
+        )
+    )
+
+
+def put(rig: Rig, control: IntFlag, *, on: bool) -> None:
+    """Set or clear one control."""
+    field = FIELDS[type(control)]
+    value = rig.vmcs.read(field)
+    rig.vmcs.write(field, value | int(control) if on else value & ~int(control))
+
+
+# -------------------------------------------------------------------------------------------- guests
+
+
+def running(code: bytes, prepare: Callable[[Rig], None] | None = None) -> Callable[[Rig], object]:
+    """Runs these instructions; what is seen is the exit, or that the guest came to its HLT."""
+
+    def guest(rig: Rig) -> object:
+        if prepare is not None:
+            prepare(rig)
+        return rig.run(code)
+
+    return guest
+
+
+def fault_of(code: bytes) -> Callable[[Rig], object]:
+    """What is seen is the vector of the handler in which the guest halts, None if it comes to its own HLT."""
+
+    def guest(rig: Rig) -> object:
+        assert rig.run(code) is HALTED
+        return rig.handler
+
+    return guest
+
+
+def interrupts_off(rig: Rig) -> None:
     rig.cpu.state.eflags = 2
 
 
 def bitmaps_of_ones(rig: Rig) -> None:
     for page in (0x1000, 0x2000):
         rig.memory.view[page : page + 0x1000] = b"\xff" * 0x1000
-
-
-def sysenter_cs(rig: Rig) -> None:
-    rig.register(GeneralRegister.RCX, 0x174)
 
 
 def timer_of_two(rig: Rig) -> None:
@@ -62,107 +110,237 @@ def short_window(rig: Rig) -> None:
     rig.vmcs.write(F.PLE_WINDOW, 4)
 
 
-MAKE_EXIT: list[tuple[IntFlag, Prepare, bytes, ExitReason]] = [
-    (PinControls.ACTIVATE_PREEMPTION_TIMER, timer_of_two, b"\x90" * 90, R.PREEMPTION_TIMER_EXPIRED),
-    (P.INTERRUPT_WINDOW_EXITING, interrupts_off_then_on, b"\xfb\x90\x90", R.INTERRUPT_WINDOW),
-    (P.HLT_EXITING, nothing, b"\xf4", R.HLT),
-    (P.INVLPG_EXITING, nothing, b"\x0f\x01\x38", R.INVLPG),
-    (P.RDPMC_EXITING, nothing, b"\x0f\x33", R.RDPMC),
-    (P.RDTSC_EXITING, nothing, b"\x0f\x31", R.RDTSC),
-    (P.CR3_LOAD_EXITING, nothing, b"\x0f\x22\xd8", R.CR_ACCESS),
-    (P.CR3_STORE_EXITING, nothing, b"\x0f\x20\xd8", R.CR_ACCESS),
-    (P.MOV_DR_EXITING, nothing, b"\x0f\x21\xc0", R.MOV_DR),
-    (P.UNCONDITIONAL_IO_EXITING, nothing, b"\xe6\x80", R.IO_INSTRUCTION),
-    (P.USE_IO_BITMAPS, bitmaps_of_ones, b"\xe6\x80", R.IO_INSTRUCTION),
-    (P.MONITOR_TRAP_FLAG, nothing, b"\x90\x90", R.MONITOR_TRAP_FLAG),
-    (P.PAUSE_EXITING, nothing, b"\xf3\x90", R.PAUSE),
-    (S.DESCRIPTOR_TABLE_EXITING, nothing, b"\x0f\x01\x05" + DATA.to_bytes(4, "little"), R.GDTR_IDTR_ACCESS),
-    (S.WBINVD_EXITING, nothing, b"\x0f\x09", R.WBINVD),
-    (S.PAUSE_LOOP_EXITING, short_window, b"\xf3\x90" * 8, R.PAUSE),
-    (S.ENABLE_VM_FUNCTIONS, nothing, b"\x0f\x01\xd4", R.VMFUNC),
-]
-"""With the control this exits, without it does not."""
-
-ONLY_IN_64_BIT_MODE = "test_optional_controls.py and test_exits.py: CR8 exists in 64-bit mode alone"
-TESTED_ELSEWHERE: list[tuple[IntFlag, str]] = [
-    (PinControls.EXTERNAL_INTERRUPT_EXITING, "test_transitions.py: interrupts of the PC"),
-    (PinControls.NMI_EXITING, "no NMI reaches a guest otherwise yet"),
-    (P.USE_TSC_OFFSETTING, "test_exits.py: the TSC offset"),
-    (P.MWAIT_EXITING, "test_deviations.py: there is no MWAIT"),
-    (P.MONITOR_EXITING, "test_deviations.py: there is no MONITOR"),
-    (P.CR8_LOAD_EXITING, ONLY_IN_64_BIT_MODE),
-    (P.CR8_STORE_EXITING, ONLY_IN_64_BIT_MODE),
-    (P.USE_TPR_SHADOW, ONLY_IN_64_BIT_MODE),
-    (P.USE_MSR_BITMAPS, "below: without bitmaps every RDMSR exits"),
-    (P.ACTIVATE_SECONDARY_CONTROLS, "below: without it the secondary controls count for nothing"),
-    (S.ENABLE_EPT, "test_ept.py, and below"),
-    (S.ENABLE_RDTSCP, "below: without it RDTSCP is #UD"),
-    (S.ENABLE_VPID, "test_optional_controls.py: nothing shows"),
-    (S.UNRESTRICTED_GUEST, "test_entry_checks.py: without it CR0.PE and CR0.PG must be 1"),
-    (S.USE_TSC_SCALING, "test_optional_controls.py: TSC scaling"),
-    (ExitControls.SAVE_DEBUG_CONTROLS, "the debug registers stay in the processor"),
-    (ExitControls.HOST_ADDRESS_SPACE_SIZE, "test_entry_checks.py: the host's state"),
-    (ExitControls.ACKNOWLEDGE_INTERRUPT_ON_EXIT, "test_transitions.py"),
-    (ExitControls.SAVE_IA32_PAT, "guest state stays in the processor"),
-    (ExitControls.LOAD_IA32_PAT, "host state is not loaded: docs/deviations.md"),
-    (ExitControls.SAVE_IA32_EFER, "guest state stays in the processor"),
-    (ExitControls.LOAD_IA32_EFER, "host state is not loaded: docs/deviations.md"),
-    (ExitControls.SAVE_PREEMPTION_TIMER, "test_transitions.py"),
-    (EntryControls.LOAD_DEBUG_CONTROLS, "test_entry_checks.py: DR7"),
-    (EntryControls.IA32E_MODE_GUEST, "test_entry_checks.py: IA32_EFER.LMA"),
-    (EntryControls.LOAD_IA32_PAT, "test_entry_checks.py: PAT"),
-    (EntryControls.LOAD_IA32_EFER, "guest state stays in the processor"),
-]
+def paging(rig: Rig) -> None:
+    """32-bit paging that leads to the VM's memory, from its tables with EPT, and from the PC's without."""
+    for base, offset in ((RAM, 0), (0, RAM)):
+        entries = b"".join((offset + page * 0x1000 | 7).to_bytes(4, "little") for page in range(1024))
+        view = rig.memory.view
+        view[base + PAGE_DIRECTORY : base + PAGE_DIRECTORY + 4] = (PAGE_TABLE | 7).to_bytes(4, "little")
+        view[base + PAGE_TABLE : base + PAGE_TABLE + 0x1000] = entries
+    rig.vmcs.write(F.GUEST_CR3, PAGE_DIRECTORY)
+    rig.vmcs.write(F.GUEST_CR0, 0x8000_0011)
 
 
-def test_every_control_that_is_offered_is_tested() -> None:
-    offered = {(flags, int(flag)) for flags, bits in THIS_PC.offered.items() for flag in flags if flag & bits}
-    here = [(type(control), int(control)) for control, *_ in MAKE_EXIT]
-    elsewhere = [(type(control), int(control)) for control, _ in TESTED_ELSEWHERE]
-    assert sorted(here + elsewhere, key=str) == sorted(offered, key=str)
+def paging_and_wbinvd_exiting(rig: Rig) -> None:
+    paging(rig)
+    rig.vmcs.write(F.SECONDARY_CONTROLS, int(S.WBINVD_EXITING))
 
 
-@pytest.mark.parametrize(
-    ("control", "prepare", "code", "reason"), MAKE_EXIT, ids=[str(control.name) for control, *_ in MAKE_EXIT]
-)
-def test_the_exit_comes_with_the_control(control: IntFlag, prepare: Prepare, code: bytes, reason: ExitReason) -> None:
-    for on, expected in ((True, reason), (False, HostStop.HALTED)):
-        rig = Rig()
-        field = FIELDS[type(control)]
-        value = rig.vmcs.read(field)
-        rig.vmcs.write(field, value | int(control) if on else value & ~int(control))
+def paging_without_unrestricted_guest(rig: Rig) -> None:
+    paging(rig)
+    put(rig, S.UNRESTRICTED_GUEST, on=False)
+
+
+def host_interrupt(rig: Rig) -> object:
+    """An interrupt of the PC while the guest runs with IF set."""
+    rig.vmcs.write(F.GUEST_RFLAGS, 0x202)
+    rig.run(NOPS, limit=5)
+    reason = rig.non_root.external_interrupt(0x31)
+    if reason is None:
+        assert rig.non_root.enter(rig.cpu.count + 100) is HALTED
+    return reason, rig.handler
+
+
+def acknowledged(rig: Rig) -> object:
+    put(rig, PinControls.EXTERNAL_INTERRUPT_EXITING, on=True)
+    assert rig.non_root.external_interrupt(0x31) is R.EXTERNAL_INTERRUPT
+    return rig.vmcs.read(F.EXIT_INTERRUPTION_INFORMATION)
+
+
+def tsc(rig: Rig) -> object:
+    rig.vmcs.write(F.TSC_OFFSET, 1000)
+    rig.vmcs.write(F.TSC_MULTIPLIER, 5 << 47)
+    assert rig.run(b"\x90" * 8 + b"\x0f\x31") is HALTED
+    return rig.register(RAX)
+
+
+def scaled_tsc(rig: Rig) -> object:
+    put(rig, P.USE_TSC_OFFSETTING, on=True)
+    return tsc(rig)
+
+
+def reading_cr8(rig: Rig) -> object:
+    """The virtual task priority is 5; without the shadow there is no local APIC, whose priority would be 0."""
+    long_mode(rig)
+    rig.vmcs.write(F.VIRTUAL_APIC_ADDRESS, VIRTUAL_APIC)
+    rig.memory.view[VIRTUAL_APIC + 0x80] = 0x50
+    assert rig.run(READ_CR8) is HALTED
+    return rig.register(RBX)
+
+
+def stale_translation(rig: Rig) -> object:
+    """A page-table entry is changed without INVLPG, and then comes an exit: what does the guest read behind it?"""
+    paging(rig)
+    rig.vmcs.write(F.VIRTUAL_PROCESSOR_ID, 1)
+    rig.write(DATA, b"\x11\0\0\0")
+    rig.write(DATA + 0x1000, b"\x22\0\0\0")
+    entry = PAGE_TABLE + (DATA >> 12) * 4
+    data, other = DATA.to_bytes(4, "little"), (DATA + 0x1000 | 7).to_bytes(4, "little")
+    assert rig.run(b"\xa1" + data + b"\xc7\x05" + entry.to_bytes(4, "little") + other + CPUID) is R.CPUID
+    assert rig.run(b"\xa1" + data) is HALTED
+    return rig.register(RAX)
+
+
+def saved(field: VmcsField, code: bytes) -> Callable[[Rig], object]:
+    """What the VMM reads from the VMCS when the guest has changed the register."""
+
+    def guest(rig: Rig) -> object:
+        put(rig, P.USE_MSR_BITMAPS, on=True)
+        assert rig.run(code + CPUID) is R.CPUID
+        return rig.vmcs.read(field)
+
+    return guest
+
+
+def loaded(field: VmcsField, value: int, code: bytes, mask: int = -1) -> Callable[[Rig], object]:
+    """What the guest reads from the register when the VMM has changed the VMCS."""
+
+    def guest(rig: Rig) -> object:
+        put(rig, P.USE_MSR_BITMAPS, on=True)
+        rig.vmcs.write(F.HOST_IA32_PAT, 0)
+        rig.vmcs.write(F.HOST_IA32_EFER, 0xD01)
+        assert rig.run(CPUID) is R.CPUID
+        rig.vmcs.write(field, value)
+        assert rig.run(code) is HALTED
+        return (rig.register(RAX) | rig.register(RDX) << 32) & mask
+
+    return guest
+
+
+def left_by_the_host(control: EntryControls, code: bytes) -> Callable[[Rig], object]:
+    """What the guest finds in a register that VM entry does not load."""
+
+    def guest(rig: Rig) -> object:
+        put(rig, control, on=False)
+        put(rig, P.USE_MSR_BITMAPS, on=True)
+        rig.vmcs.write(F.HOST_IA32_PAT, OTHER_PAT)
+        rig.vmcs.write(F.HOST_IA32_EFER, 0xD01)
+        assert rig.run(CPUID) is R.CPUID
+        assert rig.run(code) is HALTED
+        return rig.register(RAX)
+
+    return guest
+
+
+def timer_left(rig: Rig) -> object:
+    put(rig, PinControls.ACTIVATE_PREEMPTION_TIMER, on=True)
+    rig.vmcs.write(F.PREEMPTION_TIMER_VALUE, 3)
+    assert rig.run(b"\x90" * 40 + CPUID) is R.CPUID
+    return rig.vmcs.read(F.PREEMPTION_TIMER_VALUE)
+
+
+def entering(code: bytes, prepare: Callable[[Rig], None]) -> Callable[[Rig], object]:
+    """As `running`, where VM entry may fail: what is seen then is the check."""
+
+    def guest(rig: Rig) -> object:
         prepare(rig)
-        assert rig.run(code) is expected
+        try:
+            return rig.run(code)
+        except VmEntryError as error:
+            return error.check.name
+
+    return guest
 
 
-def test_msr_bitmaps_let_pass_what_their_bits_do_not_name() -> None:
-    for on, expected in ((True, HostStop.HALTED), (False, ExitReason.RDMSR)):
+def sixty_four_bits(rig: Rig) -> None:
+    on = rig.vmcs.read(F.ENTRY_CONTROLS) & E.IA32E_MODE_GUEST
+    long_mode(rig)
+    put(rig, E.IA32E_MODE_GUEST, on=bool(on))
+
+
+def without_host_efer(rig: Rig) -> None:
+    long_mode(rig)
+    put(rig, X.LOAD_IA32_EFER, on=False)
+
+
+# -------------------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two guests that differ by `control`: what is seen with it and without."""
+
+    control: IntFlag
+    guest: Callable[[Rig], object]
+    with_it: object
+    without: object = HALTED
+
+
+PAIRS = [
+    Pair(PinControls.EXTERNAL_INTERRUPT_EXITING, host_interrupt, (R.EXTERNAL_INTERRUPT, None), (None, 0x31)),
+    Pair(PinControls.ACTIVATE_PREEMPTION_TIMER, running(NOPS, timer_of_two), R.PREEMPTION_TIMER_EXPIRED),
+    Pair(P.INTERRUPT_WINDOW_EXITING, running(b"\xfb\x90\x90", interrupts_off), R.INTERRUPT_WINDOW),
+    Pair(P.USE_TSC_OFFSETTING, tsc, 1008, 8),
+    Pair(P.HLT_EXITING, running(b"\xf4"), R.HLT),
+    Pair(P.INVLPG_EXITING, running(b"\x0f\x01\x38"), R.INVLPG),
+    Pair(P.RDPMC_EXITING, running(b"\x0f\x33"), R.RDPMC),
+    Pair(P.RDTSC_EXITING, running(b"\x0f\x31"), R.RDTSC),
+    Pair(P.CR3_LOAD_EXITING, running(b"\x0f\x22\xd8"), R.CR_ACCESS),
+    Pair(P.CR3_STORE_EXITING, running(b"\x0f\x20\xd8"), R.CR_ACCESS),
+    Pair(P.CR8_LOAD_EXITING, running(WRITE_CR8, long_mode), R.CR_ACCESS),
+    Pair(P.CR8_STORE_EXITING, running(READ_CR8, long_mode), R.CR_ACCESS),
+    Pair(P.USE_TPR_SHADOW, reading_cr8, 5, 0),
+    Pair(P.MOV_DR_EXITING, running(b"\x0f\x21\xc0"), R.MOV_DR),
+    Pair(P.UNCONDITIONAL_IO_EXITING, running(b"\xe6\x80"), R.IO_INSTRUCTION),
+    Pair(P.USE_IO_BITMAPS, running(b"\xe6\x80", bitmaps_of_ones), R.IO_INSTRUCTION),
+    Pair(P.MONITOR_TRAP_FLAG, running(b"\x90\x90"), R.MONITOR_TRAP_FLAG),
+    Pair(P.USE_MSR_BITMAPS, running(read_msr(0x174)), HALTED, R.RDMSR),
+    Pair(P.PAUSE_EXITING, running(b"\xf3\x90"), R.PAUSE),
+    Pair(P.ACTIVATE_SECONDARY_CONTROLS, running(b"\x0f\x09", paging_and_wbinvd_exiting), R.WBINVD),
+    Pair(
+        S.ENABLE_EPT,
+        running(b"\xa1" + HOLE.to_bytes(4, "little"), paging_without_unrestricted_guest),
+        R.EPT_VIOLATION,
+    ),
+    Pair(S.DESCRIPTOR_TABLE_EXITING, running(b"\x0f\x01\x05" + DATA.to_bytes(4, "little")), R.GDTR_IDTR_ACCESS),
+    Pair(S.ENABLE_RDTSCP, fault_of(b"\x0f\x01\xf9"), None, 6),
+    Pair(S.ENABLE_VPID, stale_translation, 0x11, 0x22),
+    Pair(S.WBINVD_EXITING, running(b"\x0f\x09"), R.WBINVD),
+    Pair(S.UNRESTRICTED_GUEST, running(b"\x90"), HALTED, R.ENTRY_FAILURE_GUEST_STATE),  # paging is off
+    Pair(S.PAUSE_LOOP_EXITING, running(b"\xf3\x90" * 8, short_window), R.PAUSE),
+    Pair(S.ENABLE_VM_FUNCTIONS, running(b"\x0f\x01\xd4"), R.VMFUNC),
+    Pair(S.USE_TSC_SCALING, scaled_tsc, 8 * 5 // 2 + 1000, 1008),
+    Pair(X.SAVE_DEBUG_CONTROLS, saved(F.GUEST_DR7, b"\xb8\x01\x04\0\0\x0f\x23\xf8"), 0x401, 0x400),
+    Pair(
+        X.HOST_ADDRESS_SPACE_SIZE,
+        entering(b"\x90", without_host_efer),
+        HALTED,
+        "a 32-bit host has no guest in IA-32e mode",
+    ),
+    Pair(X.ACKNOWLEDGE_INTERRUPT_ON_EXIT, acknowledged, 1 << 31 | 0x31, 0),
+    Pair(X.SAVE_IA32_PAT, saved(F.GUEST_IA32_PAT, write_msr(PAT, 6)), 6, 0x0007_0406_0007_0406),
+    Pair(X.LOAD_IA32_PAT, left_by_the_host(E.LOAD_IA32_PAT, read_msr(PAT)), 0x0606_0606, 0x0007_0406),
+    Pair(X.SAVE_IA32_EFER, saved(F.GUEST_IA32_EFER, write_msr(EFER, 1)), 1, 0),
+    Pair(X.LOAD_IA32_EFER, left_by_the_host(E.LOAD_IA32_EFER, read_msr(EFER)), 0x901, 0x100),
+    Pair(X.SAVE_PREEMPTION_TIMER, timer_left, (96 - 40) >> 5, 3),
+    Pair(E.LOAD_DEBUG_CONTROLS, loaded(F.GUEST_DR7, 0x555, READ_DR7, 0xFFFF_FFFF), 0x555, 0x400),
+    Pair(E.IA32E_MODE_GUEST, running(b"\x90", sixty_four_bits), HALTED, R.ENTRY_FAILURE_GUEST_STATE),
+    Pair(E.LOAD_IA32_PAT, loaded(F.GUEST_IA32_PAT, OTHER_PAT, read_msr(PAT)), OTHER_PAT, 0),
+    Pair(E.LOAD_IA32_EFER, loaded(F.GUEST_IA32_EFER, 0x800, read_msr(EFER)), 0x800, 0x901),
+]
+CONTROLS = [flag for flags in CONTROL_WORDS for flag in flags]
+NOT_OFFERED = [flag for flag in CONTROLS if not THIS_PC.offers(flag)]
+
+
+def test_every_control_that_is_offered_has_its_pair() -> None:
+    pairs = [(type(pair.control), int(pair.control)) for pair in PAIRS]
+    offered = [(type(flag), int(flag)) for flag in CONTROLS if THIS_PC.offers(flag)]
+    assert sorted(pairs, key=str) == sorted(offered, key=str)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=[str(pair.control.name) for pair in PAIRS])
+def test_a_pair_of_guests(pair: Pair) -> None:
+    for on, expected in ((True, pair.with_it), (False, pair.without)):
         rig = Rig()
-        sysenter_cs(rig)
-        if on:
-            rig.primary(28)
-        assert rig.run(b"\x0f\x32") is expected
+        put(rig, pair.control, on=on)
+        assert pair.guest(rig) == expected
 
 
-def test_secondary_controls_count_only_when_activated() -> None:
-    """A guest with paging on, for without the secondary controls it is not unrestricted, nor is there an EPT."""
+@pytest.mark.parametrize("control", NOT_OFFERED, ids=[f"{type(flag).__name__}.{flag.name}" for flag in NOT_OFFERED])
+def test_what_is_not_offered_is_refused_by_name(control: IntFlag) -> None:
     rig = Rig()
-    rig.vmcs.write(F.SECONDARY_CONTROLS, 0x82 | int(S.WBINVD_EXITING))
-    assert rig.run(b"\x0f\x09") is ExitReason.WBINVD
-    rig.vmcs.write(F.PRIMARY_CONTROLS, rig.vmcs.read(F.PRIMARY_CONTROLS) & ~(1 << 31))
-    assert rig.run(b"\x0f\x09") is ExitReason.ENTRY_FAILURE_GUEST_STATE
-
-
-def test_rdtscp_needs_its_control() -> None:
-    rig = Rig()
-    assert rig.run(b"\x0f\x01\xf9") is HostStop.HALTED
-    assert rig.handler == 6
-    rig = Rig()
-    rig.secondary(3)
-    assert rig.run(b"\x0f\x01\xf9") is HostStop.HALTED
-    assert rig.handler is None
-
-
-def test_ept_decides_what_is_there() -> None:
-    rig = Rig()
-    assert rig.run(b"\xa1" + HOLE.to_bytes(4, "little")) is ExitReason.EPT_VIOLATION
+    put(rig, control, on=True)
+    with pytest.raises(VmEntryError, match="does not offer") as caught:
+        rig.run(b"\x90")
+    assert CONTROL_WORDS[type(control)].title in caught.value.check.name
+    assert caught.value.error == 7

@@ -6,20 +6,16 @@ import struct
 
 import pytest
 
-from simvirt.guests.boot import initial_state
-from simvirt.guests.image import BootMode, BootState
-from simvirt.guests.linux import identity_map
 from simvirt.machine.vmx.non_root import HostStop
 from simvirt.vmm.ept import ExtendedPageTables, TablePages
 from simvirt.x86.addresses import Gpa, Hpa
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import ExitReason
-from tests.support.vmx_rig import CODE, DATA, ENTRY_DEFAULT, EPT_PAGES, RAM, STACK, F, Rig
+from tests.support.vmx_rig import CODE, DATA, EPT_PAGES, RAM, F, Rig, long_mode
 
 VIRTUAL_APIC, EPTP_LIST = 0x8_0000, 0x8_1000
 TPR_SHADOW = 21
 PAUSE_LOOP, VM_FUNCTIONS, TSC_SCALING, VPID = 10, 13, 25, 5
-TABLES = 0x5_0000
 READ_CR8 = b"\x44\x0f\x20\xc3"  # mov rbx, cr8
 WRITE_CR8 = b"\x44\x0f\x22\xc0"  # mov cr8, rax
 
@@ -27,24 +23,6 @@ WRITE_CR8 = b"\x44\x0f\x22\xc0"  # mov cr8, rax
 @pytest.fixture
 def rig() -> Rig:
     return Rig()
-
-
-def long_mode(rig: Rig) -> None:
-    rig.write(TABLES, identity_map(Gpa(TABLES)))
-    gdt = struct.pack("<4Q", 0, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
-    rig.write(0x6_0000, gdt)
-    state = initial_state(
-        BootState(
-            Gpa(CODE), esp=STACK, mode=BootMode.LONG, code_selector=0x10, data_selector=0x18,
-            gdt=range(0x6_0000, 0x6_0020), page_tables=Gpa(TABLES),
-        )
-    )  # fmt: skip
-    state.put(rig.cpu.state)
-    rig.cpu.engine.flush_tlb()
-    rig.vmcs.adopt(rig.cpu)
-    rig.vmcs.write(F.GUEST_CR4, rig.vmcs.read(F.GUEST_CR4) | 0x2000)
-    rig.vmcs.write(F.ENTRY_CONTROLS, ENTRY_DEFAULT | 1 << 9)
-    rig.vmcs.write(F.GUEST_TR_ACCESS_RIGHTS, 0x8B)
 
 
 # -------------------------------------------------------------------------------------------- TPR shadow
@@ -74,6 +52,7 @@ def test_cr8_writes_it_and_clears_the_subclass(shadowed: Rig) -> None:
 def test_a_write_below_the_threshold_exits_behind_the_instruction(shadowed: Rig) -> None:
     """A trap-like VM exit (§30.1.2, §30.3)."""
     shadowed.vmcs.write(F.TPR_THRESHOLD, 7)
+    shadowed.memory.view[VIRTUAL_APIC + 0x80] = 0x70
     shadowed.register(GeneralRegister.RAX, 7)
     assert shadowed.run(WRITE_CR8) is HostStop.HALTED
     shadowed.register(GeneralRegister.RAX, 6)
