@@ -130,6 +130,12 @@ class Cpu:
         """What was being delivered when the EPT refused an access."""
         self.breakpoints = Breakpoints(engine, state)
         self._noted = NO_HITS
+        self.nmi_window = False
+        """Report when an NMI could be taken, whether one is pending or not (VMX's NMI-window exiting)."""
+        self.iret_unblocks_nmi = True
+        """Does IRET end blocking by NMI? Not in VMX non-root operation where NMIs exit and are not virtual."""
+        self.nmi_unblocked_at = -1
+        """The count of instructions at which an IRET has ended blocking by NMI and has met nothing else yet."""
         self.native_delivery = DELIVER_EVERYTHING
         self._stop_requested = False
         self.loads = self._segment_loads()
@@ -194,7 +200,7 @@ class Cpu:
             if self._stop_requested:
                 self._stop_requested = False
                 return Interrupted()
-            if engine.nmi_pending:
+            if engine.nmi_pending or self.nmi_window:
                 event = self._run_to_nmi(limit, window, deliver)
             else:
                 event = self._event(engine.run(limit, window=window, deliver=deliver))
@@ -617,7 +623,11 @@ class Cpu:
         if self._wants_iret():
             return FlagsAccess("iret", self._length())
         self.unblock_nmi()
-        return self.run_natively()
+        blocked = self.state.nmi_blocked
+        event = self.run_natively()
+        if blocked:  # the engine's IRET has ended it all the same
+            self.engine.block_nmi(True)
+        return event
 
     def _cache_invalidation(self) -> Event:
         _, code = self._opcode()
@@ -674,7 +684,8 @@ class Cpu:
         may, which it does here as it does for KVM's guests (SDM Vol. 3A §6.8.3, Vol. 3C §26.2, §27.3.1.5).
         """
         state = self.state
-        return self.engine.nmi_pending and not state.nmi_blocked and not state.interrupt_shadow
+        pending = self.engine.nmi_pending or self.nmi_window
+        return pending and not state.nmi_blocked and not state.interrupt_shadow
 
     @property
     def can_halt(self) -> bool:
@@ -723,8 +734,14 @@ class Cpu:
 
     def unblock_nmi(self) -> None:
         """IRET is executed: it ends blocking by NMI even if it faults (SDM Vol. 3C §26.3)."""
-        if self.state.nmi_blocked:
+        if self.state.nmi_blocked and self.iret_unblocks_nmi:
             self.engine.block_nmi(False)
+            self.nmi_unblocked_at = self.engine.count
+
+    def struck_iret(self) -> bool:
+        """Has what the processor has just met been met by an IRET that has ended blocking by NMI? To be asked once."""
+        struck, self.nmi_unblocked_at = self.nmi_unblocked_at == self.engine.count, -1
+        return struck
 
     def deliver(self, what: Interruption, cr2: int | None = None, *, condition: int = 0) -> bool:
         """Deliver `what`; exceptions on the way escalate by the table of SDM Vol. 3A §6.15.
@@ -736,8 +753,11 @@ class Cpu:
         filtered = self.exception_filter is not None and what.source is Source.EXCEPTION
         usual = not condition and not filtered
         if usual and self._deliver_natively(what.vector, what.source, what.return_rip, what.error_code, cr2):
-            return True
-        return self._deliver(what, cr2, condition)
+            delivered = True
+        else:
+            delivered = self._deliver(what, cr2, condition)
+        self.nmi_unblocked_at = -1
+        return delivered
 
     def _deliver(self, what: Interruption, cr2: int | None, condition: int) -> bool:
         """As `deliver`, by the reference."""

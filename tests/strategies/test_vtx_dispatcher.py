@@ -37,7 +37,8 @@ CPU model here has, so both are #UD.
 """
 BY_PIN: Final = {
     PinControls.EXTERNAL_INTERRUPT_EXITING: {R.EXTERNAL_INTERRUPT},
-    PinControls.NMI_EXITING: set[ExitReason](),
+    PinControls.NMI_EXITING: {R.EXCEPTION_OR_NMI},
+    PinControls.VIRTUAL_NMIS: set[ExitReason](),
 }
 BY_PRIMARY: Final = {
     PrimaryControls.HLT_EXITING: {R.HLT},
@@ -48,16 +49,19 @@ BY_PRIMARY: Final = {
     PrimaryControls.USE_MSR_BITMAPS: {R.RDMSR, R.WRMSR},
     PrimaryControls.ACTIVATE_SECONDARY_CONTROLS: set[ExitReason](),
     PrimaryControls.INTERRUPT_WINDOW_EXITING: {R.INTERRUPT_WINDOW},
+    PrimaryControls.NMI_WINDOW_EXITING: {R.NMI_WINDOW},
 }
 BY_SECONDARY: Final = {
     SecondaryControls.ENABLE_EPT: {R.EPT_VIOLATION, R.EPT_MISCONFIGURATION},
+    SecondaryControls.ENABLE_VPID: set[ExitReason](),
     SecondaryControls.UNRESTRICTED_GUEST: set[ExitReason](),
 }
 
 
 def _producible() -> set[ExitReason]:
     reasons = set(ALWAYS) | {R.CR_ACCESS}  # the masks are not zero
-    reasons |= BY_PRIMARY[PrimaryControls.INTERRUPT_WINDOW_EXITING]  # set for a while
+    for window in (PrimaryControls.INTERRUPT_WINDOW_EXITING, PrimaryControls.NMI_WINDOW_EXITING):  # set for a while
+        reasons |= BY_PRIMARY[window]
     for chosen, table in ((controls.PIN, BY_PIN), (controls.PRIMARY, BY_PRIMARY), (controls.SECONDARY, BY_SECONDARY)):
         for bit in chosen:
             reasons |= table[bit]  # type: ignore[index]  # a control that is not in the table here is a failure of this test

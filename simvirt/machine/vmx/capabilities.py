@@ -159,6 +159,7 @@ _FIRST_ENTRY: Final = _E.LOAD_DEBUG_CONTROLS | _E.IA32E_MODE_GUEST
 _PAT_EXIT: Final = _X.SAVE_IA32_PAT | _X.LOAD_IA32_PAT | _X.SAVE_IA32_EFER | _X.LOAD_IA32_EFER
 _PAT_ENTRY: Final = _E.LOAD_IA32_PAT | _E.LOAD_IA32_EFER
 _PIN: Final = PinControls.EXTERNAL_INTERRUPT_EXITING | PinControls.NMI_EXITING
+_SECOND_PIN: Final = _PIN | PinControls.VIRTUAL_NMIS
 
 
 def _preset(
@@ -184,9 +185,9 @@ def _preset(
     return Capabilities(name, title, year, offered, accessed_dirty, vm_functions)
 
 
-_SECOND_PRIMARY: Final = _FIRST_PRIMARY | _P.ACTIVATE_SECONDARY_CONTROLS
+_SECOND_PRIMARY: Final = _FIRST_PRIMARY | _P.NMI_WINDOW_EXITING | _P.ACTIVATE_SECONDARY_CONTROLS
 _NEHALEM_PRIMARY: Final = _SECOND_PRIMARY | _P.MONITOR_TRAP_FLAG
-_NEHALEM_PIN: Final = _PIN | PinControls.ACTIVATE_PREEMPTION_TIMER
+_NEHALEM_PIN: Final = _SECOND_PIN | PinControls.ACTIVATE_PREEMPTION_TIMER
 _NEHALEM_SECONDARY: Final = (
     _S.WBINVD_EXITING | _S.ENABLE_VPID | _S.ENABLE_EPT | _S.DESCRIPTOR_TABLE_EXITING | _S.ENABLE_RDTSCP
 )
@@ -206,8 +207,8 @@ PRESETS: Final[dict[str, Capabilities]] = {
     for preset in (
         _preset("prescott-2005", "Pentium 4 662 and 672, the first with VT-x", 2005, primary=_FIRST_PRIMARY),
         _preset(
-            "merom-2006", "Core 2: secondary controls", 2006,
-            primary=_SECOND_PRIMARY, secondary=_S.WBINVD_EXITING,
+            "merom-2006", "Core 2: secondary controls, virtual NMIs", 2006,
+            pin=_SECOND_PIN, primary=_SECOND_PRIMARY, secondary=_S.WBINVD_EXITING,
         ),
         _preset(
             "nehalem-2008", "Nehalem: EPT, VPIDs, the preemption timer", 2008,

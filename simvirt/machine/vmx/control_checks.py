@@ -159,6 +159,18 @@ CONTROL_CHECKS: Final = (
         _tpr_threshold,
     ),
     EntryCheck(
+        "virtual NMIs need NMI exiting",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(pin(v) & PinControls.VIRTUAL_NMIS, pin(v) & PinControls.NMI_EXITING),
+    ),
+    EntryCheck(
+        "NMI-window exiting needs virtual NMIs",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(primary(v) & PrimaryControls.NMI_WINDOW_EXITING, pin(v) & PinControls.VIRTUAL_NMIS),
+    ),
+    EntryCheck(
         "with VPIDs the guest's is not 0",
         CheckKind.CONTROLS,
         "SDM Vol. 3C §27.2.1.1",

@@ -57,6 +57,7 @@ from simvirt.x86.vmx import (
     ExitReason,
     InterruptionType,
     MovDr,
+    PinControls,
     PrimaryControls,
     SecondaryControls,
     VmcsField,
@@ -82,6 +83,8 @@ _TSC_OFFSETTING: Final = int(PrimaryControls.USE_TSC_OFFSETTING)
 _TSC_SCALING: Final = int(SecondaryControls.USE_TSC_SCALING)
 _PAUSE_LOOP: Final = int(SecondaryControls.PAUSE_LOOP_EXITING)
 _VM_FUNCTIONS: Final = int(SecondaryControls.ENABLE_VM_FUNCTIONS)
+_NMI_WINDOW: Final = int(PrimaryControls.NMI_WINDOW_EXITING)
+_NMI_EXITING: Final = int(PinControls.NMI_EXITING)
 _DESCRIPTOR_TABLES: Final = int(SecondaryControls.DESCRIPTOR_TABLE_EXITING)
 _RDTSCP: Final = int(SecondaryControls.ENABLE_RDTSCP)
 _WBINVD: Final = int(SecondaryControls.WBINVD_EXITING)
@@ -215,6 +218,7 @@ _EPT_ACCESS: Final = {Access.READ: 1 << 0, Access.WRITE: 1 << 1, Access.FETCH: 1
 _EPT_RIGHTS_SHIFT: Final = 3
 _LINEAR_VALID: Final = 1 << 7
 _TO_PAGE: Final = 1 << 8
+_NMI_UNBLOCKING: Final = 1 << 12
 
 
 def ept_violation(non_root: NonRootOperation, event: EptViolated) -> ExitReason:
@@ -226,6 +230,8 @@ def ept_violation(non_root: NonRootOperation, event: EptViolated) -> ExitReason:
     fields[_F.GUEST_PHYSICAL_ADDRESS] = event.gpa
     fields[_F.GUEST_LINEAR_ADDRESS] = event.gva
     qualification = _EPT_ACCESS[event.access] | event.rights << _EPT_RIGHTS_SHIFT | _LINEAR_VALID
+    if non_root.cpu.struck_iret() and non_root.cpu.undelivered is None:
+        qualification |= _NMI_UNBLOCKING
     if event.to_page:
         qualification |= _TO_PAGE
     elif event.access is Access.WRITE:
@@ -331,7 +337,11 @@ def _descriptor_table(non_root: NonRootOperation, event: DescriptorTableAccess) 
 
 
 def _nmi(non_root: NonRootOperation, event: NonMaskableInterrupt) -> ExitReason | None:
-    """NMI exiting is 0: the guest's own handler takes it, and wakes from HLT (SDM Vol. 3C §26.3)."""
+    """An NMI, or the window for one: an exit (§26.2), or the guest's own, which wakes it from HLT (§26.3)."""
+    if non_root.pin & _NMI_EXITING and non_root.cpu.engine.nmi_pending:
+        return non_root.nmi_exit()
+    if non_root.primary & _NMI_WINDOW:
+        return non_root.exit(ExitReason.NMI_WINDOW)
     non_root.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.ACTIVE
     return complete(non_root, event)
 

@@ -33,6 +33,7 @@ _TSS_BUSY: Final = 2
 _ACCESSED, _CODE_OR_DATA = 1 << 0, 1 << 4
 _STI: Final = int(Interruptibility.BLOCKING_BY_STI)
 _MOV_SS: Final = int(Interruptibility.BLOCKING_BY_MOV_SS)
+_NMI: Final = int(Interruptibility.BLOCKING_BY_NMI)
 _SINGLE_STEP: Final = int(PendingDebugExceptions.BS)
 
 
@@ -174,14 +175,16 @@ def _set_efer(cpu: Cpu, value: int) -> None:
 
 def _interruptibility(cpu: Cpu) -> int:
     state = cpu.state
+    nmi = _NMI if state.nmi_blocked else 0
     if not state.interrupt_shadow:
-        return 0
-    return _MOV_SS if state.shadow_of_mov_ss else _STI
+        return nmi
+    return nmi | (_MOV_SS if state.shadow_of_mov_ss else _STI)
 
 
 def _set_interruptibility(cpu: Cpu, value: int) -> None:
     cpu.state.interrupt_shadow = bool(value & (_STI | _MOV_SS))
     cpu.state.shadow_of_mov_ss = bool(value & _MOV_SS)
+    cpu.engine.block_nmi(bool(value & _NMI))
 
 
 def _pending_debug_exceptions(cpu: Cpu) -> int:

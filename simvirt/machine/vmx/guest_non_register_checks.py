@@ -15,6 +15,7 @@ from simvirt.machine.vmx.entry_rule import (
     EntryCheck,
     implies,
     is_ia32e_mode,
+    pin,
     secondary,
 )
 from simvirt.machine.vmx.guest_fields import PDPTE_FIELDS
@@ -26,6 +27,7 @@ from simvirt.x86.vmx import (
     Interruptibility,
     InterruptionType,
     PendingDebugExceptions,
+    PinControls,
     SecondaryControls,
     VmcsField,
 )
@@ -41,7 +43,8 @@ _PDPTE_RESERVED: Final = PAGING_PAE.reserved_mask(
 )
 _STI: Final = int(Interruptibility.BLOCKING_BY_STI)
 _MOV_SS: Final = int(Interruptibility.BLOCKING_BY_MOV_SS)
-_POSSIBLE: Final = int(_STI | _MOV_SS | Interruptibility.BLOCKING_BY_NMI)
+_NMI: Final = int(Interruptibility.BLOCKING_BY_NMI)
+_POSSIBLE: Final = _STI | _MOV_SS | _NMI
 """There is no SMM, in which SMIs are blocked, and no enclave."""
 _DEBUG_EXCEPTIONS: Final = int(
     PendingDebugExceptions.B0
@@ -86,7 +89,7 @@ def _injection_into_activity(vmcs: Vmcs) -> bool:
 
 
 def _is_injectable(vmcs: Vmcs) -> bool:
-    """No external interrupt behind STI or MOV SS, no NMI behind MOV SS."""
+    """No external interrupt behind STI or MOV SS, no NMI behind MOV SS, no virtual NMI while another is handled."""
     event = _injected(vmcs)
     if event is None:
         return True
@@ -94,7 +97,8 @@ def _is_injectable(vmcs: Vmcs) -> bool:
         case InterruptionType.EXTERNAL_INTERRUPT:
             return not _state(vmcs) & (_STI | _MOV_SS)
         case InterruptionType.NMI:
-            return not _state(vmcs) & _MOV_SS
+            blocked = _MOV_SS | (_NMI if pin(vmcs) & PinControls.VIRTUAL_NMIS else 0)
+            return not _state(vmcs) & blocked
         case _:
             return True
 
@@ -155,7 +159,9 @@ GUEST_NON_REGISTER_CHECKS: Final = (
         _SECTION,
         lambda v: implies(_state(v) & _STI, v.read(_F.GUEST_RFLAGS) & Eflags.IF),
     ),
-    EntryCheck("nothing is injected that STI or MOV SS blocks", _K, _SECTION, _is_injectable, on_injection=True),
+    EntryCheck(
+        "nothing is injected that STI, MOV SS or an NMI holds back", _K, _SECTION, _is_injectable, on_injection=True
+    ),
     EntryCheck(
         "the pending debug exceptions have no reserved bits",
         _K,

@@ -22,40 +22,36 @@ from simvirt.machine.events import (
     Interrupted,
     InterruptWindow,
     LimitReached,
-    SoftwareInterruptKind,
+    NonMaskableInterrupt,
 )
 from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.fills import PdpteLoad
-from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.vmx import entry_checks, msr_areas, transitions
 from simvirt.machine.vmx.capabilities import PREEMPTION_TIMER_RATE
 from simvirt.machine.vmx.entry_rule import PDPTE_LOADING_FAILED, CheckKind, EntryCheck
+from simvirt.machine.vmx.entry_rule import pin as pin_controls
 from simvirt.machine.vmx.entry_rule import primary as primary_controls
 from simvirt.machine.vmx.entry_rule import secondary as secondary_controls
 from simvirt.machine.vmx.exits import EXITS
+from simvirt.machine.vmx.guest_events import GuestEvents, Intercepted
 from simvirt.machine.vmx.intercepts import intercepts
 from simvirt.machine.vmx.non_root_operation import NonRootOperation
 from simvirt.machine.vmx.vmcs import VmInstructionError
 from simvirt.x86.exceptions import Vector
-from simvirt.x86.flags import DR6_BREAKPOINTS
 from simvirt.x86.vmx import (
-    ActivityState,
     ExitControls,
     ExitReason,
     InterruptionInformation,
     InterruptionType,
-    PendingDebugExceptions,
     PinControls,
     PrimaryControls,
     SecondaryControls,
     VmcsField,
 )
-from simvirt.x86.vmx import TaskSwitch as TaskSwitchQualification
 
 if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.processor_bus import Bus
-    from simvirt.machine.task_switch import TaskSwitch
     from simvirt.machine.vmx.transitions import Transition
     from simvirt.machine.vmx.vmcs import Vmcs
 
@@ -80,14 +76,7 @@ class VmEntryError(MonitorError):
         )
 
 
-class _Intercepted(Exception):  # noqa: N818 - a VM exit, not an error
-    """An exception that was to be delivered, or a task switch, became a VM exit."""
-
-    def __init__(self, reason: ExitReason) -> None:
-        self.reason = reason
-        super().__init__(reason.name)
-
-
+_HOST_STOPS: Final[dict[type, HostStop]] = {Interrupted: HostStop.INTERRUPTED, DebuggerHit: HostStop.BREAKPOINT}
 _F: Final = VmcsField
 _EXIT_REASON: Final = int(_F.EXIT_REASON)
 _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
@@ -96,21 +85,11 @@ _INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
 _VALID: Final = 1 << 31
 _MSR_COUNTS: Final = (_F.EXIT_MSR_STORE_COUNT, _F.EXIT_MSR_LOAD_COUNT, _F.ENTRY_MSR_LOAD_COUNT)
 _ENTRY_FAILURE: Final = 1 << 31
-_DUE: Final = int(PendingDebugExceptions.ENABLED_BREAKPOINT | PendingDebugExceptions.BS)
-"""With one of them a debug exception is pending; the others only tell of what it is."""
-_CONDITIONS: Final = int(DR6_BREAKPOINTS | PendingDebugExceptions.BS)
-"""Those bits stand at the same places in DR6."""
 _CONTROLS_AND_HOST: Final = frozenset({CheckKind.CONTROLS, CheckKind.HOST_STATE})
 _GUEST_STATE: Final = frozenset({CheckKind.GUEST_STATE})
 _NO_EXITS: Final = DELIVER_EVERYTHING & ~(1 << Vector.UD)
 """Exceptions that are never VM exits while the exception bitmap is 0; #UD can be an instruction of VMX. With MOV-DR
 exiting #GP can be one, too."""
-_SOFTWARE_TYPES: Final = {
-    SoftwareInterruptKind.INT_N: InterruptionType.SOFTWARE_INTERRUPT,
-    SoftwareInterruptKind.INT3: InterruptionType.SOFTWARE_EXCEPTION,
-    SoftwareInterruptKind.INTO: InterruptionType.SOFTWARE_EXCEPTION,
-    SoftwareInterruptKind.INT1: InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION,
-}
 
 
 class NonRootProcessor:
@@ -124,7 +103,7 @@ class NonRootProcessor:
         self.cpu = cpu
         self.vmcs = vmcs
         self.operation = NonRootOperation(cpu, bus, vmcs)
-        self._window = False
+        self._events = GuestEvents(self.operation)
         self._trap_flag = False
         self._timer = False
         self._timer_end = NEVER
@@ -132,14 +111,9 @@ class NonRootProcessor:
         self._transitions: tuple[Transition, ...] = ()
         self._transits = False
         self._keeps_tlb = True
-        self._asleep = False
-        self._interrupt: int | None = None
-        self._debug_exceptions = 0
         self._in_guest = False
         self._uses_ept = False
         self._pending: Event | None = None
-        self._injecting = False
-        cpu.task_switch_filter = self._task_switch
         self._deliver = DELIVER_NOTHING
         cpu.engine.set_cpuid(())
         cpu.engine.follow_paging_features(bus.cpu_model)
@@ -174,73 +148,48 @@ class NonRootProcessor:
         if self._transits and not self._in_guest and (failed := self._begin_entry()):
             return self._fail_entry(ExitReason.ENTRY_FAILURE_MSR_LOADING, failed)
         try:
-            if injects and self._inject(vmcs.fields[_INJECTION]):
+            if injects and self._events.inject(vmcs.fields[_INJECTION]):
                 return self.operation.exit(ExitReason.MONITOR_TRAP_FLAG)
-            if (self._asleep or self._debug_exceptions or self._interrupt is not None) and (stop := self._wake()):
-                return stop
+            if self._events.wait and (reason := self._events.begin()) is not None:
+                return reason
+            if self._events.asleep:
+                return self._sleep()
             return self._run(limit)
-        except _Intercepted as exit_:
+        except Intercepted as exit_:
             return exit_.reason
         except EptRefused as refused:
-            return self._ept_refused(refused)
+            return self._events.ept_refused(refused)
         except Shutdown:
             return self.operation.exit(ExitReason.TRIPLE_FAULT)
         finally:
             self.operation.delivering = None
 
-    def _wake(self) -> ExitReason | HostStop | None:
-        """The guest was left asleep in HLT, or something is pending for it: None if it goes on from here."""
-        pending, self._debug_exceptions = self._debug_exceptions, 0
-        if pending:
-            self._set_asleep(asleep=False)
-            self.cpu.raise_exception(Vector.DB, condition=pending)
-        elif self._window and self._asleep and self.cpu.interruptible:
-            return self.operation.exit(ExitReason.INTERRUPT_WINDOW)
-        elif self._interrupt is not None and self.cpu.interruptible:
-            self._take_interrupt()
-        if not self._asleep:
-            return None
+    def _sleep(self) -> ExitReason | HostStop:
+        """The guest was left asleep in HLT, and nothing has woken it."""
         if self._timer and self._timer_end <= self.cpu.engine.count:
             return self.operation.exit(ExitReason.PREEMPTION_TIMER_EXPIRED)
         return HostStop.HALTED
 
-    def _take_interrupt(self) -> None:
-        """An interrupt of the PC that does not exit is the guest's, as outside VMX."""
-        assert self._interrupt is not None
-        vector, self._interrupt = self._interrupt, None
-        self._set_asleep(asleep=False)
-        self.cpu.deliver(Interruption(vector, Source.EXTERNAL, self.cpu.state.rip))
-
-    def _set_asleep(self, *, asleep: bool) -> None:
-        self._asleep = asleep
-        self.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.HLT if asleep else ActivityState.ACTIVE
-
     def _run(self, limit: int) -> ExitReason | HostStop:
         """Run from event to event until one is a VM exit."""
-        cpu, operation = self.cpu, self.operation
+        cpu, operation, events = self.cpu, self.operation, self._events
         start = cpu.engine.count
         target = min(limit, start + 1) if self._trap_flag else limit
         if self._timer:
             if self._timer_end <= start:
                 return operation.exit(ExitReason.PREEMPTION_TIMER_EXPIRED)
             target = min(target, self._timer_end)
-        window, deliver = self._window or self._interrupt is not None, self._deliver
         while True:
-            event = self._pending
-            if event is None:
-                event = cpu.run(target, window=window, deliver=deliver)
-            else:
-                self._pending = None
+            event = self._next(target)
             kind = type(event)
             if kind is LimitReached:
+                if cpu.engine.count < target:
+                    continue
                 return self._target_reached(start, limit)
-            if kind is Interrupted:
-                return HostStop.INTERRUPTED
-            if kind is DebuggerHit:
-                return HostStop.BREAKPOINT
-            if kind is InterruptWindow and not self._window:
-                window = False
-                self._take_interrupt()
+            if kind in _HOST_STOPS:
+                return _HOST_STOPS[kind]
+            if kind is InterruptWindow and not events.window:
+                events.take_interrupt()
                 continue
             reason = None
             sleeps = kind is Halt and cpu.can_halt
@@ -249,14 +198,28 @@ class NonRootProcessor:
             except ProcessorFault as fault:
                 cpu.raise_fault(fault)
             except EptRefused as refused:
-                reason = self._ept_refused(refused)
+                reason = events.ept_refused(refused)
             if reason is not None:
                 return reason
             if sleeps:
-                self._set_asleep(asleep=True)
+                events.set_asleep(asleep=True)
                 return HostStop.HALTED
             if self._trap_flag:
                 return operation.exit(ExitReason.MONITOR_TRAP_FLAG)
+
+    def _next(self, target: int) -> Event:
+        """Run to the next event, or take the one that a VM entry is to begin with."""
+        cpu, events = self.cpu, self._events
+        event = self._pending
+        if event is not None:
+            self._pending = None
+            return event
+        if not (events.nmi_exits and cpu.engine.nmi_pending):
+            return cpu.run(target, window=events.wants_window, deliver=self._deliver)
+        if not cpu.state.interrupt_shadow:
+            return NonMaskableInterrupt()
+        # The NMI of the PC exits behind the instruction that MOV SS or STI protects.
+        return cpu.run(min(target, cpu.engine.count + 1), window=events.wants_window, deliver=DELIVER_NOTHING)
 
     def _target_reached(self, start: int, limit: int) -> ExitReason | HostStop:
         """Exactly as many instructions as wanted are retired: by the monitor trap flag, the timer, or the caller."""
@@ -304,7 +267,7 @@ class NonRootProcessor:
         if vmcs.guest_changed:
             if (failure := entry_checks.first_failure(vmcs, _GUEST_STATE)) is not None:
                 return failure
-            self._take_up_guest_state()
+            self._events.take_up_guest_state()
         if (
             vmcs.fields.get(_INJECTION, 0) & _VALID
             and (failure := entry_checks.event_injection_failure(vmcs)) is not None
@@ -313,15 +276,6 @@ class NonRootProcessor:
                 raise self._entry_error(failure)
             return failure
         return None
-
-    def _take_up_guest_state(self) -> None:
-        """What the VMM has written to the guest-state area and no register holds."""
-        vmcs = self.vmcs
-        pending = vmcs.read(_F.GUEST_PENDING_DEBUG_EXCEPTIONS)
-        vmcs.entered()
-        self._asleep = vmcs.read(_F.GUEST_ACTIVITY_STATE) == ActivityState.HLT
-        is_due = pending & _DUE and not self.cpu.state.shadow_of_mov_ss
-        self._debug_exceptions = pending & _CONDITIONS if is_due else 0
 
     def external_interrupt(self, vector: int = 0) -> ExitReason | None:
         """An interrupt of the PC arrives: a VM exit if external-interrupt exiting is 1.
@@ -332,7 +286,7 @@ class NonRootProcessor:
         """
         vmcs = self.vmcs
         if not vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.EXTERNAL_INTERRUPT_EXITING:
-            self._interrupt = vector
+            self._events.interrupt = vector
             return None
         reason = self.operation.exit(ExitReason.EXTERNAL_INTERRUPT)
         if vmcs.read(_F.EXIT_CONTROLS) & ExitControls.ACKNOWLEDGE_INTERRUPT_ON_EXIT:
@@ -370,12 +324,13 @@ class NonRootProcessor:
             raise self._entry_error(failure)
         vmcs.controls_changed = False
         operation = self.operation
+        operation.pin = pin_controls(vmcs)
         operation.primary = primary = primary_controls(vmcs)
         operation.secondary = secondary = secondary_controls(vmcs)
         operation.exception_bitmap = exception_bitmap = vmcs.read(_F.EXCEPTION_BITMAP)
-        self._window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
+        self._events.take_up_controls(operation.pin, primary)
         self._trap_flag = bool(primary & PrimaryControls.MONITOR_TRAP_FLAG)
-        self._timer = bool(vmcs.read(_F.PIN_BASED_CONTROLS) & PinControls.ACTIVATE_PREEMPTION_TIMER)
+        self._timer = bool(operation.pin & PinControls.ACTIVATE_PREEMPTION_TIMER)
         self._msr_areas = any(vmcs.read(count) for count in _MSR_COUNTS)
         self._transitions = transitions.chosen(vmcs)
         vmcs.keep_apart(frozenset(transition.field for transition in self._transitions))
@@ -386,7 +341,7 @@ class NonRootProcessor:
         cpu.engine.set_ept(vmcs.read(_F.EPT_POINTER) if secondary & SecondaryControls.ENABLE_EPT else 0)
         # With another match than 0 a page fault may exit though the bitmap is 0.
         filtered = exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
-        cpu.exception_filter = self._filter_exception if filtered else None
+        cpu.exception_filter = self._events.filter_exception if filtered else None
         self._deliver = DELIVER_NOTHING if filtered or self._trap_flag else _NO_EXITS
         if primary & PrimaryControls.MOV_DR_EXITING:
             self._deliver &= ~(1 << Vector.GP)
@@ -401,93 +356,3 @@ class NonRootProcessor:
         self.vmcs.fields[_F.TSC_OFFSET] = offset
         if self.operation.primary & PrimaryControls.USE_TSC_OFFSETTING:
             self.cpu.engine.tsc_base = offset
-
-    # ---------------------------------------------------------------------------------------- event injection
-
-    def _inject(self, information: int) -> bool:
-        """Deliver the event of the VM-entry interruption-information field through the guest's IDT (SDM Vol. 3C §27.6).
-
-        :return: is it no event of the guest but a pending MTF VM exit?
-        """
-        vmcs, cpu = self.vmcs, self.cpu
-        vmcs.fields[_INJECTION] = information & ~_VALID
-        vector, kind = information & 0xFF, InterruptionType(information >> 8 & 7)
-        rip = cpu.state.rip
-        if kind.needs_instruction_length:
-            rip = rip + vmcs.read(_F.ENTRY_INSTRUCTION_LENGTH) & (
-                0xFFFF_FFFF_FFFF_FFFF if cpu.state.code_64 else 0xFFFFFFFF
-            )
-        if kind is InterruptionType.OTHER_EVENT:  # a pending MTF exit
-            return True
-        self._debug_exceptions = 0
-        if self._asleep:
-            self._set_asleep(asleep=False)
-        error_code = vmcs.read(_F.ENTRY_EXCEPTION_ERROR_CODE) if information & 1 << 11 else None
-        self._injecting = True
-        try:
-            cpu.deliver(Interruption(vector, _SOURCES[kind], rip, error_code))
-        finally:
-            self._injecting = False
-        return False
-
-    # ---------------------------------------------------------------------------------------- VM exit
-
-    def _filter_exception(
-        self, vector: int, error_code: int | None, qualification: int | None, during: Interruption | None
-    ) -> None:
-        """Called for each exception before its delivery: `during` is what was being delivered when it struck."""
-        operation = self.operation
-        if (during is None and self._injecting) or not operation.intercepts_exception(vector, error_code):
-            return
-        # In the qualification, conditions of a debug exception have their places of DR6 (SDM Vol. 3C Table 28-1).
-        operation.exception_exit(vector, InterruptionType.HARDWARE_EXCEPTION, error_code, qualification or 0)
-        if during is not None:
-            self._note_vectoring(during)
-        raise _Intercepted(ExitReason.EXCEPTION_OR_NMI)
-
-    def _task_switch(self, what: TaskSwitch, during: Interruption | None) -> None:
-        """A task switch always exits, once the checks on how it was asked for have passed (SDM Vol. 3C §26.4.2)."""
-        qualification = TaskSwitchQualification(what.selector, what.source).encode()
-        self.operation.exit(ExitReason.TASK_SWITCH, qualification, what.length)
-        if during is not None:
-            self._note_vectoring(during)
-        raise _Intercepted(ExitReason.TASK_SWITCH)
-
-    def _note_vectoring(self, during: Interruption) -> None:
-        """The exit struck while this was being delivered (SDM Vol. 3C §28.2.4)."""
-        fields, delivering = self.vmcs.fields, self.operation.delivering
-        kind = self._interruption_type(during)
-        information = InterruptionInformation(during.vector, kind, deliver_error_code=during.error_code is not None)
-        fields[_VECTORING] = information.encode()
-        fields[_F.IDT_VECTORING_ERROR_CODE] = during.error_code or 0
-        if kind.needs_instruction_length and delivering is not None:
-            fields[_LENGTH] = delivering.length
-
-    def _ept_refused(self, refused: EptRefused) -> ExitReason:
-        """The processor itself met an EPT violation or misconfiguration, perhaps while it delivered an event."""
-        reason: ExitReason = EXITS[type(refused.event)](self.operation, refused.event) or ExitReason.EPT_VIOLATION
-        during, self.cpu.undelivered = self.cpu.undelivered, None
-        if during is not None:
-            self._note_vectoring(during)
-        return reason
-
-    def _interruption_type(self, what: Interruption) -> InterruptionType:
-        software = self.operation.delivering
-        if what.source is Source.SOFTWARE or (software and software.kind is SoftwareInterruptKind.INT1):
-            return _SOFTWARE_TYPES[software.kind] if software else InterruptionType.SOFTWARE_INTERRUPT
-        return _TYPES[what.source]
-
-
-_SOURCES: Final = {
-    InterruptionType.EXTERNAL_INTERRUPT: Source.EXTERNAL,
-    InterruptionType.NMI: Source.NMI,
-    InterruptionType.HARDWARE_EXCEPTION: Source.EXCEPTION,
-    InterruptionType.SOFTWARE_INTERRUPT: Source.SOFTWARE,
-    InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION: Source.EXCEPTION,
-    InterruptionType.SOFTWARE_EXCEPTION: Source.SOFTWARE,
-}
-_TYPES: Final = {
-    Source.EXTERNAL: InterruptionType.EXTERNAL_INTERRUPT,
-    Source.NMI: InterruptionType.NMI,
-    Source.EXCEPTION: InterruptionType.HARDWARE_EXCEPTION,
-}

@@ -30,7 +30,7 @@ class NonRootOperation:
 
     :ivar vmcs: the current VMCS.
     :ivar memory: host-physical memory, where the bitmaps lie.
-    :ivar primary: the primary controls, as of the last VM entry; `secondary` and `exception_bitmap` likewise.
+    :ivar pin: the pin-based controls, as of the last VM entry; `primary`, `secondary` and `exception_bitmap` likewise.
     :ivar first_pause: when the loop of PAUSEs began that PAUSE-loop exiting sees; `last_pause`: its latest.
     :ivar delivering: the software interrupt that is being delivered, for an exit in the midst of its delivery.
     """
@@ -40,6 +40,7 @@ class NonRootOperation:
         self.bus = bus
         self.vmcs = vmcs
         self.memory = cpu.engine.memory.view
+        self.pin = 0
         self.primary = 0
         self.secondary = 0
         self.exception_bitmap = 0
@@ -65,6 +66,13 @@ class NonRootOperation:
         information = InterruptionInformation(vector, kind, deliver_error_code=error_code is not None)
         fields[_INTERRUPTION] = information.encode()
         fields[_F.EXIT_INTERRUPTION_ERROR_CODE] = error_code or 0
+        return ExitReason.EXCEPTION_OR_NMI
+
+    def nmi_exit(self) -> ExitReason:
+        """Record a VM exit that an NMI caused; it is not pending any more."""
+        self.cpu.engine.nmi_pending = False
+        self.exit(ExitReason.EXCEPTION_OR_NMI)
+        self.vmcs.fields[_INTERRUPTION] = InterruptionInformation(int(Vector.NMI), InterruptionType.NMI).encode()
         return ExitReason.EXCEPTION_OR_NMI
 
     def intercepts_exception(self, vector: int, error_code: int | None) -> bool:

@@ -104,7 +104,7 @@ class Vmcs:
         self.fields: dict[int, int] = {VmcsField.VMCS_LINK_POINTER: _LINK_POINTER_NONE}
         self._cpu: Cpu | None = None
         self._apart: frozenset[VmcsField] = frozenset()
-        self._unheld: dict[VmcsField, int] = {}  # values that the processor's state has no room for, or none like that
+        self._unheld: dict[int, int] = {}  # values that the processor's state has no room for, or none like that
         self.controls_changed = True
         self.guest_changed = True
 

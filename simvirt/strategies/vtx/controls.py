@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _F: Final = VmcsField
 
-PIN: Final = PinControls.EXTERNAL_INTERRUPT_EXITING | PinControls.NMI_EXITING
+PIN: Final = PinControls.EXTERNAL_INTERRUPT_EXITING | PinControls.NMI_EXITING | PinControls.VIRTUAL_NMIS
 PRIMARY: Final = (
     PrimaryControls.HLT_EXITING
     | PrimaryControls.CR8_LOAD_EXITING

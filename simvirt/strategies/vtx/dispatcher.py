@@ -37,6 +37,16 @@ def _interrupt_window(vcpu: Vcpu) -> Stop:
     return Stop.WINDOW
 
 
+def _nmi(_vcpu: Vcpu) -> None:
+    """An NMI of the PC's, which is none of the guest's, and on this PC nobody else's."""
+
+
+def _nmi_window(vcpu: Vcpu) -> Stop:
+    """The guest can take the NMI that waits: the next run injects it."""
+    vcpu.set_nmi_window(False)
+    return Stop.HANDLED
+
+
 def _entry_failure(vcpu: Vcpu) -> None:
     check = entry_checks.first_failure(vcpu.vmcs, frozenset({CheckKind.GUEST_STATE}))
     why = f"{check.name} ({check.section})" if check else "no check of ours fails"
@@ -53,9 +63,11 @@ _R: Final = ExitReason
 _EMULATED: Final = Intervention.EMULATED
 
 DISPATCH: Final[dict[ExitReason, tuple[Handler, Intervention]]] = {
+    _R.EXCEPTION_OR_NMI: (_nmi, Intervention.EVENT),
     _R.EXTERNAL_INTERRUPT: (_external_interrupt, Intervention.EVENT),
     _R.TRIPLE_FAULT: (interpreter.triple_fault, Intervention.EVENT),
     _R.INTERRUPT_WINDOW: (_interrupt_window, Intervention.EVENT),
+    _R.NMI_WINDOW: (_nmi_window, Intervention.EVENT),
     _R.TASK_SWITCH: (tasks.switch, _EMULATED),
     _R.CPUID: (interpreter.cpuid, _EMULATED),
     _R.HLT: (interpreter.halt, _EMULATED),

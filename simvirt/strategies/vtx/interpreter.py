@@ -41,6 +41,8 @@ _VECTORING: Final = int(_F.IDT_VECTORING_INFORMATION)
 _VALID: Final = 1 << 31
 _TO_PAGE: Final = 1 << 8
 """Bit of an EPT violation's qualification: not an access to a guest's paging structure."""
+_NMI_UNBLOCKING: Final = 1 << 12
+"""It has struck an IRET that has ended blocking by NMI."""
 _RAX, _RBX, _RCX, _RDX = GeneralRegister.RAX, GeneralRegister.RBX, GeneralRegister.RCX, GeneralRegister.RDX
 
 
@@ -216,6 +218,8 @@ def memory(vcpu: Vcpu) -> None:
     gpa = Gpa(fields[_F.GUEST_PHYSICAL_ADDRESS])
     if not qualification & _TO_PAGE:
         vcpu.memory.serve_page_table(gpa)
+        if qualification & _NMI_UNBLOCKING:  # the IRET begins anew, and no NMI comes before it
+            cpu.engine.block_nmi(True)
         return
     if fields[_VECTORING] & _VALID:
         delivery.deliver_vectored(vcpu, fields[_VECTORING])

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from simvirt.strategies.vtx.vcpu import BoardVcpu
 
 _F: Final = VmcsField
-_INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
-_VALID: Final = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class VtxSnapshot:
     """Did the simulation stop the guest, rather than a VM exit?"""
     absent_page_tables: tuple[int, ...] = ()
     """As `VmMemory.absent_page_tables`; the EPT is built anew from it."""
+    nmi_pending: bool = False
 
 
 _STOPS: Final = {
@@ -65,7 +64,7 @@ class VtxProcessor:
     @property
     def interruptible(self) -> bool:
         """Can a maskable interrupt be injected now?"""
-        return not self.vcpu.vmcs.fields.get(_INJECTION, 0) & _VALID and self.vcpu.cpu.interruptible
+        return not self.vcpu.injects and self.vcpu.cpu.interruptible
 
     @property
     def interrupts_enabled(self) -> bool:
@@ -74,17 +73,17 @@ class VtxProcessor:
 
     @property
     def nmi_ready(self) -> bool:
-        """Is an NMI pending that nothing holds back?"""
-        return self.vcpu.cpu.nmi_ready
+        """Is a virtual NMI pending that nothing holds back?"""
+        return self.vcpu.nmi_ready
 
     @property
     def nmi_blocked(self) -> bool:
-        """Is the guest handling an NMI?"""
+        """Is the guest handling a virtual NMI?"""
         return self.vcpu.cpu.state.nmi_blocked
 
     def raise_nmi(self) -> None:
-        """An edge on the NMI pin. NMI exiting is 0, so in non-root operation the processor delivers it by itself."""
-        self.vcpu.cpu.raise_nmi()
+        """An edge on the virtual NMI pin: the VMM injects an NMI, once the guest can take it."""
+        self.vcpu.nmi_pending = self.vcpu.board.attention.needed = True
 
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run the guest, exit by exit, until one concerns the devices or `limit` is reached."""
@@ -95,6 +94,8 @@ class VtxProcessor:
         if skipped != self._skipped:
             self._skipped = skipped
             vcpu.non_root.set_tsc_offset(skipped)
+        if vcpu.nmi_pending:
+            vcpu.offer_nmi()
         self._stopped = False
         enter, log, attention = vcpu.non_root.enter, vcpu.log, vcpu.board.attention
         while True:
@@ -174,6 +175,7 @@ class VtxProcessor:
             vcpu.vmcs.save(),
             self._stopped,
             vcpu.memory.absent_page_tables,
+            vcpu.nmi_pending,
         )
 
     def restore(self, state: Any) -> None:
@@ -193,3 +195,4 @@ class VtxProcessor:
         self.vcpu.memory.restore(state.absent_page_tables)
         self._skipped = vmcs.read(_F.TSC_OFFSET)
         self._stopped = state.stopped
+        self.vcpu.nmi_pending = state.nmi_pending

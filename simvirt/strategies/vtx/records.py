@@ -20,6 +20,7 @@ from simvirt.x86.vmx import (
     EptViolation,
     ExitReason,
     InterruptionInformation,
+    InterruptionType,
     IoInstruction,
     TaskSwitch,
     TaskSwitchSource,
@@ -84,6 +85,14 @@ def _interrupt_window(_vcpu: BoardVcpu) -> Explanation:
     return (
         f"the guest can take an interrupt now: RFLAGS.IF (bit {bit}) is 1 and no blocking by STI or MOV SS is in force",
         'primary control "interrupt-window exiting" is 1: the VMM set it because a virtual interrupt waits',
+        None,
+    )
+
+
+def _nmi_window(_vcpu: BoardVcpu) -> Explanation:
+    return (
+        "the guest can take an NMI now: no blocking by NMI, STI or MOV SS is in force",
+        'primary control "NMI-window exiting" is 1: the VMM set it because a virtual NMI waits',
         None,
     )
 
@@ -203,6 +212,8 @@ def _entry_failure(_vcpu: BoardVcpu) -> Explanation:
 
 def _exception(vcpu: BoardVcpu) -> Explanation:
     information = InterruptionInformation.decode(vcpu.vmcs.fields[_F.EXIT_INTERRUPTION_INFORMATION])
+    if information.type is InterruptionType.NMI:
+        return "an NMI of the PC", 'pin-based control "NMI exiting" is 1', information
     name = Vector(information.vector).mnemonic if information.vector < 32 else f"vector {information.vector}"
     return f"exception {name}", f"bit {information.vector} of the exception bitmap is 1", information
 
@@ -212,6 +223,7 @@ EXPLANATIONS: Final[dict[ExitReason, Callable[[BoardVcpu], Explanation]]] = {
     _R.EXTERNAL_INTERRUPT: _external_interrupt,
     _R.TRIPLE_FAULT: _triple_fault,
     _R.INTERRUPT_WINDOW: _interrupt_window,
+    _R.NMI_WINDOW: _nmi_window,
     _R.TASK_SWITCH: _task_switch,
     _R.CPUID: _cpuid,
     _R.HLT: _halt,

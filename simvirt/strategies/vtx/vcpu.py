@@ -15,6 +15,7 @@ from simvirt.machine.vmx.non_root import NonRootProcessor
 from simvirt.machine.vmx.vmcs import Vmcs
 from simvirt.strategies.vtx import controls
 from simvirt.strategies.vtx.vm_bus import VmBus
+from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import DR6_BREAKPOINTS, Efer
 from simvirt.x86.vmx import (
     EntryControls,
@@ -38,6 +39,10 @@ _PRIMARY: Final = int(_F.PRIMARY_CONTROLS)
 _LENGTH: Final = int(_F.EXIT_INSTRUCTION_LENGTH)
 _LMA_CONTROL: Final = int(EntryControls.IA32E_MODE_GUEST)
 _WINDOW: Final = int(PrimaryControls.INTERRUPT_WINDOW_EXITING)
+_NMI_WINDOW: Final = int(PrimaryControls.NMI_WINDOW_EXITING)
+_INJECTION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
+_VALID: Final = 1 << 31
+_NMI: Final = InterruptionInformation(int(Vector.NMI), InterruptionType.NMI).encode()
 
 
 class Vcpu:
@@ -49,6 +54,7 @@ class Vcpu:
     :ivar bus: what the VM has outside its processor.
     :ivar log: of what the VMM does.
     :ivar memory: the VM's memory, with its EPT.
+    :ivar nmi_pending: has the virtual NMI pin seen an edge, and the guest no NMI for it yet?
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Vcpu:
         self.bus = bus
         self.log = log
         self.memory = memory
+        self.nmi_pending = False
         self.vmcs = Vmcs()
         self.vmcs.write(_F.EPT_POINTER, memory.ept.pointer.encode())
         controls.set_up(self.vmcs, cpu.engine.memory.view, memory.pages, bus.cpu_model)
@@ -113,6 +120,31 @@ class Vcpu:
         """An interrupt waits and cannot be taken yet: exit as soon as it can. Or no more."""
         primary = self.vmcs.read(_F.PRIMARY_CONTROLS)
         self.vmcs.write(_F.PRIMARY_CONTROLS, primary | _WINDOW if window else primary & ~_WINDOW)
+
+    @property
+    def injects(self) -> bool:
+        """Will the next VM entry inject an event?"""
+        return bool(self.vmcs.fields.get(_INJECTION, 0) & _VALID)
+
+    @property
+    def nmi_ready(self) -> bool:
+        """Is a virtual NMI pending that neither another, a shadow nor another event holds back?"""
+        state = self.cpu.state
+        return self.nmi_pending and not (state.nmi_blocked or state.interrupt_shadow or self.injects)
+
+    def offer_nmi(self) -> None:
+        """A virtual NMI is pending: have the next VM entry inject it, or the guest exit as soon as it can take it."""
+        ready = self.nmi_ready
+        if ready:
+            self.nmi_pending = False
+            self.vmcs.write(_F.ENTRY_INTERRUPTION_INFORMATION, _NMI)
+        self.set_nmi_window(not ready)
+
+    def set_nmi_window(self, window: bool) -> None:
+        """Exit as soon as the guest can take an NMI, or no more."""
+        primary = self.vmcs.read(_F.PRIMARY_CONTROLS)
+        if bool(primary & _NMI_WINDOW) is not window:
+            self.vmcs.write(_F.PRIMARY_CONTROLS, primary ^ _NMI_WINDOW)
 
     def inject_interrupt(self, vector: int) -> None:
         """Have the next VM entry deliver a virtual interrupt."""

@@ -24,7 +24,7 @@ from simvirt.x86.vmx import (
     SecondaryControls,
     VmcsField,
 )
-from tests.support.vmx_rig import DATA, HOLE, RAM, F, Rig, long_mode
+from tests.support.vmx_rig import CODE, DATA, HANDLERS, HOLE, RAM, F, Rig, long_mode
 
 P, S, X, E, R = PrimaryControls, SecondaryControls, ExitControls, EntryControls, ExitReason
 RAX, RBX, RCX, RDX = (GeneralRegister[name] for name in ("RAX", "RBX", "RCX", "RDX"))
@@ -145,6 +145,33 @@ def acknowledged(rig: Rig) -> object:
     put(rig, PinControls.EXTERNAL_INTERRUPT_EXITING, on=True)
     assert rig.non_root.external_interrupt(0x31) is R.EXTERNAL_INTERRUPT
     return rig.vmcs.read(F.EXIT_INTERRUPTION_INFORMATION)
+
+
+def host_nmi(rig: Rig) -> object:
+    rig.cpu.raise_nmi()
+    reason = rig.run(b"\x90")
+    return reason, rig.vmcs.read(F.EXIT_INTERRUPTION_INFORMATION) if reason is not HALTED else rig.handler
+
+
+def nmi_and_iret(rig: Rig) -> object:
+    """The VMM injects an NMI, whose handler is IRET: what is blocked then?"""
+    put(rig, PinControls.NMI_EXITING, on=True)
+    rig.write(HANDLERS + 2 * 16, b"\xcf")
+    rig.vmcs.write(F.ENTRY_INTERRUPTION_INFORMATION, 0x8000_0202)
+    assert rig.run(b"\x90") is HALTED
+    assert rig.handler is None
+    return rig.vmcs.read(F.GUEST_INTERRUPTIBILITY_STATE)
+
+
+IRET_TO_HLT = (
+    b"\x6a\x02\x6a\x08\x68" + (CODE + 10).to_bytes(4, "little") + b"\xcf\x90\x90"
+)  # push 2; push CS; push EIP; iret
+
+
+def handling_a_virtual_nmi(rig: Rig) -> None:
+    put(rig, PinControls.NMI_EXITING, on=True)
+    put(rig, PinControls.VIRTUAL_NMIS, on=True)
+    rig.vmcs.write(F.GUEST_INTERRUPTIBILITY_STATE, 8)
 
 
 def tsc(rig: Rig) -> object:
@@ -268,6 +295,8 @@ class Pair:
 
 PAIRS = [
     Pair(PinControls.EXTERNAL_INTERRUPT_EXITING, host_interrupt, (R.EXTERNAL_INTERRUPT, None), (None, 0x31)),
+    Pair(PinControls.NMI_EXITING, host_nmi, (R.EXCEPTION_OR_NMI, 0x8000_0202), (HALTED, 2)),
+    Pair(PinControls.VIRTUAL_NMIS, nmi_and_iret, 0, 8),
     Pair(PinControls.ACTIVATE_PREEMPTION_TIMER, running(NOPS, timer_of_two), R.PREEMPTION_TIMER_EXPIRED),
     Pair(P.INTERRUPT_WINDOW_EXITING, running(b"\xfb\x90\x90", interrupts_off), R.INTERRUPT_WINDOW),
     Pair(P.USE_TSC_OFFSETTING, tsc, 1008, 8),
@@ -280,6 +309,7 @@ PAIRS = [
     Pair(P.CR8_LOAD_EXITING, running(WRITE_CR8, long_mode), R.CR_ACCESS),
     Pair(P.CR8_STORE_EXITING, running(READ_CR8, long_mode), R.CR_ACCESS),
     Pair(P.USE_TPR_SHADOW, reading_cr8, 5, 0),
+    Pair(P.NMI_WINDOW_EXITING, running(IRET_TO_HLT, handling_a_virtual_nmi), R.NMI_WINDOW),
     Pair(P.MOV_DR_EXITING, running(b"\x0f\x21\xc0"), R.MOV_DR),
     Pair(P.UNCONDITIONAL_IO_EXITING, running(b"\xe6\x80"), R.IO_INSTRUCTION),
     Pair(P.USE_IO_BITMAPS, running(b"\xe6\x80", bitmaps_of_ones), R.IO_INSTRUCTION),
