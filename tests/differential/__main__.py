@@ -27,7 +27,10 @@ def main(mode: str, count: str, seed: str = "1") -> None:
             steps += result.steps
             explained.update(result.explained)
             faults.update(result.faults)
-            write(f"# seed {number}: {result.steps} steps, {len(result.differences)} differences, {result.ends}\n")
+            write(f"# seed {number}: {result.steps} steps, {len(result.differences)} differences\n")
+            for name, stuck in zip(("here", "QEMU"), result.stuck, strict=True):
+                for case, how in stuck.items():
+                    write(f"  {number}/{case}: {name} {how}\n")
             for d in result.differences:
                 key = (d.instruction.split()[0] if d.instruction else "?", d.fields)
                 shown[key] += 1

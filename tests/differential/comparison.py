@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -13,10 +14,11 @@ from tests.differential import layout, machines
 from tests.differential.batch import Batch
 from tests.differential.generator import KINDS, Generator
 from tests.differential.layout import CASES, FLOATING_POINT, LOG, MASTERS, RECORD_SIZE, Bench, Mode
-from tests.differential.reasons import Reason, judge
+from tests.differential.reasons import Reason, Verdict, judge
 from tests.differential.step import Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 RECORD: Final = np.dtype(
@@ -49,7 +51,7 @@ _FX_IGNORED: Final = (
 """Of an FXSAVE image: FOP, FIP, FCS, FDP, FDS (docs/deviations.md) and what is reserved."""
 _FX_OF_64_BIT_MODE: Final = range(160 + 16 * 8, 160 + 16 * 16)
 """XMM8 to XMM15, which FXSAVE leaves as they were outside of 64-bit mode."""
-_PF: Final = 14
+_DB, _PF = 1, 14
 
 
 def make_batch(bench: Bench, mode: Mode, seed: int, count: int | None = None) -> Batch:
@@ -79,12 +81,44 @@ def make_batch(bench: Bench, mode: Mode, seed: int, count: int | None = None) ->
     return Batch(mode, seed, cases, memory, bench.entry)
 
 
-def log_of(batch: Batch, memory: bytes) -> np.ndarray:
+def log_of(batch: Batch, memory: bytes) -> bytes:
     """The records that a run has left."""
-    parameters = layout.LOW_PARAMETERS if batch.mode is Mode.REAL else layout.PARAMETERS
-    end = int.from_bytes(memory[parameters + 0xC : parameters + 0x10], "little")
+    end = int.from_bytes(memory[batch.parameters + 0xC : batch.parameters + 0x10], "little")
     start = LOG if batch.mode is Mode.REAL else layout.LOG_LINEAR
-    return np.frombuffer(memory, dtype=RECORD, offset=LOG, count=(end - start) // RECORD_SIZE).copy()
+    return memory[LOG : LOG + end - start]
+
+
+@dataclass(slots=True)
+class Trail:
+    """What a batch has left on one machine.
+
+    :ivar starts: records with which the log in the machine's memory began again.
+    :ivar stuck: cases in which the machine came to a halt or was lost, and how; it was started again behind them.
+    """
+
+    log: np.ndarray
+    starts: list[int]
+    stuck: dict[int, str]
+
+    @classmethod
+    def of(cls, batch: Batch, run: Callable[[dict[int, bytes]], tuple[bytes, str]]) -> Trail:
+        """Run the batch, as often as it takes to come to its end."""
+        log = bytearray()
+        starts: list[int] = []
+        stuck: dict[int, str] = {}
+        case = 0
+        while case < len(batch.cases):
+            memory, ended = run(batch.from_case(case))
+            starts.append(len(log) // RECORD_SIZE)
+            log += log_of(batch, memory)
+            if ended in machines.FINISHED:
+                break
+            reached = batch.case_in(memory)
+            if reached < case:
+                raise RuntimeError(f"the bench does not come to case {case}: {ended}")
+            stuck[reached] = ended
+            case = reached + 1
+        return cls(np.frombuffer(log, dtype=RECORD), starts, stuck)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +143,13 @@ class Result:
     faults: Counter[int] = field(default_factory=Counter)
     explained: Counter[Reason] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
-    ends: tuple[str, str] = ("", "")
+    stuck: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    """The cases that one of the machines did not come out of; where that has no reason, it is a difference."""
 
 
-def compare(batch: Batch, here: bytes, there: bytes) -> Result:
+def compare(batch: Batch, here: Trail, there: Trail) -> Result:
     """Compare two logs step by step."""
-    ours, theirs = log_of(batch, here), log_of(batch, there)
+    ours, theirs = here.log, there.log
     for log in (ours, theirs):
         log["fx"][:, _FX_IGNORED] = 0
         if batch.mode is not Mode.LONG:
@@ -123,8 +158,9 @@ def compare(batch: Batch, here: bytes, there: bytes) -> Result:
         log["cr2"][log["vector"] != _PF] = 0  # not written then; a case of ring 0 may have
     common, rows_a, rows_b = np.intersect1d(_keys(ours), _keys(theirs), assume_unique=True, return_indices=True)
     a, b = ours[rows_a], theirs[rows_b]
-    result = Result(steps=len(common), faults=Counter(a["vector"].tolist()))
+    result = Result(len(common), Counter(a["vector"].tolist()), stuck=(here.stuck, there.stuck))
     finished: set[int] = set()
+    spoilt: tuple[set[int], set[int]] | None = None
     raw_a, raw_b = (log.view(np.uint8).reshape(len(common), RECORD_SIZE) for log in (a, b))
     for row in np.flatnonzero((raw_a != raw_b).any(axis=1)).tolist():
         case = int(a[row]["case"])
@@ -132,6 +168,10 @@ def compare(batch: Batch, here: bytes, there: bytes) -> Result:
             continue
         step = Step(batch, ours, int(rows_a[row]), theirs[int(rows_b[row])])
         verdict = judge(step)
+        if verdict is None and spoilt is None:
+            spoilt = _overwritten(batch, here), _overwritten(batch, there)
+        if verdict is None and spoilt and (int(rows_a[row]) in spoilt[0] or int(rows_b[row]) in spoilt[1]):
+            verdict = Verdict(Reason.BY_CHANCE, ends_case=True)
         if verdict is None:
             result.differences.append(_difference(step))
             finished.add(case)
@@ -140,10 +180,28 @@ def compare(batch: Batch, here: bytes, there: bytes) -> Result:
             if verdict.ends_case:
                 finished.add(case)
     missing = set(np.setxor1d(ours["case"], theirs["case"]).tolist())
-    lonely = set(np.setxor1d(_keys(ours), _keys(theirs)) // _STEP_FACTOR) | missing
+    lonely = (
+        set(np.setxor1d(_keys(ours), _keys(theirs)) // _STEP_FACTOR) | missing | here.stuck.keys() ^ there.stuck.keys()
+    )
     for case in sorted(int(each) for each in lonely - finished):
         result.differences.append(Difference("", "", "", ("steps",), "one machine only", batch.seed, case, 0))
     return result
+
+
+def _overwritten(batch: Batch, trail: Trail) -> set[int]:
+    """The records into which a case of ring 0 has written afterwards."""
+    found: set[int] = set()
+    if batch.mode is Mode.REAL:
+        return found
+    log = trail.log
+    kernel = np.array([case.flavour.ring == 0 for case in batch.cases])
+    for row in np.flatnonzero(kernel[log["case"]] & (log["vector"] == _DB)).tolist():
+        start = trail.starts[bisect(trail.starts, row) - 1]
+        for access in Step(batch, log, row, log[row]).accesses:
+            if access.writes and access.meets(*layout.LOG_RANGE):
+                first, end = access.first - layout.LOG_LINEAR, access.end - layout.LOG_LINEAR
+                found.update(range(start + max(first, 0) // RECORD_SIZE, min(start - (-end // RECORD_SIZE), row)))
+    return found
 
 
 _STEP_FACTOR: Final = 64
@@ -181,10 +239,11 @@ def _difference(step: Step) -> Difference:
 
 def run_batch(bench: Bench, mode: Mode, seed: int, folder: Path, count: int | None = None) -> Result:
     """Make a batch, run it on both machines, compare."""
-    batch = make_batch(bench, mode, seed, count)
-    limit = 40_000_000_000
-    here, ended = machines.run_here(batch.memory, batch.entry, limit)
-    there, qemu_ended = machines.run_qemu(batch.memory, batch.entry, folder)
-    result = compare(batch, here, there)
-    result.ends = (ended, qemu_ended)
-    return result
+    return run(make_batch(bench, mode, seed, count), folder)
+
+
+def run(batch: Batch, folder: Path) -> Result:
+    """Run a batch on both machines, compare."""
+    here = Trail.of(batch, lambda memory: machines.run_here(memory, batch.entry))
+    there = Trail.of(batch, lambda memory: machines.run_qemu(memory, batch.entry, folder))
+    return compare(batch, here, there)

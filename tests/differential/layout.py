@@ -37,7 +37,8 @@ CASES, MASTERS, FLOATING_POINT = 0x20_0000, 0x40_0000, 0x48_0000
 CODE, CODE_SIZE = 0x60_0000, 0x10_0000
 LOG, LOG_END = 0x100_0000, 0x3F0_0000
 LOG_LINEAR: Final = 0xE000_0000
-"""With paging the log is so far up: wild pointers do not find it."""
+"""With paging the log is so far up: wild pointers seldom find it."""
+LOG_RANGE: Final = (LOG_LINEAR, LOG_LINEAR + LOG_END - LOG)
 KERNEL_STACK: Final = 0x11_E000
 REAL, LOW_PARAMETERS = 0x8000, 0xF000
 CASE_SIZE, CASE_CODE, RECORD_SIZE = 0x100, 0x80, 0x300

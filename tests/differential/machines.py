@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING, Final
 
 from simvirt.strategies.registry import find
 from simvirt.strategies.strategy import MachineConfig
 from simvirt.x86.addresses import Gpa
 from simvirt.x86.cpuid import find_cpu_model
-from tests.differential.layout import MEMORY_SIZE, guest_image
+from tests.differential.layout import LOW_PARAMETERS, MEMORY_SIZE, PARAMETERS, guest_image
 from tests.support.assembler import d16, d32
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ CPU: Final = (
     "-rdrand,-apic,-x2apic,-tsc-deadline,-arat,-cmp_legacy,-pku,-mpx,-clwb,-clflushopt,-erms,-monitor"
 )
 """QEMU's processor with the features of simvirt's model "x86-64"."""
+_LIMIT: Final = 40_000_000_000
 _ROM_SIZE: Final = 0x10000
 _ROM_BASE: Final = 0x1_0000_0000 - _ROM_SIZE
 
@@ -32,11 +35,17 @@ def qemu_is_installed() -> bool:
     return shutil.which(QEMU) is not None
 
 
-def run_here(memory: dict[int, bytes], entry: int, limit: int, strategy: str = "bare-metal") -> tuple[bytes, str]:
+FINISHED: Final = frozenset({"finished", "status 1"})
+"""How a run ends that has come to its last case."""
+STALL: Final = 20.0
+"""Seconds without a step after which QEMU is taken to be lost: halted, or in a loop of its own."""
+
+
+def run_here(memory: dict[int, bytes], entry: int, strategy: str = "bare-metal") -> tuple[bytes, str]:
     """Run the bench; its memory afterwards and how the run ended."""
     config = MachineConfig(MEMORY_SIZE, find_cpu_model("x86-64"))
     virtualized = find(strategy).build(guest_image(memory, entry), config)
-    outcome = virtualized.machine.run(limit)
+    outcome = virtualized.machine.run(_LIMIT)
     machine = virtualized.machine
     host = machine.space.host(Gpa(0))
     assert host is not None
@@ -58,7 +67,7 @@ def boot_rom(entry: int) -> bytes:
     return bytes(rom)
 
 
-def run_qemu(memory: dict[int, bytes], entry: int, folder: Path, seconds: float = 300) -> tuple[bytes, str]:
+def run_qemu(memory: dict[int, bytes], entry: int, folder: Path) -> tuple[bytes, str]:
     """Run the bench under QEMU; its memory afterwards and how the run ended."""
     rom, ram = folder / "boot.rom", folder / "ram"
     rom.write_bytes(boot_rom(entry))
@@ -71,13 +80,30 @@ def run_qemu(memory: dict[int, bytes], entry: int, folder: Path, seconds: float 
     command += ["-object", f"memory-backend-file,id=ram,mem-path={ram},share=on,size={MEMORY_SIZE}"]
     command += ["-machine", "pc,hpet=off,memory-backend=ram", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
     command += ["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "null", "-nic", "none", "-no-reboot"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=seconds, check=False, stdin=subprocess.DEVNULL, text=True
-        )
-        ended = f"status {done.returncode}" + done.stderr
-    except subprocess.TimeoutExpired:
-        ended = "timeout"
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **streams) as process:
+        try:
+            ended = _watch(process, ram)
+        finally:
+            process.kill()
     data = ram.read_bytes()
     ram.unlink()
     return data, ended
+
+
+def _watch(process: subprocess.Popen[str], ram: Path) -> str:
+    """Wait until it ends, or has made no step for a while."""
+    with ram.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        progress, since = b"", time.monotonic()
+        while process.poll() is None:
+            now = b"".join(view[parameters : parameters + 0x18] for parameters in (PARAMETERS, LOW_PARAMETERS))
+            if now != progress:
+                progress, since = now, time.monotonic()
+            elif time.monotonic() - since > STALL:
+                return "stalled"
+            try:
+                process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+    assert process.stderr is not None
+    return f"status {process.returncode}{process.stderr.read()}"

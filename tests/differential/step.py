@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import iced_x86
 import numpy as np
-from iced_x86 import CpuidFeature, InstructionInfoFactory, MemorySizeExt, OpAccess, OpKind, Register, RegisterExt
+from iced_x86 import (
+    CodeSize,
+    CpuidFeature,
+    InstructionInfoFactory,
+    MemorySizeExt,
+    OpAccess,
+    OpKind,
+    Register,
+    RegisterExt,
+)
 
-from tests.differential.layout import FLOATING_POINT, GDT, LOG_LINEAR, PAGE_TABLES, Mode
+from tests.differential.layout import FLOATING_POINT, GDT, LDT, LOG_RANGE, PAGE_TABLES, Mode
 
 if TYPE_CHECKING:
     from tests.differential.batch import Batch
@@ -18,6 +28,19 @@ if TYPE_CHECKING:
 _DB: Final = 1
 _READS: Final = frozenset({OpAccess.READ, OpAccess.COND_READ, OpAccess.NO_MEM_ACCESS, OpAccess.NONE})
 _INFO: Final = InstructionInfoFactory()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """An access to memory, by linear addresses."""
+
+    first: int
+    end: int
+    writes: bool
+
+    def meets(self, first: int, end: int) -> bool:
+        """Has it to do with these addresses?"""
+        return self.first < end and first < self.end
 
 
 class Step:
@@ -128,9 +151,19 @@ class Step:
         return False
 
     @property
+    def repeats(self) -> bool:
+        """Has it a REP prefix?"""
+        return bool(self.instruction.has_rep_prefix or self.instruction.has_repne_prefix)
+
+    @property
+    def _counter(self) -> Any:
+        sizes = {use.address_size for use in _INFO.info(self.instruction).used_memory()}
+        return {CodeSize.CODE16: Register.CX, CodeSize.CODE32: Register.ECX}.get(min(sizes), Register.RCX)
+
+    @property
     def repeats_zero_times(self) -> bool:
         """Is it a repeated instruction whose count is 0?"""
-        return self.instruction.has_rep_prefix or self.instruction.has_repne_prefix
+        return self.repeats and not self._general(self._counter)
 
     # ------------------------------------------------------------------------------------------------ the instruction
 
@@ -204,24 +237,57 @@ class Step:
         """Does it store anything, implicitly or not?"""
         return any(use.access not in _READS for use in _INFO.info(self.instruction).used_memory())
 
+    @cached_property
+    def accesses(self) -> tuple[Access, ...]:
+        """The memory that it names, or uses without naming it."""
+        return tuple(self._access(use) for use in _INFO.info(self.instruction).used_memory())
+
+    def _access(self, use: Any) -> Access:
+        address = self._general(use.base) + self._general(use.index) * use.scale + use.displacement
+        address &= (1 << (16, 32, 64)[use.address_size - CodeSize.CODE16]) - 1
+        size = MemorySizeExt.size(use.memory_size)
+        first, last = address, address + size
+        if self.instruction.is_string_instruction and self.repeats:
+            rest = self._general(self._counter) * size
+            first, last = first - rest, last + rest
+        base = self._segment_base(use.segment)
+        return Access(base + first, base + last, use.access not in _READS)
+
+    def _general(self, register: Any) -> int:
+        if register == Register.NONE:
+            return 0
+        number = RegisterExt.full_register(register) - Register.RAX
+        if not 0 <= number < 16:
+            return self.ip + self.instruction.len  # RIP
+        value = int(self.before["general"][number]) if self.before is not None else self._word(8 * number, 8)
+        return value & (1 << 8 * RegisterExt.size(register)) - 1
+
+    def _word(self, at: int, size: int) -> int:
+        return int.from_bytes(self.case.record[at : at + size], "little")
+
+    def _segment_base(self, register: Any) -> int:
+        if register in (Register.CS, Register.SS):
+            at, name = (0x88, "cs") if register == Register.CS else (0xA0, "ss")
+            selector = self._word(at, 2) if self.before is None else int(self.before[name])
+        else:
+            number = (Register.DS, Register.ES, Register.FS, Register.GS).index(register)
+            selector = self._word(0xA8 + 2 * number, 2) if self.before is None else int(self.before["segments"][number])
+        if self.case.flavour.low:
+            return selector << 4
+        if self.bits == 64 and register not in (Register.FS, Register.GS):
+            return 0
+        table = self.batch.memory[LDT if selector & 4 else GDT]
+        descriptor = table[selector & ~7 : (selector & ~7) + 8].ljust(8, b"\0")
+        return int.from_bytes(descriptor[2:5] + descriptor[7:8], "little")
+
     @property
     def reaches_bench(self) -> bool:
-        """Is its memory operand in what the bench itself keeps: tables, stack, log?"""
-        i = self.instruction
-        kinds = [i.op_kind(n) for n in range(i.op_count)]
-        if OpKind.MEMORY not in kinds or self.case.flavour.ring == 3:
+        """Has it to do with memory of the bench itself, tables, stack, log, or with what is above 640 KiB?"""
+        if self.case.flavour.low:
+            return any(access.end > 0xA_0000 for access in self.accesses)
+        if self.case.flavour.ring == 3:
             return False
-        record = self.case.record
-        first = [int.from_bytes(record[8 * n : 8 * n + 8], "little") for n in range(16)]
-        general = first if self.before is None else self.before["general"].tolist()
-
-        def value(register: Any) -> int:
-            number = RegisterExt.full_register(register) - Register.RAX
-            return int(general[number]) if register != Register.NONE and 0 <= number < 16 else 0
-
-        address = value(i.memory_base) + value(i.memory_index) * i.memory_index_scale + i.memory_displacement
-        address &= (1 << 64 if self.bits == 64 else 1 << 32) - 1
-        return GDT - 64 <= address < PAGE_TABLES or address >> 28 == LOG_LINEAR >> 28
+        return any(access.meets(GDT - 64, PAGE_TABLES) or access.meets(*LOG_RANGE) for access in self.accesses)
 
     @property
     def has_void_override(self) -> bool:
