@@ -49,7 +49,7 @@ def test_some_random_instructions(bench: Bench, mode: Mode, tmp_path: Path) -> N
 
 
 def test_a_case_that_halts_is_left_behind(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """QEMU sleeps in HLT though a single-step trap should wake it (Vol. 2A "HLT"); where it begins again, all is compared.
+    """QEMU sleeps in HLT though a single-step trap should wake it (Vol. 2A "HLT"); behind it, all is compared.
 
     It happened in a case of long mode (seed 1008, number 318), where a branch led into the middle of an instruction.
     """
