@@ -80,8 +80,8 @@ def run_qemu(memory: dict[int, bytes], entry: int, folder: Path) -> tuple[bytes,
     command += ["-object", f"memory-backend-file,id=ram,mem-path={ram},share=on,size={MEMORY_SIZE}"]
     command += ["-machine", "pc,hpet=off,memory-backend=ram", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
     command += ["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "null", "-nic", "none", "-no-reboot"]
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **streams) as process:
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, text=True, stdin=null, stdout=null, stderr=subprocess.PIPE) as process:
         try:
             ended = _watch(process, ram)
         finally:
