@@ -78,6 +78,9 @@ class UserSpaceBus:
         """The PC's counter."""
         return self._cpu.engine.count + self._cpu.engine.tsc_base
 
+    def report_x87_error(self) -> None:
+        """FERR#: user space's board has no wire for it, as /dev/kvm has none, and the vCPU sleeps."""
+
     def disturbed(self) -> bool:
         """Repeated I/O stops at every iteration: user space sees each."""
         return True

@@ -26,6 +26,7 @@ from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.port_b import PortB
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE, Vga
+from simvirt.machine.devices.x87_error import X87Error
 from simvirt.machine.event_queue import Attention, EventQueue
 from simvirt.machine.hardware import DeviceRow, Hardware, Wiring
 from simvirt.machine.interrupt_system import InterruptSystem
@@ -95,6 +96,7 @@ class Board:
         "nmi_gate",
         "on_a20",
         "on_console",
+        "on_ignne",
         "on_intr",
         "on_nmi",
         "pace",
@@ -120,6 +122,8 @@ class Board:
         self.nmi_gate = NmiGate(self._raise_nmi)
         self.on_nmi: Callable[[], None] = lambda: None
         """Is told of an edge on the NMI pin; whoever drives the board sets it."""
+        self.on_ignne: Callable[[], None] = lambda: None
+        """Is told that IGNNE# is asserted, in answer to FERR#; likewise."""
         self._nmi_rose = False
         self.devices: dict[str, Device[Any]] = {}
         """The devices by the names of their rows."""
@@ -256,6 +260,12 @@ class Board:
             raise MonitorError("this board has no system control port B to latch the error: add one to its table")
         port.io_channel_check()
 
+    def x87_error(self) -> None:
+        """The processor asserts FERR#: IRQ 13, if this board has the latch for it."""
+        latch = self._device(X87Error)
+        if latch is not None:
+            latch.ferr()
+
     def screen(self, read_memory: Callable[[Gpa, int], bytes]) -> Screen | None:
         """What the display adapter shows; None in a graphics mode, or without one."""
         vga = self._device(Vga)
@@ -317,6 +327,7 @@ class Board:
             interrupts=self.interrupts,
             line=_unconnected if row.irq is None else self.interrupts.line(row.irq),
             nmi=self.nmi_gate,
+            ignne=self._assert_ignne,
             console=self._put_console,
             exit=self._end,
             reset=self._request_reset,
@@ -381,6 +392,9 @@ class Board:
     def _raise_nmi(self) -> None:
         self._nmi_rose = True
         self.on_nmi()
+
+    def _assert_ignne(self) -> None:
+        self.on_ignne()
 
     def _drive_a20(self, is_open: bool) -> None:
         self.a20 = is_open

@@ -43,6 +43,7 @@ from simvirt.machine.events import (
     SoftwareInterruptKind,
     SystemCall,
     WatchedWrite,
+    X87ErrorReported,
 )
 from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.interrupts import Interruption, Source
@@ -327,6 +328,11 @@ def _pause(cpu: Cpu, _bus: Bus, event: Pause) -> None:
     cpu.advance(event.length)
 
 
+def _x87_error(_cpu: Cpu, bus: Bus, _event: X87ErrorReported) -> None:
+    """FERR#; whoever runs the processor sees the event and waits for an interrupt, as for HLT."""
+    bus.report_x87_error()
+
+
 def _system_call(cpu: Cpu, bus: Bus, event: SystemCall) -> None:
     if event.is_sysenter:
         sysenter(cpu, supported=bus.cpu_model.has_sysenter)
@@ -362,5 +368,6 @@ _COMPLETIONS: Final[dict[type, Callable[..., Event | None]]] = {
     InvalidateCaches: _invalidate_caches,
     FlagsAccess: _flags,
     Pause: _pause,
+    X87ErrorReported: _x87_error,
     SystemCall: _system_call,
 }

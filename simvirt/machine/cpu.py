@@ -6,11 +6,12 @@ has the hardware complete it (`machine.completion`), a VMM emulates it, root mod
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError, UsageError
-from simvirt.machine import exact_instructions, interrupts, self_test
+from simvirt.machine import exact_instructions, floating_exceptions, interrupts, self_test
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
@@ -246,6 +247,8 @@ class Cpu:
             return None
         if native is NativeEvent.STRING_LENGTH:
             return self._long_strings()
+        if native is NativeEvent.FLOATING:
+            return self._floating()
         return None if native is NativeEvent.SLICE else EngineFault(engine.status)
 
     def _long_strings(self) -> Event | None:
@@ -317,6 +320,32 @@ class Cpu:
         native = engine.run(engine.count + 1)
         return None if native is NativeEvent.LIMIT else self._event(native)
 
+    def _floating(self) -> Event | None:
+        """An x87 or SSE instruction whose exceptions have to be looked after."""
+        breakpoints, engine = self.breakpoints, self.engine
+        watched = breakpoints.watches_data
+        if watched:
+            self._noted = breakpoints.at_data(self._data_accesses())
+        with engine.watches_open() if watched else nullcontext():
+            event = floating_exceptions.perform(self, self.instruction())
+        if event is None:
+            return self._take_hits()
+        self._noted = NO_HITS
+        return event
+
+    def run_alone(self, permit: Callable[[], None]) -> Event | None:
+        """Run the instruction at RIP alone, `permit` having said that it may be; the event that it met, or None."""
+        engine = self.engine
+        limit = engine.count + 1
+        while True:
+            permit()
+            native = engine.run(limit)
+            if native is NativeEvent.LIMIT:
+                return None
+            event = self._event(native)
+            if event is not None:
+                return event
+
     def transfer_far(self, instruction: Instruction) -> Event | None:
         """Do the far transfer at RIP by the manual's pseudo-code; the event that it met, or None when it is done."""
         return self._attempt(lambda: self.far_transfers.perform(instruction))
@@ -367,6 +396,7 @@ class Cpu:
         :raises UsageError: they cannot be.
         """
         state.put(self.state)
+        self.engine.follow_floating_masks()
         if state.lacks_pdptes:
             try:
                 self.load_pdptes(self.state.cr3)

@@ -194,8 +194,7 @@ class Engine:
             ("eip", o.eip), ("eflags", o.eflags), ("cc_src", o.cc_src), ("cc_op", o.cc_op), ("df", o.df),
             ("hflags", o.hflags), ("segs", o.segments), ("cr", o.cr), ("efer", o.efer), ("error_code", o.error_code),
             ("dr", o.dr), ("intercept", o.intercept), ("ldt", o.ldt), ("tr", o.tr), ("gdt", o.gdt), ("idt", o.idt),
-            ("pdptes", o.pdptes),
-            ("tsc_aux", o.tsc_aux),
+            ("pdptes", o.pdptes), ("tsc_aux", o.tsc_aux), ("fpus", o.fpus), ("fp_status", o.fp_status),
         ):  # fmt: skip
             setattr(record, f"off_env_{member}", offset)
         record.off_cpu_interrupt_request = platform.cpu_interrupt_request
@@ -676,6 +675,22 @@ class Engine:
         """Let the next run execute the INS or OUTS at RIP, whose port has been found allowed."""
         self._record.port_checked = 1
 
+    def pass_floating(self) -> None:
+        """Let the next run execute the x87 or SSE instruction at RIP, whose exceptions are looked after."""
+        self._record.floating_passed = 1
+
+    def follow_floating_masks(self) -> None:
+        """The x87 control word or MXCSR may have changed: hand over, or no longer, what meets unmasked exceptions.
+
+        What flushes to zero follows, too: the engine takes MXCSR.FZ for the x87's.
+        """
+        state, record = self.state, self._record
+        state.follow_flush_to_zero()
+        masks = int(state.x87_unmasked), int(state.simd_unmasked)
+        if (record.x87_unmasked, record.simd_unmasked) != masks:
+            record.x87_unmasked, record.simd_unmasked = masks
+            self._library.flush_translations(self._self)
+
     def set_watches(self, watches: Iterable[tuple[int, int, bool, bool]]) -> None:
         """Refuse data accesses to the pages of these ranges of linear addresses: (first, last, reads, writes).
 
@@ -734,6 +749,7 @@ class Engine:
         self.nmi_pending = bool(image[self._nmi_pending_at] & _NMI_PENDING)
         self.state.image[self._nmi_pending_at] &= ~_NMI_PENDING
         self.follow_umip()
+        self.follow_floating_masks()
         self.drop_translations()
 
     def power_on(self) -> None:
@@ -765,6 +781,7 @@ class Engine:
         self.deliveries, self.nmi_pending = world.deliveries, world.nmi_pending
         if self.address_space is not world.address_space:
             self.set_address_space(world.address_space)
+        self.follow_floating_masks()
         self.set_breakpoints(world.breakpoints)
         self.set_watches(world.watches)
         self.flush_tlb()

@@ -285,6 +285,14 @@ class Pause:
 
 
 @dataclass(slots=True)
+class X87ErrorReported:
+    """An x87 exception is pending and CR0.NE is 0: FERR# reports it (SDM Vol. 1 §8.7.2).
+
+    The processor waits for an interrupt in front of the instruction at RIP, which would report it by #MF.
+    """
+
+
+@dataclass(slots=True)
 class SystemCall:
     """SYSCALL or SYSENTER."""
 
@@ -318,5 +326,6 @@ Event: TypeAlias = (
     | InvalidateCaches
     | FlagsAccess
     | Pause
+    | X87ErrorReported
     | SystemCall
 )

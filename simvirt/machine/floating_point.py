@@ -155,3 +155,4 @@ def renew_rounding(engine: Engine) -> None:
     image = FloatingPoint(engine.state.floating_point)
     engine.write_public_register("FPCW", image.control_word)
     engine.write_public_register("MXCSR", image.mxcsr)
+    engine.follow_floating_masks()

@@ -28,6 +28,7 @@ from simvirt.machine.devices.rtc import Mc146818, standard_cmos
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import PORTS as VGA_PORTS
 from simvirt.machine.devices.vga import Vga
+from simvirt.machine.devices.x87_error import X87Error
 from simvirt.x86.addresses import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Wiring:
     """Turns the machine off."""
     wait: Callable[[int], None]
     """Lets nanoseconds pass while the processor waits for the device, up to the next deadline of any device."""
+    ignne: Callable[[], None]
+    """Asserts IGNNE#, for as long as the processor asserts FERR#."""
     a20: Callable[[bool], None]
     """Is told when address line 20 is let through, and when not."""
     hardware: Hardware
@@ -170,6 +173,7 @@ DEVICES: Final[tuple[DeviceRow, ...]] = (
     DeviceRow("io-apic", _io_apic, (), memory=_pages(io_apic.BASE)),
     DeviceRow("power-management", _power_management, (power_management.PORTS,), Irq.IRQ9, widths=(1, 2, 4)),
     DeviceRow("com1", _uart, (range(0x3F8, 0x400),), Irq.COM1),
+    DeviceRow("x87-error", lambda wiring: X87Error(wiring.line, wiring.ignne), (range(0xF0, 0xF2),), Irq.FPU),
     DeviceRow("debug-exit", lambda wiring: DebugExit(wiring.exit), (range(0xF4, 0xF8),), widths=(1, 2, 4)),
 )
 """The devices of the PC."""

@@ -105,6 +105,10 @@ class Processor(Protocol):
         """
         ...
 
+    def assert_ignne(self) -> None:
+        """IGNNE#: x87 errors are ignored for as long as one is pending (SDM Vol. 1 §8.7.2)."""
+        ...
+
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a maskable interrupt; only while `interruptible`."""
         ...
@@ -178,6 +182,7 @@ class Machine:
         self._written = written
         board.on_a20 = processor.set_a20
         board.on_nmi = processor.raise_nmi
+        board.on_ignne = processor.assert_ignne
         self.halted = False
         self._stop_requested = False
         self.outcome: Outcome | None = None

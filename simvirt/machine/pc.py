@@ -10,7 +10,7 @@ from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE
 from simvirt.machine.engine import DELIVER_EVERYTHING
-from simvirt.machine.events import DebuggerHit, Halt, Interrupted, InterruptWindow, LimitReached
+from simvirt.machine.events import DebuggerHit, Halt, Interrupted, InterruptWindow, LimitReached, X87ErrorReported
 from simvirt.machine.machine import Machine, Stop
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.svm import Intercepts
@@ -73,6 +73,10 @@ class BoardBus:
     def time_offset(self) -> int:
         """The time-stamp counter less the instructions retired: nanoseconds skipped in HLT."""
         return self._clock.skipped
+
+    def report_x87_error(self) -> None:
+        """FERR#."""
+        self._board.x87_error()
 
     def region(self, gpa: Gpa) -> Region | None:
         """The region that holds a guest-physical address, or None."""
@@ -139,6 +143,10 @@ class BareProcessor:
         """An edge on the NMI pin."""
         self.cpu.raise_nmi()
 
+    def assert_ignne(self) -> None:
+        """IGNNE#: x87 errors are ignored for as long as one is pending."""
+        self.cpu.state.assert_ignne()
+
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run and complete events, until one needs the board's attention or is nothing for the hardware."""
         cpu, bus = self.cpu, self.bus
@@ -150,7 +158,7 @@ class BareProcessor:
             stop = _STOPS.get(kind)
             if stop is not None:
                 return stop
-            sleeps = kind is Halt and cpu.can_halt
+            sleeps = (kind is Halt and cpu.can_halt) or kind is X87ErrorReported
             complete(cpu, bus, event)
             if sleeps:
                 return Stop.HALTED

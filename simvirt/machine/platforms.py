@@ -38,10 +38,16 @@ class StateOffsets:
     idt: int = 400
     cr: int = 424
     efer: int = 592
+    fpus: int = 608
+    fpuc: int = 610
     fpregs: int = 624
+    fpop: int = 752
     fpcs: int = 754
     fpds: int = 756
+    fp_status: int = 776
     ft0: int = 784
+    sse_status: int = 808
+    mxcsr: int = 816
     xmm: int = 824
     sysenter_cs: int = 4800
     sysenter_esp: int = 4808

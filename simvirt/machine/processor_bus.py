@@ -45,6 +45,10 @@ class Bus(Protocol):
         """The region that holds a guest-physical address, or None in a hole."""
         ...
 
+    def report_x87_error(self) -> None:
+        """FERR#: an x87 exception is to be reported, and CR0.NE is 0 (SDM Vol. 1 §8.7.2)."""
+        ...
+
     def time_stamp(self) -> int:
         """What RDTSC reads."""
         ...

@@ -40,6 +40,16 @@ _LMA_ACTIVE: Final = int(Efer.LMA)
 PDPTE_COUNT: Final = 4
 """PDPTE registers."""
 
+_EXCEPTION_FLAGS: Final = 0x3D
+"""Of the engine's flags: invalid operation, division by zero, overflow, underflow, inexact."""
+_FLUSHED_TO_ZERO: Final = 0x80
+_UNDERFLOW_AND_INEXACT: Final = 0x30
+_EXCEPTION_MASKS: Final = 0x3F
+_STATUS_SUMMARY: Final = 0x8080
+"""B and ES."""
+_FLUSHES: Final = 0x8800
+"""FZ and UM of MXCSR."""
+
 _SIX_ZEROS: Final = bytes(6)
 _SIXTEEN_ZEROS: Final = bytes(16)
 _VECTOR_SLOT: Final = 64
@@ -55,6 +65,8 @@ _CS_WORDS, _SS_WORDS, _DS_WORDS = (
 _INHIBIT_IRQ: Final = 1 << 3
 _SHADOW_OF_MOV_SS: Final = 1 << 30
 """In hflags2: ours (native/special.c)."""
+_IGNNE: Final = 1 << 28
+"""In hflags2, too."""
 _NMI_BLOCKED: Final = 1 << 2
 """In hflags2: the engine's own, which its IRET clears."""
 _CS32: Final = 1 << 4
@@ -474,9 +486,12 @@ class ProcessorState:
         """Clear what lies among the x87 registers without being state.
 
         The six bytes behind each x87 register's ten, the part of each SSE register beyond its 128 bits, and the
-        engine's scratch registers hold what the host left there (PSHUFB does it).
+        engine's scratch registers hold what the host left there (PSHUFB does it). Exceptions that the engine has
+        accumulated go where they belong.
         """
         image, o = self.image, self._o
+        self.settle_x87_status()
+        self.settle_mxcsr()
         for at in range(o.xmm + 16, o.xmm + 16 * _VECTOR_SLOT, _VECTOR_SLOT):
             image[at : at + _VECTOR_SLOT - 16] = _BEYOND_128_BITS
         scratch = o.xmm + 16 * _VECTOR_SLOT
@@ -484,6 +499,78 @@ class ProcessorState:
         for at in range(o.fpregs, o.fpregs + 128, 16):
             image[at + 10 : at + 16] = _SIX_ZEROS
         image[o.ft0 : o.ft0 + 16] = _SIXTEEN_ZEROS
+
+    # What floating-point operations have met accumulates in the engine's `float_exception_flags`, the third byte of
+    # each of its `float_status`, in the places that the bits have in MXCSR and in the x87 status word; the fifth makes
+    # it flush to zero (fpu/softfloat-types.h of QEMU 5.0).
+
+    def take_x87_exceptions(self) -> int:
+        """The x87 exceptions accumulated since the last call, as bits of the status word."""
+        return self._take_exceptions(self._o.fp_status + 2)
+
+    def take_simd_exceptions(self) -> int:
+        """The SSE exceptions accumulated since the last call, as bits of MXCSR."""
+        return self._take_exceptions(self._o.sse_status + 2)
+
+    def _take_exceptions(self, at: int) -> int:
+        met = self.image[at]
+        if not met:
+            return 0
+        self.image[at] = 0
+        return met & _EXCEPTION_FLAGS | (_UNDERFLOW_AND_INEXACT if met & _FLUSHED_TO_ZERO else 0)
+
+    def settle_x87_status(self, met: int = 0) -> None:
+        """Add the accumulated exceptions, and `met`, to the x87 status word; ES and B follow (SDM Vol. 1 §8.1.3)."""
+        d = self._o.fpus // 4
+        status, control = self._d[d] & 0xFFFF, self._d[d] >> 16
+        status |= self.take_x87_exceptions() | met
+        unmasked = status & ~control & _EXCEPTION_MASKS
+        status = status | _STATUS_SUMMARY if unmasked else status & ~_STATUS_SUMMARY
+        self._d[d] = control << 16 | status
+
+    def settle_mxcsr(self, met: int = 0) -> None:
+        """Add the accumulated exceptions, and `met`, to MXCSR (SDM Vol. 1 §10.2.3)."""
+        self._d[self._o.mxcsr // 4] |= self.take_simd_exceptions() | met
+
+    @property
+    def mxcsr(self) -> int:
+        """MXCSR, but for what the engine has accumulated."""
+        return self._d[self._o.mxcsr // 4]
+
+    @property
+    def x87_error(self) -> bool:
+        """ES of the x87 status word: an exception that is not masked is pending."""
+        return bool(self.image[self._o.fpus] & 0x80)
+
+    @property
+    def ignne(self) -> bool:
+        """IGNNE#: while CR0.NE is 0, pending x87 exceptions are not reported."""
+        return bool(self._d[self._o.hflags2 // 4] & _IGNNE)
+
+    @ignne.setter
+    def ignne(self, value: bool) -> None:
+        flags = self._d[self._o.hflags2 // 4]
+        self._d[self._o.hflags2 // 4] = flags | _IGNNE if value else flags & ~_IGNNE
+
+    def assert_ignne(self) -> None:
+        """The board asserts IGNNE#, which lasts as long as the error that FERR# has told of (SDM Vol. 1 §D.2.1)."""
+        self.settle_x87_status()
+        self.ignne = self.x87_error
+
+    @property
+    def x87_unmasked(self) -> bool:
+        """Does the x87 control word unmask an exception?"""
+        return self.image[self._o.fpuc] & _EXCEPTION_MASKS != _EXCEPTION_MASKS
+
+    @property
+    def simd_unmasked(self) -> bool:
+        """Does MXCSR unmask an exception?"""
+        return self.mxcsr >> 7 & _EXCEPTION_MASKS != _EXCEPTION_MASKS
+
+    def follow_flush_to_zero(self) -> None:
+        """Results are flushed to zero by MXCSR.FZ while underflow is masked, those of the x87 never."""
+        self.image[self._o.fp_status + 4] = 0
+        self.image[self._o.sse_status + 4] = self.mxcsr & _FLUSHES == _FLUSHES
 
     def debug_register(self, number: int) -> int:
         """DR0 to DR3, DR6 or DR7 (SDM Vol. 3B §18.2)."""

@@ -27,7 +27,8 @@ def _bytes(first: str, last: str) -> slice:
 WORLD_BYTES: Final = (
     _bytes("a20_mask", "a20_mask"),
     _bytes("max_physical_bits", "absent_page"),
-    _bytes("passed_pc", "native_far_transfers"),
+    _bytes("passed_pc", "floating_passed"),
+    _bytes("native_far_transfers", "native_far_transfers"),
     _bytes("count", "count"),
     _bytes("tsc_base", "cpuid"),
     _bytes("last_delivery", "faults"),

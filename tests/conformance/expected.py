@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _SEGMENTS: Final = "segment limits and types are checked when a segment is loaded, not when it is used"
-_FLOATING: Final = "the engine notices no x87 exception but division by zero"
+_FLOATING: Final = "the engine does not notice stack faults"
 DEVIATIONS: Final[dict[str, str]] = {
     "ds_null_use": _SEGMENTS,
     "gp_limit_data": _SEGMENTS,
@@ -22,10 +22,7 @@ DEVIATIONS: Final[dict[str, str]] = {
     "real_gp_word_at_ffff": _SEGMENTS,
     "real_gp_beyond_64k": _SEGMENTS,
     "mf_invalid": _FLOATING,
-    "x87_inexact_flag": _FLOATING,
-    "xm_divide": "the engine never raises #XM",
     "gp_sse_alignment": "the engine lets SSE instructions access unaligned operands",
-    "gp_mxcsr_reserved": "the engine ignores reserved bits of MXCSR",
     "gp_jump_non_canonical": "the jump retires, and the #GP(0) stands on its target",
     "gp_sysret_non_canonical": "#GP(0) stands on the target, in ring 3",
     "gp_sysexit_non_canonical": "#GP(0) stands on the target, in ring 3",
@@ -114,6 +111,8 @@ QEMU: Final[dict[str, str]] = {
     "db_icebp": "INT1 is #UD",
     "ac_unaligned": "#AC is not raised",
     "xm_divide": "#XM is not raised",
+    "ud_without_osxmmexcpt": "#XM is not raised, nor this in its place",
+    "mf_by_arithmetic": "WAIT alone reports pending exceptions",
     "gp_mxcsr_reserved": "reserved bits of MXCSR are ignored",
     "ss_inner_not_present": "#TS instead of #SS",
     "df_not_for_benign": "EXT is 0",

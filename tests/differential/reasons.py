@@ -24,7 +24,7 @@ from simvirt.x86.flags import Eflags
 _M: Final = Mnemonic
 _RF: Final = int(Eflags.RF)
 _VIRTUAL: Final = int(Eflags.VIF | Eflags.VIP)
-_DB, _UD, _SS, _GP, _PF, _MF = 1, 6, 12, 13, 14, 16
+_DB, _UD, _SS, _GP, _PF, _MF, _XM = 1, 6, 12, 13, 14, 16, 19
 _STATUS, _STATUS_HIGH, _CONTROL_HIGH, _MXCSR, _MXCSR_HIGH = 2, 3, 1, 24, 25
 """Bytes of an FXSAVE image."""
 _USER: Final = 4
@@ -64,15 +64,16 @@ class Reason(Enum):
     BY_CHANCE = "not compared: ports and tables of the machine, or the bench's own memory, met by chance"
     QEMU_LONG_STRING = "QEMU: PCMPESTRI and PCMPESTRM cut 64-bit lengths to 32 bits"
     QEMU_ENTER = "QEMU: ENTER with a 32-bit operand on a 16-bit stack writes all of EBP"
-    X87_FLAGS = "here: x87 exception flags other than ZE are not set"
-    X87_FAULT = "here: unmasked x87 exceptions other than ZE are not #MF"
+    X87_FLAGS = "here: DE, SF, C1 and IE of stack faults are not set; imprecise instructions set flags of their own"
+    X87_FAULT = "here: unmasked denormal operands and stack faults are not #MF"
+    QEMU_MF = "QEMU: pending x87 exceptions are reported by WAIT alone"
     X87_PRECISION = "here: transcendental instructions, constants, remainders and decimal numbers have 53 bits"
     X87_PRECISION_CONTROL = "here: x87 results at reduced precision are rounded otherwise"
     X87_DENORMAL = "here: x87 arithmetic with denormal numbers and unsupported encodings"
     X87_STORE = "here: FST of a number too small or too large for its format"
     FISTTP = "here: FISTTP of what does not fit"
-    MXCSR_FLAGS = "here: SSE exception flags are not set in MXCSR"
-    FLUSH_TO_ZERO = "here: MXCSR.FZ has no effect"
+    MXCSR_FLAGS = "here: DE is not set in MXCSR; QEMU: nothing is by what it does not finish"
+    QEMU_MXCSR = "QEMU: reserved bits of MXCSR are ignored"
     SCALAR_READS = "here: ROUNDSS and ROUNDSD read 16 bytes"
     SSE_ALIGNMENT = "here: SSE instructions accept unaligned memory operands"
     COMPARE_PREDICATE = "here: CMPPS and its kin are #UD when reserved bits of the predicate are set"
@@ -86,7 +87,7 @@ class Reason(Enum):
     LOCK_NEG = "here: flags of LOCK NEG are those of the operand, not of the result"
     COMPATIBILITY_RIP = "here: a near branch above 2 GiB in compatibility mode extends the sign of EIP"
     QEMU_INT1 = "QEMU: INT1 is #UD"
-    XM_FAULT = "here: unmasked SSE exceptions are not #XM (QEMU neither), and leave other results"
+    QEMU_XM = "QEMU: unmasked SSE exceptions are not #XM, and leave other results"
     NEAR_BRANCH = "here: 66 before a near branch in 64-bit mode truncates RIP, as on AMD's processors"
     OPCODE_EXTENSION = "here: REX.R before C6 /0 and C7 /0 is #UD"
 
@@ -167,6 +168,7 @@ _HORIZONTAL: Final = frozenset(
 )
 _APPROXIMATE: Final = frozenset({_M.RCPPS, _M.RCPSS, _M.RSQRTPS, _M.RSQRTSS})
 _LONG_STRINGS: Final = frozenset({_M.PCMPESTRI64, _M.PCMPESTRM64})
+_MXCSR_LOADS: Final = frozenset({_M.LDMXCSR, _M.FXRSTOR, _M.FXRSTOR64})
 _FAR_TRANSFERS: Final = frozenset({_M.CALL, _M.JMP, _M.RETF})
 _STRINGS: Final = frozenset({_M.PCMPESTRI, _M.PCMPESTRM, _M.PCMPISTRI, _M.PCMPISTRM})
 _PUSH_FLAGS: Final = frozenset({_M.PUSHF, _M.PUSHFD, _M.PUSHFQ})
@@ -198,6 +200,8 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     ),
     (Reason.SCALAR_READS, lambda s: s.mnemonic in (_M.ROUNDSS, _M.ROUNDSD) and s.here == _PF and s.there == _DB),
     (Reason.SSE_ALIGNMENT, lambda s: s.there == _GP and s.here in (_DB, _PF) and s.has_memory_of_16_bytes),
+    (Reason.QEMU_MF, lambda s: s.here == _MF and s.there != _MF and s.mnemonic != _M.WAIT),
+    (Reason.QEMU_MXCSR, lambda s: s.mnemonic in _MXCSR_LOADS and s.here == _GP and s.there == _DB),
     (Reason.X87_FAULT, lambda s: s.there == _MF and s.here == _DB),
     (Reason.X87_FLAGS, lambda s: s.mnemonic == _M.FNSTSW and s.differs_in("general", "sum")),
     (Reason.MXCSR_FLAGS, lambda s: s.mnemonic == _M.STMXCSR and s.differs_in("sum")),
@@ -231,8 +235,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (Reason.QEMU_MMX_REX, lambda s: s.bits == 64 and s.is_mmx and s.has_rex_register),
     (Reason.MMX_EXPONENT, lambda s: s.is_mmx and s.differs_in("fx") and s.places <= _EXPONENTS),
     (Reason.DOT_PRODUCT, lambda s: s.mnemonic in (_M.DPPS, _M.DPPD) and s.differs_in("fx")),
-    (Reason.FLUSH_TO_ZERO, lambda s: s.differs_in("fx") and s.is_sse and bool(s.fx_before[_MXCSR_HIGH] & 0x80)),
-    (Reason.XM_FAULT, lambda s: s.differs_in("fx", "general", "sum") and s.is_sse and s.has_unmasked_sse_exception),
+    (Reason.QEMU_XM, lambda s: s.is_sse and s.here == _XM and s.there != _XM),
     (
         Reason.X87_DENORMAL,
         lambda s: s.is_x87 and s.differs_in("sum", "fx", "general", "rflags") and s.has_odd_number,

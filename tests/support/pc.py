@@ -59,6 +59,9 @@ class RecordingBus:
         self.device_values: dict[int, int] = {}
         self.time = 0
 
+    def report_x87_error(self) -> None:
+        self.log.append(("ferr", 0, 0, 0))
+
     def disturbed(self) -> bool:
         return False
 

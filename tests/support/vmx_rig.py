@@ -74,6 +74,9 @@ class PlainBus:
         self.written: list[tuple[int, int, int]] = []
         self.answer = 0x5A5A5A5A
 
+    def report_x87_error(self) -> None:
+        self.written.append((0xF0, 0, 0))
+
     def disturbed(self) -> bool:
         return False
 

@@ -43,6 +43,9 @@ class Surroundings:
         del port, size
         self.port_value = value & 0xFF
 
+    def report_x87_error(self) -> None:
+        """FERR#: nobody listens."""
+
     def disturbed(self) -> bool:
         """Always: an experiment is one instruction, and of a repeated one a single iteration."""
         return True

@@ -16,6 +16,7 @@ module                 chip                                        ports
 `rtc`                  MC146818 clock, memory and the mask of NMI  0x70-0x71
 `port_a`               system control port A: A20, reset           0x92
 `vga`, `screen`        VGA registers, and the text on the screen   0x3B4-0x3DA
+`x87_error`            FERR#, IRQ 13 and IGNNE#                    0xF0-0xF1
 `debug_exit`           ends the run, as QEMU's isa-debug-exit      0xF4-0xF7
 `uart`                 16550A serial port COM1, the console        0x3F8-0x3FF
 `local_apic`           the processor's local APIC                  memory at 0xFEE00000

@@ -393,6 +393,7 @@ static int is_plain(struct simvirt *s, const struct block *b) {
 static const enum event EVENT_OF[] = {
     [BREAKPOINT] = EVENT_BREAKPOINT, [FAR_TRANSFER] = EVENT_INSTRUCTION, [STI_AGAIN] = EVENT_INSTRUCTION, [ALIGNMENT] = EVENT_ALIGNMENT,
     [STRING_LENGTH] = EVENT_STRING_LENGTH, [EXACT] = EVENT_INSTRUCTION, [STRING_IO] = EVENT_INSTRUCTION,
+    [FLOATING] = EVENT_FLOATING, [X87_STATUS] = EVENT_FLOATING, [X87_CONTROL] = EVENT_FLOATING,
 };
 
 /* Stop in front of a special instruction, or of the block that it is in. */
@@ -432,7 +433,7 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
             s->passed_pc = b->pc, s->passed_count = s->count;
             what = first_special(s, b, 1, &s->plain_before);
         }
-        s->aligned = s->port_checked = 0;
+        s->aligned = s->port_checked = s->floating_passed = 0;
         if (what) {
             s->current = 0;
             meet_special(s, b, what);

@@ -38,6 +38,7 @@ class NativeEvent(IntEnum):
     INSTRUCTION = 10
     STRING_LENGTH = 11
     ALIGNMENT = 12
+    FLOATING = 13
 
 
 class RegionWords(ctypes.Structure):
@@ -117,7 +118,7 @@ class SharedRecord(ctypes.Structure):
             "off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"
         ),
         *_words("off_env_efer off_env_error_code off_env_dr off_env_intercept"),
-        *_words("off_env_ldt off_env_tr off_env_gdt off_env_idt off_env_pdptes off_env_tsc_aux"),
+        *_words("off_env_ldt off_env_tr off_env_gdt off_env_idt off_env_pdptes off_env_tsc_aux off_env_fpus off_env_fp_status"),
         *_words("off_cpu_interrupt_request off_cpu_cflags_next off_cpu_jump_cache off_cpu_exit_request"),
         *_words("off_cpu_exception_index off_uc_bad_address"),
         ("tlb_window", ctypes.c_uint64 * 3),
@@ -133,7 +134,7 @@ class SharedRecord(ctypes.Structure):
         ("watches", WatchWords * MAX_WATCHES),
         *_words("watches_open passed_pc passed_count"),
         ("followed_dr", ctypes.c_uint64 * 5),
-        *_words("aligned port_checked native_far_transfers"),
+        *_words("aligned port_checked floating_passed x87_unmasked simd_unmasked native_far_transfers"),
         *_words("slice_length count limit slice stepping window_wanted"),
         *_words("tsc_base tsc_native rdtscp_native cpuid_native pause_native cr3_native cpuid_count"),
         ("cpuid", CpuidWords * MAX_CPUID),

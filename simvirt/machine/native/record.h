@@ -34,7 +34,7 @@ enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of
 enum event {
     EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
     EVENT_SYSTEM_CALL = 6, EVENT_ENGINE_ERROR = 7, EVENT_BREAKPOINT = 8, EVENT_DEBUG_REGISTERS = 9,
-    EVENT_INSTRUCTION = 10, EVENT_STRING_LENGTH = 11, EVENT_ALIGNMENT = 12,
+    EVENT_INSTRUCTION = 10, EVENT_STRING_LENGTH = 11, EVENT_ALIGNMENT = 12, EVENT_FLOATING = 13,
 };
 
 /* A translated block of Unicorn 2.1.4 (exec/exec-all.h), as far as it is read here. */
@@ -91,7 +91,8 @@ struct simvirt {
     /* the engine, filled in by Python */
     u64 uc, cpu, env, emu_start, emu_stop, ctl, reg_read, leave_loop, invalidate_range;
     u64 off_env_eip, off_env_eflags, off_env_cc_src, off_env_cc_op, off_env_df, off_env_hflags, off_env_segs, off_env_cr,
-        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept, off_env_ldt, off_env_tr, off_env_gdt, off_env_idt, off_env_pdptes, off_env_tsc_aux;
+        off_env_efer, off_env_error_code, off_env_dr, off_env_intercept, off_env_ldt, off_env_tr, off_env_gdt, off_env_idt, off_env_pdptes,
+        off_env_tsc_aux, off_env_fpus, off_env_fp_status;
     u64 off_cpu_interrupt_request, off_cpu_cflags_next, off_cpu_jump_cache, off_cpu_exit_request,
         off_cpu_exception_index, off_uc_bad_address;
     u64 tlb_window[3];
@@ -115,6 +116,8 @@ struct simvirt {
     u64 followed_dr[5];                 /* DR0 to DR3 and DR7 as they were when the lists above were made */
     u64 aligned;                        /* the operands of the next instruction are aligned, as far as they have to be */
     u64 port_checked;                   /* the next instruction, INS or OUTS, may access its port */
+    u64 floating_passed;                /* the next instruction runs alone, and its floating-point exceptions are looked after */
+    u64 x87_unmasked, simd_unmasked;    /* exceptions are, in the control word, in MXCSR */
     u64 native_far_transfers;           /* the engine does far JMP, CALL, RET and IRET by itself */
     /* time */
     u64 slice_length;                   /* instructions that simvirt_run runs at most before it returns */
@@ -203,7 +206,7 @@ INTERNAL int usual_iret(struct simvirt *s, u64 size);
 
 /* special.c */
 enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4, STI_AGAIN = 5, ALIGNMENT = 6,
-               EXACT = 7, STRING_IO = 8 };
+               EXACT = 7, STRING_IO = 8, FLOATING = 9, X87_STATUS = 10, X87_CONTROL = 11 };
 INTERNAL enum special first_special(struct simvirt *s, const struct block *b, int entering, u64 *before);
 INTERNAL void note_shadow(struct simvirt *s);
 INTERNAL int is_repeating(const struct simvirt *s);

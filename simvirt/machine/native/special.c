@@ -8,10 +8,13 @@
  *   STRING_LENGTH  a string comparison with lengths that the engine cannot take
  *   EXACT        what the engine executes otherwise than the manual says (machine/exact_instructions.py)
  *   STRING_IO    INS and OUTS where the port may be forbidden: the engine would access memory before it asks
+ *   FLOATING     x87 and SSE instructions whose exceptions have to be looked after (machine/floating_exceptions.py)
+ *   X87_STATUS   what reads or clears the x87 status word, to which the engine's accumulated exception flags are added first
+ *   X87_CONTROL  FLDCW: FLOATING if it unmasks an exception
  */
 #include <string.h>
 
-#include "record.h"
+#include "processor.h"
 
 /* ------------------------------------------------------------------------------------------------ undefined instructions
  * The engine ignores LOCK in front of what cannot take it, or writes to an address that it has not computed; it runs AVX as if it were
@@ -112,6 +115,101 @@ static int is_usual_iret(struct simvirt *s, const struct block *b, const u8 code
     return code[i] == 0xcf && usual_iret(s, size);
 }
 
+/* ------------------------------------------------------------------------------------------------ floating-point exceptions
+ * The engine accumulates what its floating-point operations met, for the x87 and for SSE, and does nothing else about it. While all
+ * exceptions are masked, as they nearly always are, that suffices: the flags go to the status word and to MXCSR when somebody looks.
+ * While one is unmasked, each instruction that could meet it runs alone (FLOATING). */
+
+/* FXSAVE, FXRSTOR, LDMXCSR, STMXCSR */
+static int accesses_mxcsr(const u8 *op, int prefixes) {
+    return op[0] == 0x0f && op[1] == 0xae && op[2] >> 6 != 3 && (op[2] >> 3 & 7) < 4 && !prefixes;
+}
+
+static int is_sse_arithmetic(const u8 *op, int prefixes) {
+    if (op[0] != 0x0f) return 0;
+    switch (op[1]) {
+    case 0x2a: case 0x2c: case 0x2d: case 0x2e: case 0x2f: case 0x51: case 0x58: case 0x59: case 0x5a: case 0x5b: case 0x5c: case 0x5d:
+    case 0x5e: case 0x5f: case 0xc2: return 1;
+    case 0x7c: case 0x7d: case 0xd0: case 0xe6: return prefixes != 0;
+    case 0x3a: return op[2] == 0x40 || op[2] == 0x41;
+    default: return 0;
+    }
+}
+
+/* RSQRT and RCP meet no exceptions, and ROUND can be told not to be inexact; the engine notes some all the same. */
+static int notes_too_much(const u8 *op) {
+    return op[0] == 0x0f && (op[1] == 0x52 || op[1] == 0x53 || (op[1] == 0x3a && (op[2] & 0xfc) == 8));
+}
+
+static int is_x87(const u8 *op) { return op[0] == 0x9b || (op[0] & 0xf8) == 0xd8; }
+
+static enum special x87_kind(const struct simvirt *s, const u8 *op) {
+    const u8 modrm = op[1], reg = modrm >> 3 & 7;
+    const int memory = modrm >> 6 != 3;
+    if (s->x87_unmasked) return FLOATING;
+    switch (op[0]) {
+    case 0xd9: return !memory ? PLAIN : reg == 4 ? FLOATING : reg == 5 ? X87_CONTROL : reg == 6 ? X87_STATUS : PLAIN;
+    case 0xdb: return modrm == 0xe2 || modrm == 0xe3 ? X87_STATUS : PLAIN;
+    case 0xdd: return !memory ? PLAIN : reg == 4 ? FLOATING : reg > 5 ? X87_STATUS : PLAIN;
+    case 0xdf: return modrm == 0xe0 ? X87_STATUS : PLAIN;
+    default: return PLAIN;
+    }
+}
+
+static enum special floating_kind(const struct simvirt *s, const u8 *op, int prefixes) {
+    if (is_x87(op)) return x87_kind(s, op);
+    if (accesses_mxcsr(op, prefixes) || notes_too_much(op)) return FLOATING;
+    return s->simd_unmasked && is_sse_arithmetic(op, prefixes) ? FLOATING : PLAIN;
+}
+
+enum { STATUS_FLAGS = 0x3d, STATUS_SUMMARY = 0x8080, STATUS_MASKS = 0x3f, FLUSHED_TO_ZERO = 0x80, UNDERFLOW_AND_INEXACT = 0x30 };
+
+/* Add the accumulated flags to the x87 status word. */
+static void settle_status(struct simvirt *s) {
+    u8 *met = (u8 *)s->env + s->off_env_fp_status + 2;
+    u16 *status = (u16 *)(s->env + s->off_env_fpus);
+    const u16 control = status[1];
+    *status |= (*met & STATUS_FLAGS) | (*met & FLUSHED_TO_ZERO ? UNDERFLOW_AND_INEXACT : 0);
+    *met = 0;
+    if (*status & ~control & STATUS_MASKS) *status |= STATUS_SUMMARY;
+}
+
+/* Does FLDCW load a control word that masks everything? With a 32- or 64-bit address
+ * and no prefix but REX; others are left to Python. */
+static int masks_everything(struct simvirt *s, const struct block *b, const u8 code[16]) {
+    const int code_64 = (b->flags & HF_CS64) != 0;
+    const u64 *registers = (const u64 *)(s->env + s->off_env_eip) - 16;
+    int segment = DS;
+    const int rex = code_64 && (code[0] & 0xf0) == 0x40 ? code[0] : 0;
+    const u8 *p = code + (rex != 0);
+    if (!(b->flags & (HF_CS32 | HF_CS64)) || *p++ != 0xd9) return 0;
+    const u8 modrm = *p++, mod = modrm >> 6;
+    u64 address = 0;
+    int base = modrm & 7;
+    if (base == 4) {
+        const u8 sib = *p++;
+        const int index = (sib >> 3 & 7) | (rex & 2 ? 8 : 0);
+        base = sib & 7;
+        if (index != 4) address = registers[index] << (sib >> 6);
+        if (base == 5 && mod == 0) base = -1;
+    } else if (base == 5 && mod == 0) {
+        if (code_64) return 0;             /* relative to RIP */
+        base = -1;
+    }
+    if (base >= 0) address += registers[base | (rex & 1 ? 8 : 0)];
+    if (base == 4 || base == 5) segment = SS;
+    if (mod == 1) address += (u64)(int64_t)(int8_t)*p;
+    if (mod == 2 || base < 0) {
+        int32_t displacement;
+        memcpy(&displacement, p, 4);
+        address += (u64)(int64_t)displacement;
+    }
+    if (!code_64) address = (u32)(address + *(u64 *)(s->env + s->off_env_segs + (u64)segment * 24 + 8));
+    u16 control;
+    const struct processor real = real_processor(s);
+    return read_plainly(s, &real, address, &control, 2, CPL(s) == 3 ? USER : SUPERVISOR) && (control & STATUS_MASKS) == STATUS_MASKS;
+}
+
 static enum special kind_of(const struct simvirt *s, const struct block *b, const u8 code[16]) {
     const int code_64 = (b->flags & HF_CS64) != 0, has_selectors = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
     int i = 0, lock = 0, prefixes = 0;
@@ -129,6 +227,8 @@ static enum special kind_of(const struct simvirt *s, const struct block *b, cons
     if (s->override_count) return PLAIN;
     if (op[0] != 0xc4 && is_inexact(op, prefixes, b)) return EXACT;
     if (is_guarded_string_io(op, b)) return STRING_IO;
+    const enum special floating = floating_kind(s, op, prefixes);
+    if (floating) return floating;
     return has_selectors && !s->native_far_transfers && is_far_transfer(op) ? FAR_TRANSFER : PLAIN;
 }
 
@@ -239,7 +339,12 @@ enum special first_special(struct simvirt *s, const struct block *b, int enterin
         if (code[0] == STI && !s->native_far_transfers && (!entering || interruptible)) return STI_AGAIN;
         if (code[0] == CLI) interruptible = 0;
         const enum special kind = kind_of(s, b, code);
-        if (kind == STRING_IO && entering && !i && s->port_checked) continue;
+        if (entering && !i) {
+            if (kind == STRING_IO && s->port_checked) continue;
+            if ((kind == FLOATING || kind == X87_CONTROL) && s->floating_passed) continue;
+            if (kind == X87_STATUS) settle_status(s);
+            if (kind == X87_STATUS || (kind == X87_CONTROL && masks_everything(s, b, code))) continue;
+        }
         if (kind && !(kind == FAR_TRANSFER && entering && !i && is_usual_iret(s, b, code))) return kind;
         int wide;                                       /* the lengths are known when it is the next instruction */
         if (compares_strings(b, code, &wide) && (!entering || i || has_long_string(s, wide))) return STRING_LENGTH;

@@ -41,6 +41,7 @@ from simvirt.machine.events import (
     SoftwareInterruptKind,
     SystemCall,
     WatchedWrite,
+    X87ErrorReported,
 )
 from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.fills import Access
@@ -405,6 +406,7 @@ EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {
     InvalidateCaches: _invalidate_caches,
     FlagsAccess: complete,
     Pause: _pause,
+    X87ErrorReported: complete,
     SystemCall: complete,
 }
 """The answer to each event. Each entry takes the event of its own type, which the table's common type cannot say."""

@@ -23,6 +23,7 @@ from simvirt.machine.events import (
     InterruptWindow,
     LimitReached,
     NonMaskableInterrupt,
+    X87ErrorReported,
 )
 from simvirt.machine.faults import EptRefused, ProcessorFault
 from simvirt.machine.fills import PdpteLoad
@@ -192,7 +193,7 @@ class NonRootProcessor:
                 events.take_interrupt()
                 continue
             reason = None
-            sleeps = kind is Halt and cpu.can_halt
+            sleeps = (kind is Halt and cpu.can_halt) or kind is X87ErrorReported
             try:
                 reason = EXITS[kind](operation, event)
             except ProcessorFault as fault:

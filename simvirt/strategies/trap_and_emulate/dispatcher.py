@@ -47,6 +47,7 @@ from simvirt.machine.events import (
     SoftwareInterrupt,
     SystemCall,
     WatchedWrite,
+    X87ErrorReported,
 )
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.machine import Stop
@@ -330,6 +331,11 @@ class Dispatcher:
         self._guest.deliver_nmi()
         return Stop.HANDLED
 
+    def _x87_error(self, event: X87ErrorReported) -> Stop:
+        """The guest's CR0.NE is 0: its board hears of the error, and its processor waits for an interrupt."""
+        complete(self._guest, self._bus, event)
+        return Stop.HALTED
+
     def _limit(self, _event: Event) -> Stop:
         return Stop.LIMIT
 
@@ -406,6 +412,7 @@ DISPATCH: Final[dict[type, Callable[..., Stop]]] = {
     InvalidateCaches: Dispatcher._impossible,
     FlagsAccess: Dispatcher._iret,
     Pause: Dispatcher._by_hardware,
+    X87ErrorReported: Dispatcher._x87_error,
     SystemCall: Dispatcher._system_call,
 }
 """What becomes of each event."""

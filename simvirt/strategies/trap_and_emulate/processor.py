@@ -79,6 +79,10 @@ class DeprivilegedProcessor:
         """An edge on the virtual NMI pin: the VMM delivers it as soon as the guest's processor would take it."""
         self.guest.raise_nmi()
 
+    def assert_ignne(self) -> None:
+        """IGNNE#: x87 errors are ignored for as long as one is pending."""
+        self.guest.state.assert_ignne()
+
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run and dispatch events, until one needs the board's attention.
 

@@ -85,6 +85,10 @@ class VtxProcessor:
         """An edge on the virtual NMI pin: the VMM injects an NMI, once the guest can take it."""
         self.vcpu.nmi_pending = self.vcpu.board.attention.needed = True
 
+    def assert_ignne(self) -> None:
+        """IGNNE#: x87 errors are ignored for as long as one is pending."""
+        self.vcpu.cpu.state.assert_ignne()
+
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run the guest, exit by exit, until one concerns the devices or `limit` is reached."""
         vcpu = self.vcpu

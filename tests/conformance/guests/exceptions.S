@@ -445,6 +445,98 @@ checks:
     ldmxcsr dword ptr [scratch]
     conclude
 
+    check ud_without_osxmmexcpt, "3A 6.15 #XM", "the same without CR4.OSXMMEXCPT"
+    faults 6, 0, 1f
+    then 2f
+    mov eax, cr4
+    or eax, 0x200
+    and eax, ~0x400
+    mov cr4, eax
+    mov dword ptr [scratch], 0x1d80
+    ldmxcsr dword ptr [scratch]
+    mov dword ptr [scratch], 0x3f800000
+    movss xmm0, dword ptr [scratch]
+    xorps xmm1, xmm1
+1:  divss xmm0, xmm1
+    nop
+2:  mov dword ptr [scratch], 0x1f80
+    ldmxcsr dword ptr [scratch]
+    conclude
+
+    check mxcsr_flags, "1 10.2.3.1", "masked exceptions set their flags in MXCSR: 1/3 is inexact, 1/0 a division by zero"
+    mov eax, cr4
+    or eax, 0x600
+    mov cr4, eax
+    mov dword ptr [scratch], 0x1f80
+    ldmxcsr dword ptr [scratch]
+    mov eax, 1
+    cvtsi2ss xmm0, eax
+    mov eax, 3
+    cvtsi2ss xmm1, eax
+    movaps xmm2, xmm0
+    divss xmm2, xmm1
+    xorps xmm1, xmm1
+    divss xmm0, xmm1
+    stmxcsr dword ptr [scratch]
+    mov eax, dword ptr [scratch]
+    equals eax, 0x1fa4
+    finish
+
+    check mxcsr_flush_to_zero, "1 10.2.3.3", "MXCSR.FZ: a tiny result is 0, with UE and PE"
+    mov dword ptr [scratch], 0x9f80
+    ldmxcsr dword ptr [scratch]
+    mov dword ptr [scratch], 0x10000000
+    movss xmm0, dword ptr [scratch]
+    mulss xmm0, xmm0
+    movss dword ptr [scratch], xmm0
+    mov eax, dword ptr [scratch]
+    equals eax, 0
+    stmxcsr dword ptr [scratch]
+    mov eax, dword ptr [scratch]
+    equals eax, 0x9fb0
+    mov dword ptr [scratch], 0x1f80
+    ldmxcsr dword ptr [scratch]
+    finish
+
+    check mf_by_arithmetic, "1 8.6", "an x87 instruction that waits reports a pending exception in front of itself"
+    faults 16, 0, 1f
+    then 2f
+    mov eax, cr0
+    or eax, 0x20
+    mov cr0, eax
+    fninit
+    mov word ptr [scratch], 0x037b
+    fldcw word ptr [scratch]
+    fldz
+    fld1
+    fdivrp st(1), st
+1:  fld1
+    nop
+2:  fninit
+    conclude
+
+    check mf_sqrt, "1 8.5.1.2", "an unmasked invalid operation: the square root of -1; the operand stays"
+    faults 16, 0, 1f
+    then 2f
+    fninit
+    mov word ptr [scratch], 0x037e
+    fldcw word ptr [scratch]
+    fld1
+    fchs
+    fsqrt
+1:  fwait
+    nop
+2:  fnclex
+    fld1
+    faddp st(1), st
+    fldz
+    fcomip st(0), st(1)
+    setz al
+    movzx eax, al
+    fninit
+    equals eax, 1
+    conclude
+
     check ud_sse_without_osfxsr, "3A Table 13-1", "SSE with CR4.OSFXSR = 0"
     faults 6, 0, 1f
     mov eax, cr4
