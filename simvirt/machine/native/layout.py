@@ -118,7 +118,8 @@ class SharedRecord(ctypes.Structure):
             "off_env_eip off_env_eflags off_env_cc_src off_env_cc_op off_env_df off_env_hflags off_env_segs off_env_cr"
         ),
         *_words("off_env_efer off_env_error_code off_env_dr off_env_intercept"),
-        *_words("off_env_ldt off_env_tr off_env_gdt off_env_idt off_env_pdptes off_env_tsc_aux off_env_fpus off_env_fp_status"),
+        *_words("off_env_ldt off_env_tr off_env_gdt off_env_idt off_env_pdptes off_env_tsc_aux"),
+        *_words("off_env_fpus off_env_fp_status"),
         *_words("off_cpu_interrupt_request off_cpu_cflags_next off_cpu_jump_cache off_cpu_exit_request"),
         *_words("off_cpu_exception_index off_uc_bad_address"),
         ("tlb_window", ctypes.c_uint64 * 3),
