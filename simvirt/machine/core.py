@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simvirt.machine.engine import Engine
+    from simvirt.machine.events import Event
     from simvirt.machine.linear_memory import LinearMemory
     from simvirt.machine.state import ProcessorState
     from simvirt.x86.instruction import Instruction, MemoryOperand
@@ -28,6 +31,10 @@ class Core(Protocol):
 
     def retire(self, *, stepping: bool | None = None) -> None:
         """The instruction is complete and has set RIP itself."""
+        ...
+
+    def run_alone(self, permit: Callable[[], None]) -> Event | None:
+        """Run the instruction at RIP alone, `permit` having said that it may be; the event that it met, or None."""
         ...
 
     def unblock_nmi(self) -> None:

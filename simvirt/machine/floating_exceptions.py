@@ -28,7 +28,7 @@ from simvirt.x86.flags import Cr0, Cr4, Eflags
 from simvirt.x86.prefixes import split_prefixes
 
 if TYPE_CHECKING:
-    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.core import Core
     from simvirt.machine.events import Event
     from simvirt.x86.instruction import Instruction
 
@@ -46,7 +46,7 @@ _NO_PRECISION_EXCEPTION: Final = 8
 """Bit 3 of the immediate byte of ROUNDPS and its kin."""
 
 
-def perform(cpu: Cpu, instruction: Instruction) -> Event | None:
+def perform(cpu: Core, instruction: Instruction) -> Event | None:
     """Run the x87 or SSE instruction at RIP, and look after its exceptions; the event that it met, or None."""
     _, code = split_prefixes(cpu.engine.code_bytes, cpu.state.bits)
     if code[0] == _WAIT or code[0] & 0xF8 == 0xD8:
@@ -59,7 +59,7 @@ def perform(cpu: Cpu, instruction: Instruction) -> Event | None:
 # -------------------------------------------------------------------------------------------- x87
 
 
-def _x87(cpu: Cpu, instruction: Instruction, code: bytes) -> Event | None:
+def _x87(cpu: Core, instruction: Instruction, code: bytes) -> Event | None:
     state, engine = cpu.state, cpu.engine
     state.settle_x87_status()
     if state.x87_error and _waits(code) and not _device_not_available(cpu, code):
@@ -102,7 +102,7 @@ def _waits(code: bytes) -> bool:
             return True
 
 
-def _device_not_available(cpu: Cpu, code: bytes) -> bool:
+def _device_not_available(cpu: Core, code: bytes) -> bool:
     """#NM has precedence over #MF (SDM Vol. 3A Table 9-3)."""
     cr0 = cpu.state.cr0
     if code[0] == _WAIT:
@@ -110,7 +110,7 @@ def _device_not_available(cpu: Cpu, code: bytes) -> bool:
     return bool(cr0 & int(Cr0.EM | Cr0.TS))
 
 
-def _destination(cpu: Cpu, instruction: Instruction) -> tuple[int, bytes] | None:
+def _destination(cpu: Core, instruction: Instruction) -> tuple[int, bytes] | None:
     """Where the instruction stores to memory, and what is there now."""
     for use in used_memory(instruction):
         if use.access.writes:
@@ -122,7 +122,7 @@ def _destination(cpu: Cpu, instruction: Instruction) -> tuple[int, bytes] | None
     return None
 
 
-def _undo_x87(cpu: Cpu, before: bytes, met: int) -> None:
+def _undo_x87(cpu: Core, before: bytes, met: int) -> None:
     """Registers, tags and TOP as they were; the flags tell of the exception, and the pointers of the instruction."""
     state, o = cpu.state, cpu.engine.platform.state
     state.image[o.efer + 8 : o.fpop] = before[o.efer + 8 : o.fpop]
@@ -134,7 +134,7 @@ def _undo_x87(cpu: Cpu, before: bytes, met: int) -> None:
 # -------------------------------------------------------------------------------------------- SSE
 
 
-def _access_mxcsr(cpu: Cpu, code: bytes) -> Event | None:
+def _access_mxcsr(cpu: Core, code: bytes) -> Event | None:
     """FXSAVE, FXRSTOR, LDMXCSR, STMXCSR: MXCSR shows what was met, and takes no reserved bits (SDM Vol. 1 §10.2.3)."""
     state, engine = cpu.state, cpu.engine
     state.settle_x87_status()
@@ -152,7 +152,7 @@ def _access_mxcsr(cpu: Cpu, code: bytes) -> Event | None:
     return event
 
 
-def _sse(cpu: Cpu, instruction: Instruction, code: bytes) -> Event | None:
+def _sse(cpu: Core, instruction: Instruction, code: bytes) -> Event | None:
     state, engine = cpu.state, cpu.engine
     state.settle_mxcsr()
     before, count = bytes(state.image), engine.count
