@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time `__getattr__` lo
     from simvirt.analyzer.model.analysis import Analysis
     from simvirt.analyzer.session import analyze
     from simvirt.guests.resolve import resolve as guest
+    from simvirt.observe.benchmarks.session import compare_benchmarks
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.results import Run
     from simvirt.observe.session import compare, profile, run
@@ -28,12 +29,24 @@ _LAZY: Final[dict[str, tuple[str, str]]] = {  # public name -> the module that d
     "run": ("simvirt.observe.session", "run"),
     "compare": ("simvirt.observe.session", "compare"),
     "profile": ("simvirt.observe.session", "profile"),
+    "compare_benchmarks": ("simvirt.observe.benchmarks.session", "compare_benchmarks"),
     "guest": ("simvirt.guests.resolve", "resolve"),
     "Run": ("simvirt.observe.results", "Run"),
     "Comparison": ("simvirt.observe.comparison", "Comparison"),
 }
 
-__all__ = ["Analysis", "Comparison", "Run", "__version__", "analyze", "compare", "guest", "profile", "run"]
+__all__ = [
+    "Analysis",
+    "Comparison",
+    "Run",
+    "__version__",
+    "analyze",
+    "compare",
+    "compare_benchmarks",
+    "guest",
+    "profile",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:

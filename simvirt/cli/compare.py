@@ -1,4 +1,4 @@
-"""`simvirt compare`: one guest, several strategies, and a verdict on each."""
+"""`simvirt compare`: one guest, several strategies, and a verdict on each; or single operations, and what they cost."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from simvirt.cli.options import add_boot_options, add_shared_options, boot_image, shared_arguments
+from simvirt.cli.benchmarks import add_benchmark_options, print_benchmarks, wants_benchmarks
+from simvirt.cli.options import GUEST_HELP, add_loader_options, add_shared_options, boot_image, shared_arguments
 from simvirt.cli.output import print_json, print_result
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.run import report_faults
 from simvirt.cli.tracing import add_trace_options, open_trace
 from simvirt.cli.values import positive_count
+from simvirt.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `simvirt compare`."""
-    add_boot_options(parser)
+    parser.add_argument("guest", metavar="GUEST", nargs="?", help=GUEST_HELP)
+    add_loader_options(parser)
     parser.add_argument(
         "--strategy",
         metavar="STRATEGY,...",
@@ -39,10 +42,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add_shared_options(parser)
     add_trace_options(parser)
+    add_benchmark_options(parser)
 
 
 def execute(arguments: Namespace) -> ExitStatus:
-    """Compare, and print what was found."""
+    """Compare, and print what was found.
+
+    Raises:
+        UsageError: neither a guest nor benchmarks, or both.
+    """
+    if wants_benchmarks(arguments):
+        return print_benchmarks(arguments)
+    if arguments.guest is None:
+        raise UsageError("name a guest to compare, see `simvirt list guests`, or say --benchmarks")
     from simvirt.observe.session import ALL, compare
 
     image = boot_image(arguments)

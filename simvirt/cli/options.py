@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.cli.values import escaped_bytes, file_content, positive_count, whole_number
 
@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
     from simvirt.observe.results import RunConfig
 
+GUEST_HELP: Final = "a guest's name, see `simvirt list guests`, or the path of an image"
+
 
 def add_boot_options(parser: ArgumentParser) -> None:
     """The guest, and what its boot loader hands over; `boot_image` takes them."""
+    parser.add_argument("guest", metavar="GUEST", help=GUEST_HELP)
+    add_loader_options(parser)
+
+
+def add_loader_options(parser: ArgumentParser) -> None:
+    """What the guest's boot loader hands over."""
     from simvirt.guests.recognise import BootKind
 
-    parser.add_argument(
-        "guest", metavar="GUEST", help="a guest's name, see `simvirt list guests`, or the path of an image"
-    )
     boot = parser.add_argument_group("boot")
     boot.add_argument("--append", metavar="TEXT", default="", help="the kernel's command line")
     boot.add_argument(

@@ -35,7 +35,9 @@ COMMANDS: Final[dict[str, Command]] = {
             "show the guests, strategies, CPU models, cost presets or instruction sets there are",
         ),
         Command("run", "simvirt.cli.run", "run a guest by one strategy, and tell what it did and what it took"),
-        Command("compare", "simvirt.cli.compare", "run a guest by several strategies, and judge each"),
+        Command(
+            "compare", "simvirt.cli.compare", "run a guest by several strategies, and judge each; or single operations"
+        ),
         Command("pages", "simvirt.cli.pages", "translate an address of a guest at a moment of its run, entry by entry"),
         Command(
             "profile", "simvirt.cli.profile", "run a guest by one strategy, and tell where its time and the VMM's went"

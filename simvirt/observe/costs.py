@@ -30,6 +30,22 @@ DEFAULT_COSTS: Final = "core2-2006"
 """The processor that the default CPU model is."""
 
 
+class NativeOperation(Enum):
+    """What a preset may price on the bare machine; the value is its name in the file."""
+
+    SYSCALL = "syscall"
+    """SYSCALL and SYSRET."""
+    IN = "in"
+    CLI = "cli"
+    MOV_TO_CR = "mov-to-cr"
+    PAGE_FAULT = "page-fault"
+    """With the handler's IRET, as those that follow."""
+    DIVIDE_ERROR = "divide-error"
+    """Any exception that has nothing to do with paging."""
+    INTERRUPT = "interrupt"
+    """An interrupt of a device, or INT n."""
+
+
 class Confidence(Enum):
     """How far a number is to be trusted."""
 
@@ -69,6 +85,9 @@ class CostPreset:
         vm_exit_service: the monitor's part.
         trap: a trap of a de-privileged guest, its emulation, and the return.
         vm_exits: whole costs of VM exits that are known by their reason.
+        native: costs on the bare machine; what is not there costs its instructions.
+        ept: has it EPT? Without it a hardware VMM needs shadow page tables.
+        traced_write: a write to a page table that shadow page tables follow; an exit like others where it is None.
         others: costs that only strategies with code of their own have (binary translation, hypercalls).
     """
 
@@ -81,6 +100,9 @@ class CostPreset:
     vm_exit_service: Cost
     trap: Cost
     vm_exits: Mapping[ExitReason, Cost]
+    native: Mapping[NativeOperation, Cost]
+    ept: bool
+    traced_write: Cost | None
     others: Mapping[str, Cost]
 
     def of_exit(self, reason: Enum) -> int:
@@ -95,6 +117,20 @@ class CostPreset:
             return self.trap.cycles
         special = self.vm_exits.get(reason)
         return special.cycles if special else self.vm_exit.cycles + self.vm_exit_service.cycles
+
+    def native_cycles(self, operation: NativeOperation) -> int:
+        """Cycles of an operation on the bare machine, beyond those of its instructions; 0 where nobody published them.
+
+        >>> find_costs("pentium4-672-2005").native_cycles(NativeOperation.PAGE_FAULT)
+        1093
+        """
+        cost = self.native.get(operation)
+        return cost.cycles if cost else 0
+
+    @property
+    def traced_write_cycles(self) -> int:
+        """Cycles of a write to a traced page table."""
+        return self.traced_write.cycles if self.traced_write else self.of_exit(ExitReason.EXCEPTION_OR_NMI)
 
     def apply(self, exits: Mapping[Enum, int], direct_instructions: int) -> Modelled:
         """The cycles of a run."""
@@ -157,6 +193,9 @@ def _preset(row: dict[str, Any]) -> CostPreset:
         vm_exit=costs["vm_exit"],
         vm_exit_service=costs["vm_exit_service"],
         trap=costs["trap"],
+        native={NativeOperation(name): _cost(value) for name, value in row.get("native", {}).items()},
+        ept=row.get("ept", True),
+        traced_write=_cost(row["traced_write"]) if "traced_write" in row else None,
         vm_exits={ExitReason[name]: _cost(value) for name, value in row.get("vm_exits", {}).items()},
         others={name: cost for name, cost in costs.items() if name not in _MODELLED},
     )

@@ -20,6 +20,7 @@ _RENDERERS_MODULES: Final = (
     "simvirt.observe.show",
     "simvirt.observe.show_comparison",
     "simvirt.observe.profile.show_profile",
+    "simvirt.observe.benchmarks.show",
 )
 _TEXT_WIDTH: Final = 110
 

@@ -20,6 +20,7 @@ SESSION = (
     "lx\bs\n"  # mistyped
     "cat poem > copy\nwc < copy\nsort < copy | cat | wc\nls -l | sort\nremove copy\ncat copy\n"
     "crash cli\ncrash divide\ncrash float\ncrash code\ncrash kernel\nnothing here\nsort < none\n"
+    "measure turn 3\nmeasure exec 2\nmeasure nothing\n"
     "preempt &\nprimes\nhelp\necho one two   three # four\n"
     "shell\necho inner\nexit 7\nexit 3\n"
 )

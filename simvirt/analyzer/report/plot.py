@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer.report.tally import Answer, by_group
-from simvirt.errors import UnsupportedError, UsageError
+from simvirt.observe.picture import new_picture, save_picture
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from simvirt.analyzer.model.analysis import Analysis
 
-FORMATS: Final = (".png", ".svg", ".pdf")
 _COLOURS: Final = {
     Answer.CRITICAL: "#c0392b",
     Answer.PRIVILEGED: "#2874a6",
@@ -28,15 +28,8 @@ def plot(analysis: Analysis, file: str | Path) -> None:
         UsageError: the file's name has another suffix than .png, .svg or .pdf, or it cannot be written.
         UnsupportedError: matplotlib is not installed.
     """
-    path = Path(file)
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: a picture is a file that ends in {', '.join(FORMATS)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UnsupportedError("a picture needs matplotlib: pip install 'simvirt[notebook]'") from None
     groups = by_group(analysis)[::-1]
-    figure = Figure(figsize=(12, 0.9 + 0.36 * len(groups)), layout="constrained")
+    figure = new_picture(file, 12, 0.9 + 0.36 * len(groups))
     axes = figure.subplots()
     left = [0.0] * len(groups)
     names = [f"{tally.group}  ({tally.total})" for tally in groups]
@@ -57,7 +50,4 @@ def plot(analysis: Analysis, file: str | Path) -> None:
         f"{analysis.info.title}: which instructions keep a VMM from trap-and-emulate", fontsize=14, loc="left"
     )
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(Answer), frameon=False, fontsize=12)
-    try:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+    save_picture(figure, file)

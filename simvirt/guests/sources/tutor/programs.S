@@ -24,6 +24,7 @@ initial_files:
     file primes, primes
     file preempt, preempt
     file crash, crash
+    file measure, measure
     file start, programs/start.txt
     file poem, programs/poem.txt
     .long 0, 0, 0

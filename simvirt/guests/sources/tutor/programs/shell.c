@@ -120,13 +120,6 @@ static void run(int count) {
     }
 }
 
-static int number(const char *text) {
-    int value = 0;
-    while (text && *text >= '0' && *text <= '9')
-        value = value * 10 + *text++ - '0';
-    return value;
-}
-
 int main(int count, char **arguments) {
     int input = count > 1 ? open(arguments[1], 0) : INPUT;
     for (;;) {
@@ -143,9 +136,9 @@ int main(int count, char **arguments) {
         if (!length)
             continue;
         if (is(words[0], "exit"))
-            return number(words[1]);
+            return number_of(words[1]);
         if (is(words[0], "kill"))
-            kill(number(words[1]));
+            kill(number_of(words[1]));
         else if (is(words[0], "remove") && words[1])
             remove(words[1]);
         else if (is(words[0], "help"))

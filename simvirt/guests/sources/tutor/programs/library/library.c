@@ -48,6 +48,13 @@ void print_number(unsigned number) {
     print(first);
 }
 
+int number_of(const char *text) {
+    int value = 0;
+    while (text && *text >= '0' && *text <= '9')
+        value = value * 10 + *text++ - '0';
+    return value;
+}
+
 int read_line(int descriptor, char *line, unsigned size) {
     unsigned length = 0;
     char character;

@@ -29,6 +29,7 @@ unsigned length_of(const char *text);
 int compare(const char *left, const char *right); /* below, at or above 0, as the left text is before, at or behind the right one */
 void print(const char *text);
 void print_number(unsigned number);
+int number_of(const char *text); /* its decimal digits; 0 when there are none */
 int read_line(int descriptor, char *line, unsigned size); /* without its end; 0 when there is none */
 
 #endif
