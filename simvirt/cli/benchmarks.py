@@ -113,7 +113,7 @@ def _print_lines(table: BenchmarkTable) -> None:
     """A line for each benchmark: its exits under each strategy."""
     for row in table.rows:
         counts = [
-            f"{info.name} {'n/a' if (profile := row.profile(info.name)) is None else f'{profile.interventions:.2f}'}"
+            f"{info.name} {'n/a' if (expense := row.expense(info.name)) is None else f'{expense.interventions:.2f}'}"
             for info in table.strategies
         ]
         sys.stdout.write(f"{row.benchmark.name}: exits {', '.join(counts)}\n")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import MonitorError, UsageError
 from simvirt.machine.breakpoints import Breakpoint
 from simvirt.machine.machine import Outcome
-from simvirt.observe.benchmarks.profile import Moment, Profile
+from simvirt.observe.benchmarks.expense import Expense, Moment
 from simvirt.observe.sites import site_addresses
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
@@ -84,9 +84,9 @@ def window_of(image: GuestImage, config: RunConfig) -> Window:
     return Window(site, reached[0], lengths.pop())
 
 
-def profile_rounds(
+def expense_of_rounds(
     image: GuestImage, strategy: Strategy, config: RunConfig, window: Window, rounds: int
-) -> Profile | NotApplicable:
+) -> Expense | NotApplicable:
     """One round of a guest's under a strategy: the mean of what is counted, the least of what is measured."""
     if (obstacle := strategy.obstacle(image)) is not None:
         return NotApplicable(obstacle)
@@ -104,13 +104,13 @@ def profile_rounds(
     if trial.count != at or trial.machine.processor.guest_state().rip != window.site:
         raise MonitorError(f"{image.name} is not where it is on the bare machine after {at:,} instructions")
     quickest = min(after.seconds - before.seconds for before, after in pairwise(moments))
-    whole = Profile.between(moments[0], moments[-1]).times(1 / (part * SLICES))
+    whole = Expense.between(moments[0], moments[-1]).times(1 / (part * SLICES))
     return replace(whole, seconds=quickest / part)
 
 
-def profile_system(
+def expenses_of_system(
     image: GuestImage, strategy: Strategy, config: RunConfig, wanted: Sequence[SystemRounds]
-) -> list[Profile | NotApplicable]:
+) -> list[Expense | NotApplicable]:
     """One of each operation that the program `measure` repeats, under a strategy."""
     if (obstacle := strategy.obstacle(image)) is not None:
         return [NotApplicable(obstacle)] * len(wanted)
@@ -130,11 +130,11 @@ def profile_system(
         raise MonitorError(
             f"{image.name} did not do what was asked of it: {bytes(trial.machine.board.console)[-80:]!r}"
         )
-    windows = [Profile.between(marks[i], marks[i + 1]) for i in range(0, len(marks), 2)]
+    windows = [Expense.between(marks[i], marks[i + 1]) for i in range(0, len(marks), 2)]
     return [_one_of(windows[_WINDOWS * i : _WINDOWS * (i + 1)], one.rounds) for i, one in enumerate(wanted)]
 
 
-def _one_of(windows: Sequence[Profile], rounds: int) -> Profile:
+def _one_of(windows: Sequence[Expense], rounds: int) -> Expense:
     """From a window without rounds, and two with them."""
     marks, first, second = windows
     whole = first.plus(second).plus(marks, -2).times(1 / (2 * rounds))

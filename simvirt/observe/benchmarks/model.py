@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from simvirt.observe.benchmarks.benchmark import Benchmark
-    from simvirt.observe.benchmarks.profile import Profile
+    from simvirt.observe.benchmarks.expense import Expense
     from simvirt.observe.costs import CostPreset
     from simvirt.strategies.strategy import StrategyInfo
 
@@ -34,16 +34,16 @@ _AS_VM_EXIT: Final[Mapping[TrapReason, ExitReason]] = {
 
 
 def cycles(
-    preset: CostPreset, strategy: StrategyInfo, profile: Profile, benchmark: Benchmark, shadowed: Profile | None
+    preset: CostPreset, strategy: StrategyInfo, expense: Expense, benchmark: Benchmark, shadowed: Expense | None
 ) -> float:
     """Modelled cycles of one operation.
 
     `shadowed` is the same operation under a strategy with shadow page tables, where there is one.
     """
-    direct = profile.instructions - profile.emulated
+    direct = expense.instructions - expense.emulated
     total = direct * preset.instruction.cycles
-    total += sum(number * preset.of_exit(reason) for reason, number in profile.exits.items())
-    if not profile.exits:
+    total += sum(number * preset.of_exit(reason) for reason, number in expense.exits.items())
+    if not expense.exits:
         total += sum(
             number * preset.native_cycles(NativeOperation(what)) for what, number in benchmark.executed.items()
         )
@@ -51,8 +51,8 @@ def cycles(
         return total  # a trap's cost holds the delivery to the guest
     by_shadow_paging = strategy.means is Means.NON_ROOT_MODE and not preset.ept
     if by_shadow_paging:
-        total += _shadow_paging_cycles(preset, profile, benchmark, shadowed)
-    for vector, number in profile.delivered.items():
+        total += _shadow_paging_cycles(preset, expense, benchmark, shadowed)
+    for vector, number in expense.delivered.items():
         if not (by_shadow_paging and vector == Vector.PF):
             total += number * preset.native_cycles(delivery_of(vector))
     return total
@@ -69,10 +69,10 @@ _EXCEPTIONS: Final = 32
 
 
 def _shadow_paging_cycles(
-    preset: CostPreset, profile: Profile, benchmark: Benchmark, shadowed: Profile | None
+    preset: CostPreset, expense: Expense, benchmark: Benchmark, shadowed: Expense | None
 ) -> float:
     counted = {} if shadowed is None else shadowed.exits
-    total = profile.delivered.get(Vector.PF, 0) * preset.of_exit(ExitReason.EXCEPTION_OR_NMI)
+    total = expense.delivered.get(Vector.PF, 0) * preset.of_exit(ExitReason.EXCEPTION_OR_NMI)
     total += sum(counted.get(reason, 0) * preset.of_exit(exit_reason) for reason, exit_reason in _AS_VM_EXIT.items())
     writes = max(benchmark.page_table_writes, counted.get(TrapReason.PAGE_TABLE_WRITE, 0))
     return total + writes * preset.traced_write_cycles

@@ -48,13 +48,13 @@ def plot(table: BenchmarkTable, file: str | Path) -> None:
 
 
 def _exits(row: BenchmarkRow, strategy: str) -> float | None:
-    profile = row.profile(strategy)
-    return None if profile is None else profile.interventions
+    expense = row.expense(strategy)
+    return None if expense is None else expense.interventions
 
 
 def _microseconds(row: BenchmarkRow, strategy: str) -> float | None:
-    profile = row.profile(strategy)
-    return None if profile is None else max(_NO_TIME, 1e6 * profile.seconds)
+    expense = row.expense(strategy)
+    return None if expense is None else max(_NO_TIME, 1e6 * expense.seconds)
 
 
 def _bars(

@@ -67,7 +67,7 @@ def remarks(table: BenchmarkTable) -> Iterator[tuple[str, str]]:
 def _not_applicable(table: BenchmarkTable) -> Iterator[tuple[str, str]]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in table.rows:
-        for name, found in row.profiles.items():
+        for name, found in row.expenses.items():
             if isinstance(found, NotApplicable):
                 reasons.setdefault((name, found.reason), []).append(row.benchmark.name)
     for (name, reason), rows in reasons.items():

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from simvirt.observe.benchmarks.expense import Expense
 from simvirt.observe.benchmarks.measurement import NotApplicable
 from simvirt.observe.benchmarks.model import cycles
-from simvirt.observe.benchmarks.profile import Profile
 from simvirt.observe.showable import Showable
 from simvirt.strategies.strategy import Means
 
@@ -31,42 +31,42 @@ class BenchmarkRow:
     """One operation under every strategy.
 
     Attributes:
-        profiles: by the strategy's name.
+        expenses: by the strategy's name.
         modelled: cycles, by the preset's name and the strategy's; nothing where the strategy is not applicable.
     """
 
     benchmark: Benchmark
-    profiles: Mapping[str, Profile | NotApplicable]
+    expenses: Mapping[str, Expense | NotApplicable]
     modelled: Mapping[str, Mapping[str, float]]
 
     @classmethod
     def of(
         cls,
         benchmark: Benchmark,
-        profiles: Mapping[str, Profile | NotApplicable],
+        expenses: Mapping[str, Expense | NotApplicable],
         strategies: Sequence[StrategyInfo],
         presets: Sequence[CostPreset],
     ) -> BenchmarkRow:
-        """Price the profiles by every preset."""
-        found = {info: profile for info in strategies if isinstance(profile := profiles[info.name], Profile)}
-        shadowed = next((profile for info, profile in found.items() if info.means is Means.TRAPS), None)
+        """Price the expenses by every preset."""
+        found = {info: expense for info in strategies if isinstance(expense := expenses[info.name], Expense)}
+        shadowed = next((expense for info, expense in found.items() if info.means is Means.TRAPS), None)
         modelled = {
             preset.name: {
-                info.name: cycles(preset, info, profile, benchmark, shadowed) for info, profile in found.items()
+                info.name: cycles(preset, info, expense, benchmark, shadowed) for info, expense in found.items()
             }
             for preset in presets
         }
-        return cls(benchmark, profiles, modelled)
+        return cls(benchmark, expenses, modelled)
 
-    def profile(self, strategy: str) -> Profile | None:
+    def expense(self, strategy: str) -> Expense | None:
         """What was counted and measured under a strategy, if it is applicable."""
-        found = self.profiles[strategy]
-        return found if isinstance(found, Profile) else None
+        found = self.expenses[strategy]
+        return found if isinstance(found, Expense) else None
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""
         published = self.benchmark.published
-        applicable = {name: profile for name, profile in self.profiles.items() if isinstance(profile, Profile)}
+        applicable = {name: expense for name, expense in self.expenses.items() if isinstance(expense, Expense)}
         return {
             "name": self.benchmark.name,
             "operation": self.benchmark.operation,
@@ -74,14 +74,14 @@ class BenchmarkRow:
             if published
             else None,
             "differs": self.benchmark.differs or None,
-            "counted": {name: profile.counted() for name, profile in applicable.items()},
+            "counted": {name: expense.counted() for name, expense in applicable.items()},
             "modelled": {
                 preset: {name: round(number, 1) for name, number in by_strategy.items()}
                 for preset, by_strategy in self.modelled.items()
             },
-            "measured": {name: {"host_seconds": profile.seconds} for name, profile in applicable.items()},
+            "measured": {name: {"host_seconds": expense.seconds} for name, expense in applicable.items()},
             "not_applicable": {
-                name: found.reason for name, found in self.profiles.items() if isinstance(found, NotApplicable)
+                name: found.reason for name, found in self.expenses.items() if isinstance(found, NotApplicable)
             },
         }
 
@@ -149,7 +149,7 @@ def orders(table: BenchmarkTable) -> dict[str, bool]:
         pairs = [
             (getattr(published, column), row.modelled[PAPER_PRESET][info.name])
             for row in table.rows
-            if column and (published := row.benchmark.published) and not published.derived and row.profile(info.name)
+            if column and (published := row.benchmark.published) and not published.derived and row.expense(info.name)
         ]
         if len(pairs) > 1:
             found[info.name] = in_order(pairs)

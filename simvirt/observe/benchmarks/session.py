@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import UsageError
 from simvirt.guests.resolve import resolve
 from simvirt.observe.benchmarks.benchmark import Combination, GuestRounds, SystemRounds, benchmarks
-from simvirt.observe.benchmarks.measurement import NotApplicable, profile_rounds, profile_system, window_of
-from simvirt.observe.benchmarks.profile import NOTHING
+from simvirt.observe.benchmarks.expense import NOTHING
+from simvirt.observe.benchmarks.measurement import NotApplicable, expense_of_rounds, expenses_of_system, window_of
 from simvirt.observe.benchmarks.results import BenchmarkRow, BenchmarkTable
 from simvirt.observe.costs import cost_presets
 from simvirt.observe.results import RunConfig
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from simvirt.observe.benchmarks.benchmark import Benchmark, BenchmarkSet
-    from simvirt.observe.benchmarks.profile import Profile
+    from simvirt.observe.benchmarks.expense import Expense
     from simvirt.strategies.strategy import Strategy
 
-    Found = Profile | NotApplicable
+    Found = Expense | NotApplicable
 
 DEFAULT_ROUNDS: Final = 5_000
 MOST_ROUNDS: Final = 90_000
@@ -60,7 +60,7 @@ def compare_benchmarks(
     model = find_cpu_model(DEFAULT_CPU_MODEL if cpu is None else cpu)
     config = RunConfig(model.name, DEFAULT_MEMORY, seed=0, max_instructions=10**10)
     session = _Session(known, chosen, config, rounds, progress or (lambda _name: None))
-    found = session.profiles(wanted)
+    found = session.expenses(wanted)
     infos, presets = tuple(strategy.info for strategy in chosen), cost_presets()
     rows = tuple(BenchmarkRow.of(benchmark, found[benchmark.name], infos, presets) for benchmark in wanted)
     return BenchmarkTable(rows, infos, presets, known.paper, rounds)
@@ -92,7 +92,7 @@ class _Session:
         self._progress = progress
         self._found: dict[str, dict[str, Found]] = {}
 
-    def profiles(self, wanted: Sequence[Benchmark]) -> dict[str, dict[str, Found]]:
+    def expenses(self, wanted: Sequence[Benchmark]) -> dict[str, dict[str, Found]]:
         """By the benchmark's name and the strategy's; those that a combination needs are there too."""
         parts = [
             self._known.find(name) for one in wanted if isinstance(one.rounds, Combination) for name in one.rounds.parts
@@ -115,7 +115,7 @@ class _Session:
         image = resolve(name)
         window = window_of(image, self._config)
         return {
-            strategy.info.name: profile_rounds(image, strategy, self._config, window, self._rounds)
+            strategy.info.name: expense_of_rounds(image, strategy, self._config, window, self._rounds)
             for strategy in self._strategies
         }
 
@@ -126,8 +126,8 @@ class _Session:
         image = resolve(self._known.system)
         for strategy in self._strategies:
             self._progress(f"{self._known.system} under {strategy.info.name}")
-            for one, profile in zip(wanted, profile_system(image, strategy, self._config, rounds), strict=True):
-                self._found.setdefault(one.name, {})[strategy.info.name] = profile
+            for one, expense in zip(wanted, expenses_of_system(image, strategy, self._config, rounds), strict=True):
+                self._found.setdefault(one.name, {})[strategy.info.name] = expense
 
     def _combine(self, rounds: Combination) -> dict[str, Found]:
         return {strategy.info.name: self._combined(rounds, strategy.info.name) for strategy in self._strategies}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.observe.benchmarks.profile import sorted_exits
+from simvirt.observe.benchmarks.expense import sorted_exits
 from simvirt.observe.benchmarks.remarks import remarks
 from simvirt.observe.benchmarks.results import BenchmarkTable
 from simvirt.observe.layout import labelled, table
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from simvirt.observe.benchmarks.profile import Profile
+    from simvirt.observe.benchmarks.expense import Expense
     from simvirt.observe.benchmarks.results import BenchmarkRow
     from simvirt.observe.costs import CostPreset
     from simvirt.strategies.strategy import StrategyInfo
@@ -50,7 +50,7 @@ def _counted(shown: BenchmarkTable, virtual: list[StrategyInfo]) -> Table:
     for info in virtual:
         grid.add_column(f"exits under {info.name}")
     for row in shown.rows:
-        instructions = next((p.instructions for i in shown.strategies if (p := row.profile(i.name))), None)
+        instructions = next((p.instructions for i in shown.strategies if (p := row.expense(i.name))), None)
         grid.add_row(
             row.benchmark.name,
             row.benchmark.operation,
@@ -61,17 +61,17 @@ def _counted(shown: BenchmarkTable, virtual: list[StrategyInfo]) -> Table:
 
 
 def _exits(row: BenchmarkRow, info: StrategyInfo) -> str:
-    profile = row.profile(info.name)
-    if profile is None:
+    expense = row.expense(info.name)
+    if expense is None:
         return _NOT_APPLICABLE
-    told = [(reason, number) for reason, number in sorted_exits(profile.exits) if number >= _SHOWN_AS_NONE]
+    told = [(reason, number) for reason, number in sorted_exits(expense.exits) if number >= _SHOWN_AS_NONE]
     if not told:
         return "0"
     most = ", ".join(f"{_number(number)} {reason.name}" for reason, number in told[:_REASONS_SHOWN])
     more = len(told) - _REASONS_SHOWN
     if len(told) == 1:
         return most
-    return f"{_number(profile.interventions)}: {most}{f', and {more} more' if more > 0 else ''}"
+    return f"{_number(expense.interventions)}: {most}{f', and {more} more' if more > 0 else ''}"
 
 
 def _beside_the_paper(shown: BenchmarkTable) -> Table:
@@ -104,7 +104,7 @@ def _modelled(shown: BenchmarkTable, info: StrategyInfo) -> Table:
     """A column for each preset, but one for all where they do not differ."""
     grid = table(title=f"modelled: cycles of one operation under {info.name}")
     grid.add_column("benchmark", no_wrap=True)
-    rows = [row for row in shown.rows if row.profile(info.name) is not None]
+    rows = [row for row in shown.rows if row.expense(info.name) is not None]
     alike = all(len({_cycles(row, preset, info) for preset in shown.presets}) == 1 for row in rows)
     presets = shown.presets[:1] if alike else shown.presets
     for preset in presets:
@@ -126,7 +126,7 @@ def _measured(shown: BenchmarkTable) -> Table:
     for info in shown.strategies:
         grid.add_column(info.name, justify="right")
     for row in shown.rows:
-        grid.add_row(row.benchmark.name, *(_microseconds(row.profile(info.name)) for info in shown.strategies))
+        grid.add_row(row.benchmark.name, *(_microseconds(row.expense(info.name)) for info in shown.strategies))
     grid.caption = (
         f"the quickest of five slices of {shown.rounds // 5:,} rounds after a hundred for warm-up, less the same of an "
         "empty loop; tutor's by the marks on its console, less what the marks take"
@@ -135,8 +135,8 @@ def _measured(shown: BenchmarkTable) -> Table:
     return grid
 
 
-def _microseconds(profile: Profile | None) -> str:
-    return _NOT_APPLICABLE if profile is None else f"{max(0.0, 1e6 * profile.seconds):,.2f}"
+def _microseconds(expense: Expense | None) -> str:
+    return _NOT_APPLICABLE if expense is None else f"{max(0.0, 1e6 * expense.seconds):,.2f}"
 
 
 def _number(value: float) -> str:

@@ -6,8 +6,8 @@ import pytest
 
 from simvirt.errors import UsageError
 from simvirt.guests.resolve import resolve
-from simvirt.observe.benchmarks.measurement import NotApplicable, profile_rounds, window_of
-from simvirt.observe.benchmarks.profile import Profile
+from simvirt.observe.benchmarks.expense import Expense
+from simvirt.observe.benchmarks.measurement import NotApplicable, expense_of_rounds, window_of
 from simvirt.observe.benchmarks.results import BenchmarkTable
 from simvirt.observe.results import RunConfig
 from simvirt.strategies.registry import STRATEGIES, find
@@ -38,10 +38,10 @@ def test_all_rounds_lie_in_the_guest_s_run() -> None:
     """The window is taken from rounds that there are: the guest does 100,000 of them, whatever its kind."""
     image = resolve("bench-divzero")
     window = window_of(image, CONFIG)
-    profile = profile_rounds(image, find("vtx"), CONFIG, window, 90_000)
-    assert isinstance(profile, Profile)
-    assert profile.instructions == pytest.approx(window.length)
-    assert profile.delivered == pytest.approx({Vector.DE: 1})
+    expense = expense_of_rounds(image, find("vtx"), CONFIG, window, 90_000)
+    assert isinstance(expense, Expense)
+    assert expense.instructions == pytest.approx(window.length)
+    assert expense.delivered == pytest.approx({Vector.DE: 1})
 
 
 @pytest.mark.parametrize("guest", ["hello", "sensitive"])
@@ -77,26 +77,26 @@ EXITS = {
 def test_exits_of_one_operation(micro: BenchmarkTable) -> None:
     found = {}
     for row in micro.rows:
-        tae, vtx = row.profile("trap-and-emulate"), row.profile("vtx")
+        tae, vtx = row.expense("trap-and-emulate"), row.expense("vtx")
         found[row.benchmark.name] = tuple(
-            None if profile is None else {reason.name: round(number, 9) for reason, number in profile.exits.items()}
-            for profile in (tae, vtx)
+            None if expense is None else {reason.name: round(number, 9) for reason, number in expense.exits.items()}
+            for expense in (tae, vtx)
         )
     assert found == EXITS
 
 
 def test_instructions_are_the_same_under_every_strategy(micro: BenchmarkTable) -> None:
     for row in micro.rows:
-        profiles = [profile for strategy in STRATEGIES if (profile := row.profile(strategy.info.name))]
-        assert len({round(profile.instructions, 9) for profile in profiles}) == 1
+        expenses = [expense for strategy in STRATEGIES if (expense := row.expense(strategy.info.name))]
+        assert len({round(expense.instructions, 9) for expense in expenses}) == 1
 
 
 def test_nothing_else_is_not_applicable_than_64_bit_code_in_ring_1(micro: BenchmarkTable) -> None:
     found = {
-        (row.benchmark.name, name): profile.reason
+        (row.benchmark.name, name): expense.reason
         for row in micro.rows
-        for name, profile in row.profiles.items()
-        if isinstance(profile, NotApplicable)
+        for name, expense in row.expenses.items()
+        if isinstance(expense, NotApplicable)
     }
     assert {name for name, _ in found} == {"syscall", "cr8wr", "mov_from_cr8", "wr_kernel_gs_base"}
     assert {strategy for _, strategy in found} == {"trap-and-emulate"}
@@ -106,7 +106,7 @@ def test_nothing_else_is_not_applicable_than_64_bit_code_in_ring_1(micro: Benchm
 def test_the_operating_system_s_calls_are_what_they_are_on_each_strategy(system: BenchmarkTable) -> None:
     """A system call is one INT 0x80; a fork with exit and wait is three, and page faults to copy what is written."""
     for strategy in ("bare-metal", "vtx"):
-        call, fork = (system.row(name).profile(strategy) for name in ("tutor: call", "tutor: fork"))
+        call, fork = (system.row(name).expense(strategy) for name in ("tutor: call", "tutor: fork"))
         assert call is not None
         assert fork is not None
         assert round(call.delivered[0x80], 6) == 1
@@ -117,7 +117,7 @@ def test_the_operating_system_s_calls_are_what_they_are_on_each_strategy(system:
 
 def test_a_combination_is_a_sum(system: BenchmarkTable) -> None:
     """Half a turn is two system calls and a switch; a pipe is the same two calls."""
-    switch = system.row("tutor: switch").profile("bare-metal")
+    switch = system.row("tutor: switch").expense("bare-metal")
     assert switch is not None
     assert abs(switch.delivered.get(0x80, 0)) < 0.1
     assert 50 < switch.instructions < 500

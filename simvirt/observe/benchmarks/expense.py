@@ -35,7 +35,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class Expense:
     """One operation, or a number of them.
 
     Attributes:
@@ -53,7 +53,7 @@ class Profile:
     seconds: float
 
     @classmethod
-    def between(cls, before: Moment, after: Moment) -> Profile:
+    def between(cls, before: Moment, after: Moment) -> Expense:
         """All that happened from one moment to another."""
         return cls(
             after.instructions - before.instructions,
@@ -63,9 +63,9 @@ class Profile:
             after.seconds - before.seconds,
         )
 
-    def plus(self, other: Profile, times: float = 1) -> Profile:
+    def plus(self, other: Expense, times: float = 1) -> Expense:
         """This and the other so many times."""
-        return Profile(
+        return Expense(
             self.instructions + times * other.instructions,
             self.emulated + times * other.emulated,
             _added(self.exits, 1, other.exits, times),
@@ -73,7 +73,7 @@ class Profile:
             self.seconds + times * other.seconds,
         )
 
-    def times(self, factor: float) -> Profile:
+    def times(self, factor: float) -> Expense:
         """So many of this."""
         return NOTHING.plus(self, factor)
 
@@ -105,4 +105,4 @@ def _added(left: Mapping[K, float], of_left: float, right: Mapping[K, float], of
     return {key: number for key, number in total.items() if number}
 
 
-NOTHING = Profile(0, 0, {}, {}, 0.0)
+NOTHING = Expense(0, 0, {}, {}, 0.0)
