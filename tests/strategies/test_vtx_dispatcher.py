@@ -44,6 +44,7 @@ BY_PRIMARY: Final = {
     PrimaryControls.HLT_EXITING: {R.HLT},
     PrimaryControls.CR8_LOAD_EXITING: {R.CR_ACCESS},
     PrimaryControls.CR8_STORE_EXITING: {R.CR_ACCESS},
+    PrimaryControls.USE_TPR_SHADOW: {R.TPR_BELOW_THRESHOLD},
     PrimaryControls.USE_TSC_OFFSETTING: set[ExitReason](),
     PrimaryControls.USE_IO_BITMAPS: {R.IO_INSTRUCTION},
     PrimaryControls.USE_MSR_BITMAPS: {R.RDMSR, R.WRMSR},
@@ -62,6 +63,7 @@ def _producible() -> set[ExitReason]:
     reasons = set(ALWAYS) | {R.CR_ACCESS}  # the masks are not zero
     for window in (PrimaryControls.INTERRUPT_WINDOW_EXITING, PrimaryControls.NMI_WINDOW_EXITING):  # set for a while
         reasons |= BY_PRIMARY[window]
+    reasons |= BY_PRIMARY[PrimaryControls.USE_TPR_SHADOW]  # instead of exits for CR8, where the VM has a local APIC
     for chosen, table in ((controls.PIN, BY_PIN), (controls.PRIMARY, BY_PRIMARY), (controls.SECONDARY, BY_SECONDARY)):
         for bit in chosen:
             reasons |= table[bit]  # type: ignore[index]  # a control that is not in the table here is a failure of this test

@@ -150,6 +150,8 @@ class LocalApic:
     dealt with, and `wait` lets nanoseconds pass.
 
     :ivar interrupt_pending: does it ask the processor for an interrupt of its own?
+    :ivar held_back: the class of the highest request that only the task priority holds back; 0 where there is none. It
+        comes through as soon as the task priority is below that.
     """
 
     state_type: ClassVar[type] = LocalApicState
@@ -168,7 +170,11 @@ class LocalApic:
         self.on_change = on_change
         self.on_nmi: Callable[[], None] = lambda: None
         self.on_end_of_interrupt: Callable[[int], None] = lambda _vector: None
+        self.on_held_back: Callable[[int], None] = lambda _priority_class: None
         self.interrupt_pending = False
+        self.held_back = 0
+        self._task_priority_memory: bytearray | memoryview = bytearray(1)
+        self._task_priority_at = self._task_priority_known = 0
         events.register(self.TIMER_EVENT, self._timer_due)
         self._power_on()
 
@@ -250,22 +256,47 @@ class LocalApic:
     @property
     def task_priority(self) -> int:
         """Bits 7:4 of the task-priority register, which CR8 is (§11.8.6)."""
-        return self._registers[_R.TPR] >> 4
+        return self._task_priority_memory[self._task_priority_at] >> 4
 
     @task_priority.setter
     def task_priority(self, value: int) -> None:
-        self._registers[_R.TPR] = value << 4
+        self._write_task_priority(value << 4)
+
+    def keep_task_priority_in(self, memory: memoryview, at: int) -> None:
+        """From now on the task-priority register is this byte, which others write too: the TPR shadow of a VMM."""
+        memory[at] = self._task_priority_memory[self._task_priority_at]
+        self._task_priority_memory, self._task_priority_at = memory, at
+
+    def look_at_task_priority(self) -> None:
+        """The byte may have been written: see what that changes."""
+        if self._task_priority_memory[self._task_priority_at] != self._task_priority_known:
+            self._update()
+
+    def _write_task_priority(self, value: int) -> None:
+        self._task_priority_memory[self._task_priority_at] = value
         self._update()
 
     def _processor_priority(self) -> int:
         """PPR (§11.8.3.1)."""
-        task, service = self._registers[_R.TPR], max(self._in_service.bit_length() - 1, 0) & 0xF0
+        task, service = self._task_priority_memory[self._task_priority_at], self._service_priority()
         return task if task >> 4 >= service >> 4 else service
 
+    def _service_priority(self) -> int:
+        return max(self._in_service.bit_length() - 1, 0) & 0xF0
+
     def _update(self) -> None:
-        highest = self._requested.bit_length() - 1
-        self.interrupt_pending = highest >= 0 and highest >> 4 > self._processor_priority() >> 4
+        self._arbitrate()
         self.on_change()
+
+    def _arbitrate(self) -> None:
+        """Which request comes through, and which would but for the task priority."""
+        self._task_priority_known = self._task_priority_memory[self._task_priority_at]
+        highest = max(self._requested.bit_length() - 1, 0) >> 4
+        self.interrupt_pending = highest > self._processor_priority() >> 4
+        held_back = highest if not self.interrupt_pending and highest > self._service_priority() >> 4 else 0
+        if held_back != self.held_back:
+            self.held_back = held_back
+            self.on_held_back(held_back)
 
     def _raise_local(self, register: ApicRegister) -> None:
         """An interrupt by the local vector table."""
@@ -393,6 +424,8 @@ class LocalApic:
         return offset in _PLAIN or offset in _READ_ONLY or offset == _R.ESR or _R.ISR <= offset < _R.ESR
 
     def _read_register(self, register: int) -> int:
+        if register == _R.TPR:
+            return self._task_priority_memory[self._task_priority_at]
         if register in _PLAIN:
             return self._registers[register]
         if register == _R.CURRENT_COUNT:
@@ -442,7 +475,7 @@ class LocalApic:
                 registers[entry] |= MASKED
             self._schedule()
         elif register is _R.TPR:
-            self._update()
+            self._write_task_priority(value)
         elif register is _R.ICR_LOW:
             self._send(value)
         elif register is _R.INITIAL_COUNT:
@@ -469,11 +502,13 @@ class LocalApic:
     def reset(self) -> None:
         """Power-on, as the firmware leaves it."""
         self._power_on()
+        self._task_priority_memory[self._task_priority_at] = 0
         self._events.cancel(self.TIMER_EVENT)
         self._update()
 
     def save(self) -> LocalApicState:
         """Everything, as a value."""
+        self._registers[_R.TPR] = self._task_priority_memory[self._task_priority_at]
         return LocalApicState(
             tuple(self._registers[register] for register in sorted(_PLAIN)),
             self._requested,
@@ -494,5 +529,5 @@ class LocalApic:
         self._errors, self._errors_shown = state.errors, state.errors_shown
         self._started_at, self._deadline = state.started_at, state.deadline
         self._looks, self._looked_at = state.looks, state.looked_at
-        highest = self._requested.bit_length() - 1
-        self.interrupt_pending = highest >= 0 and highest >> 4 > self._processor_priority() >> 4
+        self._task_priority_memory[self._task_priority_at] = self._registers[_R.TPR]
+        self._arbitrate()

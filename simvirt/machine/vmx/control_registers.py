@@ -95,13 +95,13 @@ def _to_cr(non_root: NonRootOperation, event: ControlRegisterAccess) -> ExitReas
     return None
 
 
-_VTPR: Final = 0x80
+VTPR: Final = 0x80
 """Offset of the virtual task-priority register in the virtual-APIC page (SDM Vol. 3C §30.1.1)."""
 
 
 def virtual_task_priority(non_root: NonRootOperation) -> int:
     """Bits 7:4 of VTPR, which CR8 is under a TPR shadow; all ones where the page lies outside memory."""
-    at = non_root.vmcs.fields.get(_F.VIRTUAL_APIC_ADDRESS, 0) + _VTPR
+    at = non_root.vmcs.fields.get(_F.VIRTUAL_APIC_ADDRESS, 0) + VTPR
     return non_root.memory[at] >> 4 if at < len(non_root.memory) else 0xF
 
 
@@ -110,7 +110,7 @@ def _write_virtual_task_priority(non_root: NonRootOperation, value: int, length:
     if value > 0xF:
         raise general_protection(0)
     fields = non_root.vmcs.fields
-    at = fields.get(_F.VIRTUAL_APIC_ADDRESS, 0) + _VTPR
+    at = fields.get(_F.VIRTUAL_APIC_ADDRESS, 0) + VTPR
     if at < len(non_root.memory):
         non_root.memory[at] = value << 4
     non_root.cpu.advance(length)

@@ -65,6 +65,7 @@ _EMULATED: Final = Intervention.EMULATED
 DISPATCH: Final[dict[ExitReason, tuple[Handler, Intervention]]] = {
     _R.EXCEPTION_OR_NMI: (_nmi, Intervention.EVENT),
     _R.EXTERNAL_INTERRUPT: (_external_interrupt, Intervention.EVENT),
+    _R.TPR_BELOW_THRESHOLD: (interpreter.task_priority_fell, Intervention.EVENT),
     _R.TRIPLE_FAULT: (interpreter.triple_fault, Intervention.EVENT),
     _R.INTERRUPT_WINDOW: (_interrupt_window, Intervention.EVENT),
     _R.NMI_WINDOW: (_nmi_window, Intervention.EVENT),

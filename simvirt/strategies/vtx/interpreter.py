@@ -188,6 +188,13 @@ def _task_priority(vcpu: Vcpu, access: CrAccess) -> None:
     vcpu.advance()
 
 
+def task_priority_fell(vcpu: BoardVcpu) -> Stop:
+    """The guest's CR8 is below the TPR threshold: an interrupt that was held back may come now."""
+    assert vcpu.local_apic is not None  # it has set the threshold
+    vcpu.local_apic.look_at_task_priority()
+    return Stop.HANDLED
+
+
 _CR_FIELDS: Final = {
     0: (controls.CR0_MASK, _F.CR0_READ_SHADOW),
     4: (controls.CR4_MASK, _F.CR4_READ_SHADOW),

@@ -91,6 +91,13 @@ class VtxProcessor:
 
     def run(self, limit: int, *, window: bool) -> Stop:
         """Run the guest, exit by exit, until one concerns the devices or `limit` is reached."""
+        try:
+            return self._run(limit, window=window)
+        finally:
+            if self.vcpu.local_apic is not None:  # the guest may have raised its task priority without an exit
+                self.vcpu.local_apic.look_at_task_priority()
+
+    def _run(self, limit: int, *, window: bool) -> Stop:
         vcpu = self.vcpu
         if window is not vcpu.window:
             vcpu.set_window(window)

@@ -80,6 +80,15 @@ def _triple_fault(vcpu: BoardVcpu) -> Explanation:
     return f"an exception while a double fault was being delivered ({chain})", "a triple fault always exits", None
 
 
+def _task_priority(vcpu: BoardVcpu) -> Explanation:
+    threshold = vcpu.vmcs.read(VmcsField.TPR_THRESHOLD)
+    return (
+        f"the guest lowered its task priority below {threshold}, the class of an interrupt that it had held back",
+        'execution control "use TPR shadow" is 1, and the TPR threshold says so',
+        None,
+    )
+
+
 def _interrupt_window(_vcpu: BoardVcpu) -> Explanation:
     bit = int(Eflags.IF).bit_length() - 1
     return (
@@ -224,6 +233,7 @@ EXPLANATIONS: Final[dict[ExitReason, Callable[[BoardVcpu], Explanation]]] = {
     _R.TRIPLE_FAULT: _triple_fault,
     _R.INTERRUPT_WINDOW: _interrupt_window,
     _R.NMI_WINDOW: _nmi_window,
+    _R.TPR_BELOW_THRESHOLD: _task_priority,
     _R.TASK_SWITCH: _task_switch,
     _R.CPUID: _cpuid,
     _R.HLT: _halt,

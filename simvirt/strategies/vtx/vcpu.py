@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.architectural_state import ArchitecturalState
-from simvirt.machine.vmx.control_registers import guest_view
+from simvirt.machine.vmx.control_registers import VTPR, guest_view
 from simvirt.machine.vmx.non_root import NonRootProcessor
 from simvirt.machine.vmx.vmcs import Vmcs
 from simvirt.strategies.vtx import controls
@@ -175,8 +175,18 @@ class BoardVcpu(Vcpu):
     """A virtual CPU whose VM has a board, the VMM's models of a PC's devices.
 
     :ivar board: those devices; `bus` is how the processor reaches them.
+    :ivar local_apic: one of them, whose task priority the guest writes by CR8 without an exit.
     """
 
     def __init__(self, cpu: Cpu, board: Board, memory: VmMemory, cpu_model: CpuModel, log: ExitLog) -> None:
         self.board = board
         super().__init__(cpu, VmBus(cpu, board, memory.space, cpu_model), memory, log)
+        self.local_apic = self.bus.local_apic
+        if self.local_apic is not None:
+            controls.shadow_task_priority(self.vmcs, memory.pages)
+            self.local_apic.keep_task_priority_in(cpu.engine.memory.view, memory.pages.virtual_apic + VTPR)
+            self.local_apic.on_held_back = self._set_tpr_threshold
+
+    def _set_tpr_threshold(self, held_back: int) -> None:
+        """A task priority below this lets an interrupt through: the write that makes it so is to exit."""
+        self.vmcs.write(_F.TPR_THRESHOLD, held_back)

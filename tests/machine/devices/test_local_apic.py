@@ -96,6 +96,39 @@ def test_the_task_priority_holds_back_its_class_and_those_below() -> None:
     assert bench.read(R.ISR + 0x20) == 1 << 0x4E - 0x40
 
 
+def test_what_the_task_priority_alone_holds_back_is_told() -> None:
+    bench, told = Bench(), list[int]()
+    bench.apic.on_held_back = told.append
+    bench.write(R.TPR, 0x50)
+    bench.apic.accept(0x4E)
+    bench.apic.accept(0x3E)
+    assert (told, bench.apic.held_back) == ([4], 4)
+    bench.write(R.TPR, 0x30)
+    assert bench.take() == 0x4E
+    assert (told, bench.apic.held_back) == ([4, 0], 0)  # 0x3E is held back by what is in service
+    bench.write(R.TPR, 0x50)
+    bench.write(R.EOI, 0)
+    assert told == [4, 0, 3]
+
+
+def test_the_task_priority_can_be_a_byte_that_others_write() -> None:
+    bench, memory = Bench(), bytearray(4)
+    bench.write(R.TPR, 0x50)
+    bench.apic.keep_task_priority_in(memoryview(memory), 2)
+    assert memory == b"\0\0\x50\0"
+    bench.apic.accept(0x4E)
+    assert not bench.apic.interrupt_pending
+    memory[2] = 0x30
+    assert (bench.apic.interrupt_pending, bench.read(R.TPR), bench.apic.task_priority) == (False, 0x30, 3)
+    bench.apic.look_at_task_priority()
+    assert bench.apic.interrupt_pending
+    saved = bench.apic.save()
+    bench.apic.reset()
+    assert memory[2] == 0
+    bench.apic.restore(saved)
+    assert (memory[2], bench.apic.interrupt_pending) == (0x30, True)
+
+
 def test_a_spurious_interrupt_leaves_no_trace() -> None:
     bench = Bench()
     bench.apic.accept(0x40)
