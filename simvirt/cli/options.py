@@ -94,7 +94,15 @@ def add_machine_options(parser: ArgumentParser) -> None:
     machine.add_argument(
         "--disk",
         metavar="FILE",
-        help="raw image of a disk; what is written stays in memory, or with FILE:rw goes to the file",
+        help="raw image of a disk; what is written stays in memory, or with FILE:rw goes to the file; "
+        "FILE:virtio is a virtio device",
+    )
+    machine.add_argument(
+        "--with",
+        dest="features",
+        metavar="DEVICE",
+        action="append",
+        help="what the machine has beyond the usual: virtio-console, kvm; more than once for more",
     )
     console = parser.add_argument_group("input")
     given = console.add_mutually_exclusive_group()
@@ -120,7 +128,7 @@ def add_machine_options(parser: ArgumentParser) -> None:
 
 def shared_arguments(arguments: Namespace) -> dict[str, Any]:
     """What was given of the options above; for the rest the library has its defaults."""
-    names = ("memory", "cpu", "seed", "start_time", "input", "keys", "disk", "max_instructions", "costs")
+    names = ("memory", "cpu", "seed", "start_time", "input", "keys", "disk", "features", "max_instructions", "costs")
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
@@ -132,7 +140,13 @@ def run_config(arguments: Namespace) -> RunConfig:
     """
     from simvirt.machine.disk import DiskOption
     from simvirt.observe.results import RunConfig
-    from simvirt.observe.session import DEFAULT_MAX_INSTRUCTIONS, DEFAULT_MEMORY, clock_time, memory_size
+    from simvirt.observe.session import (
+        DEFAULT_MAX_INSTRUCTIONS,
+        DEFAULT_MEMORY,
+        clock_time,
+        machine_features,
+        memory_size,
+    )
     from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
 
     return RunConfig(
@@ -144,4 +158,5 @@ def run_config(arguments: Namespace) -> RunConfig:
         input=arguments.input or b"",
         keys=arguments.keys or "",
         disk=None if arguments.disk is None else DiskOption.parse(arguments.disk),
+        features=machine_features(arguments.features or ()),
     )

@@ -36,8 +36,8 @@ _APIC_VERSION: Final = local_apic.VERSION & 0xFF
 _ISA_LINES: Final = tuple(irq for irq in Irq if irq is not Irq.CASCADE)
 
 
-def firmware_tables() -> bytes:
-    """The tables as they lie from `TABLES` on."""
+def firmware_tables(virtio: Sequence[tuple[range, int]] = ()) -> bytes:
+    """The tables as they lie from `TABLES` on; `virtio` are registers and interrupt line of the virtio devices."""
     at, placed = TABLES, bytearray()
 
     def place(data: bytes, alignment: int = _PARAGRAPH) -> int:
@@ -48,7 +48,7 @@ def firmware_tables() -> bytes:
     # Both pointers come first, and point ahead: their sizes are known.
     place(bytes(48))
     facs = place(b"FACS" + struct.pack("<I", 64) + bytes(56), 64)
-    dsdt = place(_table(b"DSDT", 2, _dsdt()))
+    dsdt = place(_table(b"DSDT", 2, _dsdt(virtio)))
     fadt = place(_table(b"FACP", 4, _fadt(facs, dsdt)))
     madt = place(_table(b"APIC", 3, _madt()))
     rsdt = place(_table(b"RSDT", 1, struct.pack("<2I", fadt, madt)))
@@ -128,7 +128,7 @@ def _madt() -> bytes:
     return struct.pack("<II", local_apic.BASE, 1) + b"".join(entries)
 
 
-def _dsdt() -> bytes:
+def _dsdt(virtio: Sequence[tuple[range, int]]) -> bytes:
     """The devices that ACPI systems do not find by themselves."""
     n, i = aml.name, aml.integer
     ps2 = aml.resources(aml.io(range(0x60, 0x61)), aml.io(range(0x64, 0x65)), aml.irq(Irq.KEYBOARD))
@@ -147,6 +147,15 @@ def _dsdt() -> bytes:
         aml.device("PCI0", n("_HID", aml.eisa_id("PNP0A03")), n("_UID", i(0)), n("_CRS", windows)),
         aml.device("KBD", n("_HID", aml.eisa_id("PNP0303")), n("_CRS", ps2)),
         aml.device("RTC", n("_HID", aml.eisa_id("PNP0B00")), n("_CRS", clock)),
+        *(
+            aml.device(
+                f"VR{number:02}",
+                n("_HID", aml.string("LNRO0005")),  # by which Linux knows such a device
+                n("_UID", i(number)),
+                n("_CRS", aml.resources(aml.memory(registers), aml.interrupt(irq, level=True))),
+            )
+            for number, (registers, irq) in enumerate(virtio)
+        ),
         aml.device("COM1", n("_HID", aml.eisa_id("PNP0501")), n("_UID", i(1)), n("_CRS", serial)),
     )
 

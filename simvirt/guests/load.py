@@ -16,10 +16,16 @@ from simvirt.guests.pvh import place_pvh
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from simvirt.machine.hardware import Hardware
     from simvirt.x86.addresses import Gpa
 
 
-def load(image: GuestImage, memory_size: int, write: Callable[[Gpa, bytes], object]) -> BootState:
+def load(
+    image: GuestImage,
+    memory_size: int,
+    write: Callable[[Gpa, bytes], object],
+    hardware: Hardware | None = None,
+) -> BootState:
     """Writes an image, and what its boot protocol and its options add to it, into guest-physical memory.
 
     The memory must be zero where nothing has been written, as a PC's is here at power-on. Everything is checked before
@@ -28,6 +34,7 @@ def load(image: GuestImage, memory_size: int, write: Callable[[Gpa, bytes], obje
 
     :param memory_size: bytes of memory that the VM has, from address 0.
     :param write: called with a guest-physical address and bytes, for every piece.
+    :param hardware: of what the firmware's tables tell, beyond what every PC has.
     :raises ImageError: a segment lies beyond the memory, two of them overlap, or no room is left for what the protocol
         adds.
     """
@@ -37,7 +44,9 @@ def load(image: GuestImage, memory_size: int, write: Callable[[Gpa, bytes], obje
     for segment in placement.segments:
         if segment.data:
             write(segment.gpa, segment.data)
-    write(TABLES, firmware_tables())
+    rows = () if hardware is None else hardware.virtio_rows
+    virtio = [(row.memory, row.irq) for row in rows if row.memory is not None and row.irq is not None]
+    write(TABLES, firmware_tables(virtio))
     return placement.state
 
 

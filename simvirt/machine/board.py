@@ -11,6 +11,7 @@ Which devices there are, the machine's description says (`simvirt.machine.hardwa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -26,7 +27,9 @@ from simvirt.machine.devices.port_a import PortA
 from simvirt.machine.devices.port_b import PortB
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE, Vga
+from simvirt.machine.devices.virtio_console import VirtioConsole
 from simvirt.machine.devices.x87_error import X87Error
+from simvirt.machine.direct_memory import DirectMemory
 from simvirt.machine.event_queue import Attention, EventQueue
 from simvirt.machine.hardware import DeviceRow, Hardware, Wiring
 from simvirt.machine.interrupt_system import InterruptSystem
@@ -58,6 +61,7 @@ class BoardState:
     exit_status: int | None
     reset_requested: bool
     powered_off: bool = False
+    printed_last: str = ""
 
 
 class Board:
@@ -87,6 +91,7 @@ class Board:
         "clock",
         "console",
         "devices",
+        "direct_memory",
         "ended",
         "events",
         "exit_status",
@@ -101,6 +106,7 @@ class Board:
         "on_nmi",
         "pace",
         "powered_off",
+        "printed_last",
         "reset_requested",
     )
 
@@ -117,6 +123,8 @@ class Board:
         self.events = EventQueue(self.attention)
         self.bus = PortBus()
         self.memory = MemoryBus()
+        self.direct_memory = DirectMemory()
+        """The devices' way to the guest's memory; whoever drives the board connects it."""
         self.on_intr = on_intr
         self.interrupts = InterruptSystem(self._drive_intr, self._raise_nmi)
         self.nmi_gate = NmiGate(self._raise_nmi)
@@ -129,6 +137,8 @@ class Board:
         """The devices by the names of their rows."""
         self.console = bytearray()
         """What the guest has sent to its console since power-on."""
+        self.printed_last = ""
+        """The name of the device that the last byte of it came from."""
         self.exit_status: int | None = None
         """What the guest wrote to the debug-exit port first; None while it runs."""
         self.reset_requested = False
@@ -203,6 +213,9 @@ class Board:
     def awaits_input(self) -> bool:
         """Whether console input, were there any, would raise INTR: a guest that sleeps may be waiting for it."""
         uart, keyboard = self._device(Uart16550), self._device(KeyboardController)
+        console = self._device(VirtioConsole)
+        if console is not None and console.awaits_input() and self.interrupts.can_deliver(Irq.IRQ11):
+            return True
         return (uart is not None and uart.input_interrupts() and self.interrupts.can_deliver(Irq.COM1)) or (
             keyboard is not None and keyboard.input_interrupts() and self.interrupts.can_deliver(Irq.KEYBOARD)
         )
@@ -225,11 +238,15 @@ class Board:
         return True
 
     def input(self, data: bytes) -> None:
-        """Console input, to be received by the serial port.
+        """Console input, to be received by the serial port, or by a virtio console if that has printed last.
 
         Raises:
             MonitorError: this board has no serial port.
         """
+        console = self.devices.get(self.printed_last)
+        if isinstance(console, VirtioConsole):
+            console.receive(data)
+            return
         uart = self._device(Uart16550)
         if uart is None:
             raise MonitorError(
@@ -290,6 +307,7 @@ class Board:
             exit_status=self.exit_status,
             reset_requested=self.reset_requested,
             powered_off=self.powered_off,
+            printed_last=self.printed_last,
         )
 
     def restore(self, state: BoardState) -> None:
@@ -313,6 +331,7 @@ class Board:
         self.exit_status = state.exit_status
         self.reset_requested = state.reset_requested
         self.powered_off = state.powered_off
+        self.printed_last = state.printed_last
         self.ended = state.reset_requested or state.powered_off or state.exit_status is not None
         self.interrupts.restored()
         gate = self._device(PortA)
@@ -328,12 +347,13 @@ class Board:
             line=_unconnected if row.irq is None else self.interrupts.line(row.irq),
             nmi=self.nmi_gate,
             ignne=self._assert_ignne,
-            console=self._put_console,
+            console=partial(self._put_console, row.name),
             exit=self._end,
             reset=self._request_reset,
             power_off=self._power_off,
             wait=self._wait,
             a20=self._drive_a20,
+            memory=self.direct_memory,
             hardware=self.hardware,
             built=tuple(self.devices.values()),
         )
@@ -362,7 +382,8 @@ class Board:
         """The device of this class, if there is one."""
         return next((device for device in self.devices.values() if isinstance(device, kind)), None)
 
-    def _put_console(self, byte: int) -> None:
+    def _put_console(self, device: str, byte: int) -> None:
+        self.printed_last = device
         self.console.append(byte)
         if self.on_console is not None:
             self.on_console(byte)

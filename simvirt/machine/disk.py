@@ -22,6 +22,7 @@ HEADS: Final = 16
 SECTORS_PER_TRACK: Final = 63
 MOST_CYLINDERS: Final = 16383
 WRITABLE_SUFFIX: Final = ":rw"
+VIRTIO_SUFFIX: Final = ":virtio"
 LBA28_SECTORS: Final = 1 << 28
 
 
@@ -31,17 +32,22 @@ class DiskOption:
 
     path: Path
     writable: bool = False
+    virtio: bool = False
+    """Is it a virtio device, rather than on the ATA channel?"""
 
     @classmethod
     def parse(cls, text: str) -> DiskOption:
-        """From a path, or a path with `:rw` behind it.
+        """From a path, or a path with `:rw`, `:virtio` or both behind it.
 
-        >>> DiskOption.parse("disk.img:rw").writable
-        True
+        >>> DiskOption.parse("disk.img:virtio:rw")
+        DiskOption(path=PosixPath('disk.img'), writable=True, virtio=True)
         """
-        if text.endswith(WRITABLE_SUFFIX):
-            return cls(Path(text.removesuffix(WRITABLE_SUFFIX)), writable=True)
-        return cls(Path(text))
+        writable = virtio = False
+        while text.endswith((WRITABLE_SUFFIX, VIRTIO_SUFFIX)):
+            writable |= text.endswith(WRITABLE_SUFFIX)
+            virtio |= text.endswith(VIRTIO_SUFFIX)
+            text = text.rpartition(":")[0]
+        return cls(Path(text), writable, virtio)
 
 
 class DiskImage:
@@ -96,6 +102,11 @@ class DiskImage:
             os.pwrite(self._descriptor, data, sector * SECTOR)
         else:
             self._written[sector] = data
+
+    def flush(self) -> None:
+        """Have the host's kernel bring what was written to a writable file to its storage."""
+        if self.option.writable:
+            os.fsync(self._descriptor)
 
     def save(self) -> dict[int, bytes]:
         """The sectors that differ from the file."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from simvirt.errors import MonitorError
@@ -28,6 +29,8 @@ from simvirt.machine.devices.rtc import Mc146818, standard_cmos
 from simvirt.machine.devices.uart import Uart16550
 from simvirt.machine.devices.vga import PORTS as VGA_PORTS
 from simvirt.machine.devices.vga import Vga
+from simvirt.machine.devices.virtio_block import VirtioBlock
+from simvirt.machine.devices.virtio_console import VirtioConsole
 from simvirt.machine.devices.x87_error import X87Error
 from simvirt.x86.addresses import PAGE_SIZE
 
@@ -38,11 +41,21 @@ if TYPE_CHECKING:
     from simvirt.machine.clock import Clock
     from simvirt.machine.devices import Device, InterruptLine
     from simvirt.machine.devices.nmi_gate import NmiGate
+    from simvirt.machine.direct_memory import DirectMemory
     from simvirt.machine.disk import DiskImage
     from simvirt.machine.event_queue import EventQueue
     from simvirt.machine.interrupt_system import InterruptSystem
 
 D = TypeVar("D")
+
+
+class MachineFeature(Enum):
+    """What a machine can have beyond the usual; the value is its name on the command line."""
+
+    VIRTIO_CONSOLE = "virtio-console"
+    KVM = "kvm"
+    """KVM's interface for guests, which a VMM offers (`simvirt.vmm.kvm_interface`)."""
+
 
 DEFAULT_MEMORY: Final = 64 << 20
 DEFAULT_START_TIME: Final = datetime(2026, 1, 1)  # noqa: DTZ001 - the clock of a PC knows no time zone
@@ -74,6 +87,8 @@ class Wiring:
     """Asserts IGNNE#, for as long as the processor asserts FERR#."""
     a20: Callable[[bool], None]
     """Is told when address line 20 is let through, and when not."""
+    memory: DirectMemory
+    """The guest's memory, for a device that reaches it by itself."""
     hardware: Hardware
     """The description of the machine that the device becomes a part of."""
     built: Sequence[Device[Any]]
@@ -189,6 +204,23 @@ ATA: Final = DeviceRow("ata", _ata, (COMMAND_BLOCK, CONTROL_BLOCK), Irq.ATA_PRIM
 """The row of a machine that has a disk."""
 
 
+def _virtio_block(wiring: Wiring) -> VirtioBlock:
+    disk = wiring.hardware.virtio_disk
+    assert disk is not None  # the row is there for a disk
+    return VirtioBlock(wiring.clock, wiring.events, wiring.line, wiring.memory, disk)
+
+
+def _virtio_console(wiring: Wiring) -> VirtioConsole:
+    return VirtioConsole(wiring.clock, wiring.events, wiring.line, wiring.memory, wiring.console)
+
+
+VIRTIO_BASE: Final = 0xFEB00000
+VIRTIO_BLOCK: Final = DeviceRow("virtio-block", _virtio_block, (), Irq.IRQ10, memory=_pages(VIRTIO_BASE))
+VIRTIO_CONSOLE: Final = DeviceRow(
+    "virtio-console", _virtio_console, (), Irq.IRQ11, memory=_pages(VIRTIO_BASE + PAGE_SIZE)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """The description of one machine."""
@@ -200,8 +232,21 @@ class Hardware:
     devices: Sequence[DeviceRow] = DEVICES
     disk: DiskImage | None = None
     """The disk on the primary ATA channel; without one there is no channel."""
+    virtio_disk: DiskImage | None = None
+    """The disk that is a virtio device."""
+    virtio_console: bool = False
+    """Is there a virtio console? Console input goes to it when it has printed last."""
 
     @property
     def rows(self) -> tuple[DeviceRow, ...]:
         """The rows of all devices."""
-        return (*self.devices, ATA) if self.disk is not None else tuple(self.devices)
+        rows = tuple(self.devices)
+        if self.disk is not None:
+            rows = (*rows, ATA)
+        return (*rows, *self.virtio_rows)
+
+    @property
+    def virtio_rows(self) -> tuple[DeviceRow, ...]:
+        """The rows of the virtio devices, of which a guest learns from the firmware's tables."""
+        rows = [VIRTIO_BLOCK] if self.virtio_disk is not None else []
+        return (*rows, VIRTIO_CONSOLE) if self.virtio_console else tuple(rows)

@@ -42,9 +42,7 @@ class Outcome(Enum):
     """How a run ended; from WAITING_FOR_INPUT, INTERRUPTED and BREAKPOINT it can go on (`Machine.resume`)."""
 
     FINISHED = "finished"
-    """The guest wrote to the debug-exit port."""
-    POWERED_OFF = "powered-off"
-    """The guest turned the machine off, by ACPI."""
+    """The guest wrote to the debug-exit port, or turned the machine off by ACPI."""
     HALTED = "halted"
     """HLT, and nothing will ever wake the processor."""
     WAITING_FOR_INPUT = "waiting-for-input"
@@ -181,6 +179,7 @@ class Machine:
         """The guest-physical address space."""
         self._written = written
         board.on_a20 = processor.set_a20
+        board.direct_memory.connect(memory.view, space, written)
         board.on_nmi = processor.raise_nmi
         board.on_ignne = processor.assert_ignne
         self.halted = False
@@ -246,7 +245,7 @@ class Machine:
             elif stop is Stop.BREAKPOINT:
                 self.outcome = Outcome.BREAKPOINT
             if board.ended:
-                self.outcome = _end_of(board)
+                self.outcome = Outcome.RESET if board.reset_requested and board.exit_status is None else Outcome.FINISHED
         return self.outcome
 
     def _sleep(self) -> None:
@@ -367,10 +366,3 @@ class Machine:
         self.processor.set_a20(self.board.a20)
         self.halted = state.halted
         self.outcome = state.outcome
-
-
-def _end_of(board: Board) -> Outcome:
-    """How the guest has ended the run."""
-    if board.exit_status is not None:
-        return Outcome.FINISHED
-    return Outcome.POWERED_OFF if board.powered_off else Outcome.RESET

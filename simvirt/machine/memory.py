@@ -46,7 +46,7 @@ class Region:
 
     def __post_init__(self) -> None:
         if self.size <= 0 or (self.start | self.size | self.host) & (PAGE_SIZE - 1):
-            raise ValueError(f"region {self.name or self.start:#x}: start, size and host address are whole pages")
+            raise ValueError(f"region {self.name or hex(self.start)}: start, size and host address are whole pages")
 
     @property
     def end(self) -> int:

@@ -29,14 +29,7 @@ LARGEST_INTERVAL: Final = 1 << 22
 _GROWTH: Final = 16
 """The interval is this part of what has been run: some two hundred checkpoints up to where it grows no more."""
 ENDS: Final = frozenset(
-    {
-        Outcome.FINISHED,
-        Outcome.HALTED,
-        Outcome.WAITING_FOR_INPUT,
-        Outcome.RESET,
-        Outcome.POWERED_OFF,
-        Outcome.TRIPLE_FAULT,
-    }
+    {Outcome.FINISHED, Outcome.HALTED, Outcome.WAITING_FOR_INPUT, Outcome.RESET, Outcome.TRIPLE_FAULT}
 )
 """Outcomes after which a guest does nothing more: what equivalence is judged on."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.devices.screen import Screen
     from simvirt.machine.disk import DiskOption
+    from simvirt.machine.hardware import MachineFeature
     from simvirt.machine.machine import Outcome
     from simvirt.observe.postmortem import PostMortem
     from simvirt.vmm.exit_log import ExitRecord, Intervention, ResourceAttempt
@@ -42,6 +43,7 @@ class RunConfig:
         input: bytes that wait at the other end of the serial line.
         keys: what is typed on the keyboard (`machine.devices.keys.strokes`).
         disk: the guest's disk.
+        features: what its machine has beyond the usual.
     """
 
     cpu: str
@@ -52,6 +54,7 @@ class RunConfig:
     input: bytes = b""
     keys: str = ""
     disk: DiskOption | None = None
+    features: frozenset[MachineFeature] = frozenset()
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""

@@ -15,12 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from simvirt.errors import UsageError
+from simvirt.errors import UnknownNameError, UsageError
 from simvirt.guests.image import GuestImage
 from simvirt.guests.resolve import resolve
 from simvirt.machine.devices.keys import strokes
 from simvirt.machine.disk import DiskOption
-from simvirt.machine.hardware import DEFAULT_START_TIME
+from simvirt.machine.hardware import DEFAULT_START_TIME, MachineFeature
 from simvirt.observe.contest import Contest
 from simvirt.observe.costs import DEFAULT_COSTS, find_costs
 from simvirt.observe.equivalence import Checkpoints
@@ -36,7 +36,7 @@ from simvirt.x86.addresses import PAGE_SIZE
 from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from simvirt.observe.comparison import Comparison
     from simvirt.observe.live import LiveInput
@@ -70,6 +70,7 @@ def run(
     input: bytes | str = b"",  # noqa: A002 - the command line's word for it
     keys: str = "",
     disk: str | Path | DiskOption | None = None,
+    features: Iterable[MachineFeature | str] = (),
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     trace: bool | Listener | None = None,
     costs: str = DEFAULT_COSTS,
@@ -89,6 +90,8 @@ def run(
         input: console input, which the serial port receives while the guest listens; text is encoded as UTF-8.
         keys: what is typed on the keyboard while the guest reads it; other keys by names like <F1> and <Ctrl-C>.
         disk: the raw image of the guest's disk; its writes stay in memory unless `:rw` stands behind the path.
+            `:virtio` makes it a virtio device.
+        features: what the machine has beyond the usual: `virtio-console`, `kvm`.
         max_instructions: guest instructions after which the run ends with the outcome `limit`.
         trace: True keeps every exit with its cause in `Run.exits`; a function is called with each of them instead.
         costs: name of the cost preset that models cycles.
@@ -102,7 +105,17 @@ def run(
     """
     image = _image(guest)
     preset = find_costs(costs)
-    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk)
+    config = _config(
+        memory,
+        cpu,
+        seed,
+        max_instructions,
+        start_time=start_time,
+        received=input,
+        keys=keys,
+        disk=disk,
+        features=features,
+    )
     chosen = _strategy(strategy)
     exits: list[ExitRecord] = []
     listener = exits.append if trace is True else trace if callable(trace) else None
@@ -131,6 +144,7 @@ def run_together(
     input: bytes | str = b"",  # noqa: A002 - the command line's word for it
     keys: str = "",
     disk: str | Path | DiskOption | None = None,
+    features: Iterable[MachineFeature | str] = (),
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     costs: str = DEFAULT_COSTS,
 ) -> SharedRun:
@@ -147,6 +161,7 @@ def run_together(
         input: as for `run`; each VM has a serial port of its own, and the same input.
         keys: as for `run`.
         disk: as for `run`; each VM sees its own writes alone.
+        features: as for `run`.
         max_instructions: as for `run`, for each VM.
         costs: as for `run`.
 
@@ -157,7 +172,17 @@ def run_together(
     return share(
         [_image(guest) for guest in guests],
         _strategy(strategy),
-        _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk),
+        _config(
+            memory,
+            cpu,
+            seed,
+            max_instructions,
+            start_time=start_time,
+            received=input,
+            keys=keys,
+            disk=disk,
+            features=features,
+        ),
         slice_instructions=slice_instructions,
         costs=find_costs(costs),
     )
@@ -175,6 +200,7 @@ def profile(
     input: bytes | str = b"",  # noqa: A002 - the command line's word for it
     keys: str = "",
     disk: str | Path | DiskOption | None = None,
+    features: Iterable[MachineFeature | str] = (),
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     costs: str = DEFAULT_COSTS,
     progress: Progress | None = None,
@@ -192,6 +218,7 @@ def profile(
         input: as for `run`.
         keys: as for `run`.
         disk: as for `run`.
+        features: as for `run`.
         max_instructions: as for `run`.
         costs: as for `run`.
         progress: as for `run`.
@@ -205,7 +232,17 @@ def profile(
     if every is not None and every < 1:
         raise UsageError(f"every is {every}: samples are at least one instruction apart")
     preset = find_costs(costs)
-    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk)
+    config = _config(
+        memory,
+        cpu,
+        seed,
+        max_instructions,
+        start_time=start_time,
+        received=input,
+        keys=keys,
+        disk=disk,
+        features=features,
+    )
     trial = Trial(_image(guest), _strategy(strategy), config)
     with StopOnInterrupt() as stop:
         stop.watch(trial.machine)
@@ -224,6 +261,7 @@ def compare(
     input: bytes | str = b"",  # noqa: A002 - the command line's word for it
     keys: str = "",
     disk: str | Path | DiskOption | None = None,
+    features: Iterable[MachineFeature | str] = (),
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     costs: str = DEFAULT_COSTS,
     progress: Progress | None = None,
@@ -241,6 +279,8 @@ def compare(
         input: console input, which the serial port receives while the guest listens; text is encoded as UTF-8.
         keys: what is typed on the keyboard while the guest reads it; other keys by names like <F1> and <Ctrl-C>.
         disk: the raw image of the guest's disk; its writes stay in memory unless `:rw` stands behind the path.
+            `:virtio` makes it a virtio device.
+        features: what the machine has beyond the usual: `virtio-console`, `kvm`.
         max_instructions: guest instructions after which a run ends with the outcome `limit`.
         costs: name of the cost preset that models cycles.
         progress: called now and then with the instructions of the reference and the host seconds so far.
@@ -252,7 +292,17 @@ def compare(
     if interval is not None and interval < 1:
         raise UsageError(f"interval is {interval}: checkpoints are at least one instruction apart")
     image = _image(guest)
-    config = _config(memory, cpu, seed, max_instructions, start_time=start_time, received=input, keys=keys, disk=disk)
+    config = _config(
+        memory,
+        cpu,
+        seed,
+        max_instructions,
+        start_time=start_time,
+        received=input,
+        keys=keys,
+        disk=disk,
+        features=features,
+    )
     if config.disk is not None and config.disk.writable:
         raise UsageError(
             f"each strategy would change the disk image {config.disk.path} for the next one: compare without :rw"
@@ -328,6 +378,7 @@ def _config(
     received: bytes | str,
     keys: str,
     disk: str | Path | DiskOption | None,
+    features: Iterable[MachineFeature | str],
 ) -> RunConfig:
     if max_instructions < 1:
         raise UsageError(f"max_instructions is {max_instructions}: a run needs at least one instruction")
@@ -343,7 +394,28 @@ def _config(
         input=data,
         keys=keys,
         disk=_disk(disk),
+        features=machine_features(features),
     )
+
+
+def machine_features(names: Iterable[MachineFeature | str]) -> frozenset[MachineFeature]:
+    """What a machine is to have beyond the usual.
+
+    >>> machine_features(["kvm"])
+    frozenset({<MachineFeature.KVM: 'kvm'>})
+
+    Raises:
+        UnknownNameError: there is nothing of this name; the message lists what there is.
+    """
+    found = set()
+    for name in names:
+        try:
+            found.add(MachineFeature(name))
+        except ValueError:
+            raise UnknownNameError(
+                "machine feature", str(name), [feature.value for feature in MachineFeature]
+            ) from None
+    return frozenset(found)
 
 
 def _disk(disk: str | Path | DiskOption | None) -> DiskOption | None:

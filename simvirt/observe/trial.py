@@ -67,7 +67,12 @@ class Trial:
         self.strategy = strategy
         self.config = config
         machine_config = MachineConfig(
-            config.memory, find_cpu_model(config.cpu), config.seed, start_time=config.start_time, disk=config.disk
+            config.memory,
+            find_cpu_model(config.cpu),
+            config.seed,
+            start_time=config.start_time,
+            disk=config.disk,
+            features=config.features,
         )
         if len(_ENGINES) >= _MANY:
             gc.collect()  # a machine is full of circles: without this, finished ones would pile up

@@ -43,6 +43,6 @@ class BareMetal:
             config.cpu_model,
             firmware=image.needs_firmware,
         )
-        boot = load(image, config.memory_size, machine.write_physical)
+        boot = load(image, config.memory_size, machine.write_physical, machine.board.hardware)
         machine.processor.set_guest_state(initial_state(boot))
         return Virtualized(machine, cpu, ExitLog())

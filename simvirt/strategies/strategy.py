@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from simvirt.errors import UsageError
 from simvirt.machine.disk import DiskImage, DiskOption
-from simvirt.machine.hardware import DEFAULT_START_TIME, Hardware
+from simvirt.machine.hardware import DEFAULT_START_TIME, Hardware, MachineFeature
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -98,6 +98,9 @@ class MachineConfig:
     disk: DiskOption | None = None
     """The guest's disk."""
 
+    features: frozenset[MachineFeature] = frozenset()
+    """What it has beyond the usual."""
+
     def hardware(self, image: GuestImage) -> Hardware:
         """The description of the guest's board; a disk's file is opened for it.
 
@@ -112,8 +115,17 @@ class MachineConfig:
                     f"the PC has one disk, and {image.boot_disk} is it: boot from {option.path} instead, or name "
                     f"{image.boot_disk}:rw as the disk to change it"
                 )
+            if option.virtio:
+                raise UsageError(f"the firmware boots from an ATA disk: give {option.path} without :virtio")
         disk = None if option is None else DiskImage(option)
-        return Hardware(self.memory_size, self.start_time, disk=disk)
+        virtio = option is not None and option.virtio
+        return Hardware(
+            self.memory_size,
+            self.start_time,
+            disk=None if virtio else disk,
+            virtio_disk=disk if virtio else None,
+            virtio_console=MachineFeature.VIRTIO_CONSOLE in self.features,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ module                 chip                                        ports
 `local_apic`           the processor's local APIC                  memory at 0xFEE00000
 `io_apic`              82093AA I/O APIC                            memory at 0xFEC00000
 `power_management`     ACPI: power off, power-management timer     0x600-0x60B
+`virtio_block`         a virtio disk, with `virtio_mmio`, `virtqueue` memory at 0xFEB00000
+`virtio_console`       a virtio console                            memory at 0xFEB01000
 `ata`                  a disk on the primary ATA channel           0x1F0-0x1F7, 0x3F6
 `pci`                  PCI configuration space and host bridge     0xCF8, 0xCFC-0xCFF
 `reset_control`        reset control register                      0xCF9

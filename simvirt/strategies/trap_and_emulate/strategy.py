@@ -109,6 +109,6 @@ class TrapAndEmulate:
         real.engine.follow_paging_features(config.cpu_model)
         real.engine.set_native_tsc(0, rdtscp=config.cpu_model.has_rdtscp)
         machine = Machine(processor, board, memory, space, guest.host_was_written)
-        boot = load(image, config.memory_size, machine.write_physical)
+        boot = load(image, config.memory_size, machine.write_physical, machine.board.hardware)
         processor.set_guest_state(initial_state(boot))
         return Virtualized(machine, guest, log)

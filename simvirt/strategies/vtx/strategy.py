@@ -70,6 +70,6 @@ class Vtx:
         vm_memory = VmMemory(engine, VmmPages(partition), space, read_as_ones=ADAPTER_ROMS)
         processor = VtxProcessor(BoardVcpu(cpu, board, vm_memory, config.cpu_model, log))
         machine = Machine(processor, board, host.memory, space, engine.written)
-        boot = load(image, config.memory_size, machine.write_physical)
+        boot = load(image, config.memory_size, machine.write_physical, machine.board.hardware)
         processor.set_guest_state(initial_state(boot))
         return Virtualized(machine, cpu, log)
