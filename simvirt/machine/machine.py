@@ -245,7 +245,9 @@ class Machine:
             elif stop is Stop.BREAKPOINT:
                 self.outcome = Outcome.BREAKPOINT
             if board.ended:
-                self.outcome = Outcome.RESET if board.reset_requested and board.exit_status is None else Outcome.FINISHED
+                self.outcome = (
+                    Outcome.RESET if board.reset_requested and board.exit_status is None else Outcome.FINISHED
+                )
         return self.outcome
 
     def _sleep(self) -> None:
