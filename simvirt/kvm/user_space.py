@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simvirt.errors import MonitorError
+from simvirt.machine.faults import general_protection
 from simvirt.machine.memory import Region, RegionKind
 from simvirt.x86.addresses import PAGE_SIZE, Gpa
 
@@ -77,6 +78,19 @@ class UserSpaceBus:
     def time_stamp(self) -> int:
         """The PC's counter."""
         return self._cpu.engine.count + self._cpu.engine.tsc_base
+
+    @property
+    def time_stamp_adjustment(self) -> int:
+        """The counter is where it was."""
+        return 0
+
+    def move_time_stamp(self, adjustment: int) -> None:
+        """User space keeps time.
+
+        :raises ProcessorFault: #GP(0), unless the counter stays where it is.
+        """
+        if adjustment:
+            raise general_protection(0)
 
     def report_x87_error(self) -> None:
         """FERR#: user space's board has no wire for it, as /dev/kvm has none, and the vCPU sleeps."""

@@ -62,6 +62,8 @@ class BoardState:
     reset_requested: bool
     powered_off: bool = False
     printed_last: str = ""
+    time_stamp_adjustment: int = 0
+    """As `GuestClock` has it."""
 
 
 class Board:
@@ -300,6 +302,7 @@ class Board:
         """Everything that this board knows, as a value."""
         return BoardState(
             skipped_ns=self.clock.save(),
+            time_stamp_adjustment=self.clock.time_stamp_adjustment,
             events=self.events.save(),
             devices={name: device.save() for name, device in self.devices.items()},
             bus=self.bus.save(),
@@ -324,6 +327,7 @@ class Board:
         states = {name: self._checked(name, state.devices[name]) for name in self.devices}
         self.events.restore(state.events)
         self.clock.restore(state.skipped_ns)
+        self.clock.time_stamp_adjustment = state.time_stamp_adjustment
         self.bus.restore(state.bus)
         for name, device in self.devices.items():
             device.restore(states[name])

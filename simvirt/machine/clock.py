@@ -11,7 +11,7 @@ instruction count at which the processor can be stopped exactly.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from simvirt.errors import MonitorError
 
@@ -19,11 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+WORD: Final = (1 << 64) - 1
+
+
 class Clock(Protocol):
     """What a device needs of time: the present moment."""
 
     def now(self) -> int:
         """Virtual time in nanoseconds since power-on."""
+        ...
+
+
+class TimeStampClock(Clock, Protocol):
+    """Time for a part of the processor, which knows the time-stamp counter, too."""
+
+    def time_stamp(self) -> int:
+        """The time-stamp counter."""
         ...
 
 
@@ -42,17 +53,23 @@ class GuestClock:
     600
     """
 
-    __slots__ = ("retired", "skipped")
+    __slots__ = ("retired", "skipped", "time_stamp_adjustment")
 
     def __init__(self, retired: Callable[[], int]) -> None:
         self.retired = retired
         """Gives the number of guest instructions retired since power-on."""
         self.skipped = 0
         """Nanoseconds that passed while the processor slept."""
+        self.time_stamp_adjustment = 0
+        """What WRMSR has moved the time-stamp counter by, modulo 2**64: IA32_TSC_ADJUST (SDM Vol. 3B §18.17.3)."""
 
     def now(self) -> int:
         """Virtual time in nanoseconds since power-on."""
         return self.retired() + self.skipped
+
+    def time_stamp(self) -> int:
+        """The time-stamp counter: a tick each nanosecond from power-on, but for what it has been moved by."""
+        return self.now() + self.time_stamp_adjustment & WORD
 
     def skip_to(self, when_ns: int) -> None:
         """Let time pass to `when_ns` without an instruction. A moment that has passed already changes nothing."""

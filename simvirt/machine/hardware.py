@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from simvirt.machine.bus import AccessSize
-    from simvirt.machine.clock import Clock
+    from simvirt.machine.clock import TimeStampClock
     from simvirt.machine.devices import Device, InterruptLine
     from simvirt.machine.devices.nmi_gate import NmiGate
     from simvirt.machine.direct_memory import DirectMemory
@@ -65,7 +65,7 @@ DEFAULT_START_TIME: Final = datetime(2026, 1, 1)  # noqa: DTZ001 - the clock of 
 class Wiring:
     """What a device can be connected to while it is built."""
 
-    clock: Clock
+    clock: TimeStampClock
     events: EventQueue
     interrupts: InterruptSystem
     """The interrupt controllers; a device that drives one line takes `line` instead."""

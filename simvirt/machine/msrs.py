@@ -1,14 +1,17 @@
-"""Model-specific registers: which exist, what they accept, and where they live.
+"""Model-specific registers: which a processor has, what they accept, and where they live.
 
-An MSR that is not in the table does not exist: RDMSR and WRMSR of it are #GP(0) (SDM Vol. 2B "RDMSR", "WRMSR"; the
-registers: SDM Vol. 4 Table 2-2).
+What a CPU model has follows from what its CPUID claims, or from its family (`requirement`). Any other MSR does not
+exist: RDMSR and WRMSR of it are #GP(0) (SDM Vol. 2B "RDMSR", "WRMSR"; the registers: SDM Vol. 4 Table 2-2). Of the
+architectural ones there are those that this PC has something for to stand behind.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from simvirt.machine.clock import WORD
 from simvirt.machine.devices import local_apic as apic
 from simvirt.machine.faults import general_protection
 from simvirt.machine.platforms import StateOffsets
@@ -21,6 +24,7 @@ from simvirt.x86.registers import SegmentRegister
 if TYPE_CHECKING:
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.processor_bus import Bus
+    from simvirt.x86.cpuid import CpuModel
 
 _O: Final = StateOffsets()
 _FAST_STRINGS: Final = 1
@@ -48,6 +52,49 @@ class Storage:
         return not (self.memory_types and any(byte in _RESERVED_MEMORY_TYPES for byte in value.to_bytes(8, "little")))
 
 
+class Since(Enum):
+    """Requirements for which CPUID has no flag."""
+
+    P6 = "family 6 or later"
+
+
+REQUIREMENTS: Final[dict[int, Feature | Since]] = {
+    Msr.IA32_TIME_STAMP_COUNTER: Feature.TSC,
+    Msr.IA32_PLATFORM_ID: Since.P6,
+    Msr.IA32_APIC_BASE: Since.P6,
+    Msr.IA32_TSC_ADJUST: Feature.TSC_ADJUST,
+    Msr.IA32_BIOS_SIGN_ID: Since.P6,
+    Msr.IA32_ARCH_CAPABILITIES: Feature.ARCH_CAPABILITIES,
+    Msr.IA32_SYSENTER_CS: Feature.SEP,
+    Msr.IA32_SYSENTER_ESP: Feature.SEP,
+    Msr.IA32_SYSENTER_EIP: Feature.SEP,
+    Msr.IA32_MISC_ENABLE: Since.P6,
+    Msr.IA32_DEBUGCTL: Since.P6,
+    Msr.IA32_PAT: Feature.PAT,
+    Msr.IA32_TSC_DEADLINE: Feature.TSC_DEADLINE,
+    Msr.IA32_EFER: Feature.NX,
+    Msr.IA32_STAR: Feature.SYSCALL,
+    Msr.IA32_LSTAR: Feature.SYSCALL,
+    Msr.IA32_CSTAR: Feature.SYSCALL,
+    Msr.IA32_FMASK: Feature.SYSCALL,
+    Msr.IA32_FS_BASE: Feature.LM,
+    Msr.IA32_GS_BASE: Feature.LM,
+    Msr.IA32_KERNEL_GS_BASE: Feature.LM,
+    Msr.IA32_TSC_AUX: Feature.RDTSCP,
+}
+"""The MSRs that there are, and what a model has them for (SDM Vol. 4 Table 2-2, the column of comments)."""
+
+
+def exists(model: CpuModel, number: int) -> bool:
+    """Has this processor that register?"""
+    requirement = REQUIREMENTS.get(number)
+    if requirement is Since.P6:
+        return model.family > _PENTIUM
+    return isinstance(requirement, Feature) and model.has(requirement)
+
+
+_PENTIUM: Final = 5
+"""Its family."""
 STORED: Final[dict[int, Storage]] = {
     Msr.IA32_SYSENTER_CS: Storage(_O.sysenter_cs, 4, 0xFFFFFFFF),
     Msr.IA32_SYSENTER_ESP: Storage(_O.sysenter_esp, canonical=True),
@@ -68,7 +115,19 @@ _APIC_BASE: Final = apic.BASE | APIC_BASE_ENABLE | APIC_BASE_BSP
 _NOT_SUFFERED_FROM: Final = sum(ArchCapability)
 """This processor speculates about nothing."""
 _LOCAL_APIC: Final = frozenset({Msr.IA32_APIC_BASE, Msr.IA32_TSC_DEADLINE})
-_EFER_WRITABLE: Final = int(Efer.SCE | Efer.LME | Efer.NXE)
+_TIME: Final = frozenset({Msr.IA32_TIME_STAMP_COUNTER, Msr.IA32_TSC_ADJUST})
+_CONSTANT: Final[dict[int, int]] = {
+    Msr.IA32_PLATFORM_ID: 0,
+    Msr.IA32_ARCH_CAPABILITIES: _NOT_SUFFERED_FROM,
+    Msr.IA32_BIOS_SIGN_ID: MICROCODE_REVISION << 32,
+    Msr.IA32_DEBUGCTL: 0,
+}
+"""What never changes."""
+_IGNORES_WRITES: Final = Msr.IA32_BIOS_SIGN_ID
+"""CPUID would put the revision there; here it always is."""
+_TAKES_ITS_VALUE: Final = Msr.IA32_DEBUGCTL
+"""No branch is recorded and none stepped to, so no bit can be set."""
+_EFER_BITS: Final = {Efer.SCE: Feature.SYSCALL, Efer.LME: Feature.LM, Efer.NXE: Feature.NX}
 
 
 def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
@@ -76,51 +135,66 @@ def read_msr(cpu: Cpu, bus: Bus, number: int) -> int:
 
     :raises ProcessorFault: #GP(0), there is no such register.
     """
+    if not exists(bus.cpu_model, number):
+        raise general_protection(0)
     state = cpu.state
-    if number == Msr.IA32_TIME_STAMP_COUNTER:
-        return bus.time_stamp()
+    if number in _TIME:
+        return bus.time_stamp() if number == Msr.IA32_TIME_STAMP_COUNTER else bus.time_stamp_adjustment
     if number == Msr.IA32_EFER:
         return state.efer
     if number in _LOCAL_APIC:
         return _read_local_apic(bus, number)
-    if number == Msr.IA32_ARCH_CAPABILITIES and bus.cpu_model.has(Feature.ARCH_CAPABILITIES):
-        return _NOT_SUFFERED_FROM
-    if number == Msr.IA32_BIOS_SIGN_ID:
-        return MICROCODE_REVISION << 32
+    if number in _CONSTANT:
+        return _CONSTANT[number]
     if (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys
         return state.segment_base(register)
-    storage = STORED.get(number)
-    if storage is None:
-        raise general_protection(0)
+    storage = STORED[number]
     return state.word(storage.offset) if storage.size == 8 else state.doubleword(storage.offset)
 
 
 def write_msr(cpu: Cpu, bus: Bus, number: int, value: int) -> None:
-    """Write a register as WRMSR does; the time-stamp counter takes no writes.
+    """Write a register as WRMSR does.
 
     :raises ProcessorFault: #GP(0), there is no such register, or it does not take this value.
     """
+    if not exists(bus.cpu_model, number):
+        raise general_protection(0)
     state = cpu.state
     if number == Msr.IA32_EFER:
-        _write_efer(cpu, value)
+        _write_efer(cpu, bus.cpu_model, value)
+    elif number in _TIME:
+        _write_time(bus, number, value)
     elif number in _LOCAL_APIC:
         _write_local_apic(bus, number, value)
-    elif number == Msr.IA32_BIOS_SIGN_ID:
-        pass  # CPUID would put the revision there; here it always is
+    elif number in _CONSTANT:
+        if number != _IGNORES_WRITES and (number != _TAKES_ITS_VALUE or value):
+            raise general_protection(0)
     elif (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys
         if not _canonical(value):
             raise general_protection(0)
         old = state.segment(register)
         state.set_segment(register, Segment(old.selector, value, old.limit, old.flags))
-    elif (storage := STORED.get(number)) is not None:
+    else:
+        storage = STORED[number]
         if not storage.accepts(value):
             raise general_protection(0)
         if storage.size == 8:
             state.set_word(storage.offset, value)
         else:
             state.set_doubleword(storage.offset, value)
-    else:
-        raise general_protection(0)
+
+
+def _write_time(bus: Bus, number: int, value: int) -> None:
+    """The counter and what it has been moved by change together (SDM Vol. 3B §18.17, §18.17.3).
+
+    Processors of the Pentium's time clear the counter's upper half when the lower one is written.
+    """
+    adjustment = bus.time_stamp_adjustment
+    if number == Msr.IA32_TIME_STAMP_COUNTER:
+        if bus.cpu_model.family <= _PENTIUM:
+            value &= 0xFFFF_FFFF
+        value = adjustment + value - bus.time_stamp()
+    bus.move_time_stamp(value & WORD)
 
 
 def _read_local_apic(bus: Bus, number: int) -> int:
@@ -129,7 +203,7 @@ def _read_local_apic(bus: Bus, number: int) -> int:
     :raises ProcessorFault: #GP(0), this processor has none.
     """
     local_apic = bus.local_apic
-    if local_apic is None or (number == Msr.IA32_TSC_DEADLINE and not bus.cpu_model.has(Feature.TSC_DEADLINE)):
+    if local_apic is None:
         raise general_protection(0)
     return local_apic.tsc_deadline if number == Msr.IA32_TSC_DEADLINE else _APIC_BASE
 
@@ -147,15 +221,16 @@ def _write_local_apic(bus: Bus, number: int, value: int) -> None:
         raise general_protection(0)
 
 
-def _write_efer(cpu: Cpu, value: int) -> None:
+def _write_efer(cpu: Cpu, model: CpuModel, value: int) -> None:
     """IA32_EFER: LMA is read-only and ignored; LME cannot change while paging is on (SDM Vol. 3A §10.8.5)."""
     state = cpu.state
     old = state.efer
-    if value & ~(_EFER_WRITABLE | int(Efer.LMA)):
+    writable = sum(int(bit) for bit, feature in _EFER_BITS.items() if model.has(feature))
+    if value & ~(writable | int(Efer.LMA)):
         raise general_protection(0)
     if state.cr0 >> 31 and (value ^ old) & int(Efer.LME):
         raise general_protection(0)
-    state.efer = value & _EFER_WRITABLE | old & int(Efer.LMA)
+    state.efer = value & writable | old & int(Efer.LMA)
     cpu.engine.flush_tlb()
 
 

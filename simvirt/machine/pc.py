@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.architectural_state import ArchitecturalState
+from simvirt.machine.clock import WORD
 from simvirt.machine.completion import complete
 from simvirt.machine.cpu import Cpu
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE
@@ -68,11 +69,23 @@ class BoardBus:
 
     def time_stamp(self) -> int:
         """The time-stamp counter: one tick a nanosecond of virtual time."""
-        return self._clock.now()
+        return self._clock.time_stamp()
 
     def time_offset(self) -> int:
-        """The time-stamp counter less the instructions retired: nanoseconds skipped in HLT."""
-        return self._clock.skipped
+        """The time-stamp counter less the instructions retired: what HLT has skipped, and what it was moved by."""
+        return self._clock.skipped + self._clock.time_stamp_adjustment & WORD
+
+    @property
+    def time_stamp_adjustment(self) -> int:
+        """IA32_TSC_ADJUST."""
+        return self._clock.time_stamp_adjustment
+
+    def move_time_stamp(self, adjustment: int) -> None:
+        """WRMSR of IA32_TSC_ADJUST: the counter moves with it. Whoever runs the processor learns of it at once."""
+        self._clock.time_stamp_adjustment = adjustment
+        if self.local_apic is not None:
+            self.local_apic.time_stamp_moved()
+        self.attention.needed = True
 
     def report_x87_error(self) -> None:
         """FERR#."""

@@ -52,3 +52,12 @@ class Bus(Protocol):
     def time_stamp(self) -> int:
         """What RDTSC reads."""
         ...
+
+    @property
+    def time_stamp_adjustment(self) -> int:
+        """What the time-stamp counter has been moved by, modulo 2**64: IA32_TSC_ADJUST (SDM Vol. 3B §18.17.3)."""
+        ...
+
+    def move_time_stamp(self, adjustment: int) -> None:
+        """Set that, and with it the counter."""
+        ...

@@ -75,6 +75,7 @@ class Feature(Enum):
     HYPERVISOR = (1, Register.ECX, 31)
     """Zero on every processor; hypervisors set it to say that they are there."""
     FSGSBASE = (7, Register.EBX, 0)
+    TSC_ADJUST = (7, Register.EBX, 1)
     BMI1 = (7, Register.EBX, 3)
     SMEP = (7, Register.EBX, 7)
     BMI2 = (7, Register.EBX, 8)
@@ -218,8 +219,12 @@ class CpuModel:
     def cr4_features(self) -> int:
         """The bits of CR4 that stand for what it claims; any other is reserved (SDM Vol. 3A §2.5)."""
         bits = sum(int(bit) for bit, feature in _CR4_BITS.items() if self.has(feature))
-        family = self.leaves[1, 0][0] >> 8 & 0xF
-        return bits | int(Cr4.PCE) if family > _FAMILY_WITHOUT_RDPMC else bits
+        return bits | int(Cr4.PCE) if self.family > _FAMILY_WITHOUT_RDPMC else bits
+
+    @property
+    def family(self) -> int:
+        """Family ID of the signature: 5 for the Pentium, 6, or 15 for the Pentium 4."""
+        return self.leaves[1, 0][0] >> 8 & 0xF
 
     @property
     def physical_bits(self) -> int:
@@ -304,7 +309,7 @@ _CORE_2: Final = _PENTIUM_4 | {_F.SSSE3, _F.LAHF64}
 _X86_64: Final = _CORE_2 | {
     _F.SSE4_1, _F.SSE4_2, _F.POPCNT, _F.AES, _F.PCLMULQDQ, _F.MOVBE, _F.LZCNT, _F.PREFETCHW, _F.RDTSCP, _F.PDPE1GB,
     _F.BMI1, _F.BMI2, _F.ADX, _F.FSGSBASE, _F.SMEP, _F.SMAP, _F.UMIP, _F.TSC_DEADLINE, _F.INVARIANT_TSC,
-    _F.ARCH_CAPABILITIES,
+    _F.ARCH_CAPABILITIES, _F.TSC_ADJUST,
 }  # fmt: skip
 
 CPU_MODELS: Final[dict[str, CpuModel]] = {

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from simvirt.guests.flat import flat_image
 from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.local_apic import LocalApic
 from simvirt.machine.event_queue import EventQueue
+from simvirt.machine.faults import ProcessorFault
+from simvirt.machine.machine import Outcome
+from simvirt.machine.msrs import read_msr, write_msr
+from simvirt.strategies.registry import find
+from simvirt.strategies.strategy import MachineConfig
+from simvirt.x86.cpuid import CPU_MODELS, Feature, find_cpu_model
 from simvirt.x86.exceptions import Vector
-from simvirt.x86.registers import SegmentRegister
+from simvirt.x86.msrs import BITMAP_HIGH, BITMAP_LOW
+from simvirt.x86.registers import GeneralRegister, SegmentRegister
+from tests.support.code import code
 from tests.support.pc import CODE, EAX, ECX, EDX, PAGE_TABLES, Pc, flat_pc, long_pc
 
 SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
@@ -16,6 +25,8 @@ TSC, MISC_ENABLE, PAT, EFER = 0x10, 0x1A0, 0x277, 0xC000_0080
 STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = (
     0xC000_0081 + i for i in (0, 1, 2, 3, 0x7F, 0x80, 0x81, 0x82)
 )
+SYSENTER, SIGNATURE_ = (SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP), 0x8B
+LONG_MODE = (STAR, LSTAR, CSTAR, FMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE)
 SCE, LME, LMA, NXE = 1, 1 << 8, 1 << 10, 1 << 11
 NON_CANONICAL = 0x8000_0000_0000
 
@@ -121,9 +132,113 @@ def test_time_stamp_counter() -> None:
     assert rdmsr(pc, TSC) == 0x1234_5678_9ABC
 
 
-def test_deviation_the_time_stamp_counter_cannot_be_written() -> None:
-    """The manual: WRMSR of IA32_TIME_STAMP_COUNTER sets it (Vol. 3B §18.17)."""
-    assert not wrmsr(flat_pc(), TSC, 0)
+@pytest.mark.parametrize(("model", "kept"), [("x86-64", (1 << 64) - 1), ("pentium", 0xFFFF_FFFF)])
+def test_the_time_stamp_counter_can_be_written(model: str, kept: int) -> None:
+    """Vol. 3B §18.17: all of it; where it could be written first, the lower half, which clears the upper."""
+    pc = flat_pc(cpu_model=model)
+    pc.bus.time = 1000
+    for value in (0, 5_000, 0xFEDC_BA98_7654_3210):
+        assert wrmsr(pc, TSC, value)
+        assert rdmsr(pc, TSC) == value & kept
+
+
+@pytest.mark.parametrize("strategy", ["bare-metal", "vtx", "trap-and-emulate"])
+def test_a_guest_moves_its_time_stamp_counter(strategy: str) -> None:
+    """RDTSC goes on from there, instruction by instruction, and IA32_TSC_ADJUST moves with it (§18.17.3)."""
+    guest = code("""
+        b9 10 00 00 00 ; mov ecx, 0x10
+        ba 01 00 00 00 ; mov edx, 1
+        b8 00 00 00 80 ; mov eax, 0x80000000
+        0f 30 ; wrmsr
+        0f 31 ; rdtsc
+        89 c6 ; mov esi, eax
+        89 d7 ; mov edi, edx
+        b9 3b 00 00 00 ; mov ecx, 0x3b
+        0f 32 ; rdmsr
+        31 d2 ; xor edx, edx
+        31 c0 ; xor eax, eax
+        0f 30 ; wrmsr
+        0f 31 ; rdtsc
+        f4 ; hlt
+    """)
+    machine = find(strategy).build(flat_image(guest, "tsc"), MachineConfig(2 << 20, find_cpu_model("x86-64"))).machine
+    assert machine.run_to(4) is None
+    moved = machine.board.clock.time_stamp_adjustment
+    assert moved == 0x1_8000_0000 - 3
+    assert machine.run(100) is Outcome.HALTED
+    state = machine.processor.guest_state()
+    assert (state.general[GeneralRegister.RDI], state.general[GeneralRegister.RSI]) == (1, 0x8000_0001)
+    assert (state.general[GeneralRegister.RDX], state.general[GeneralRegister.RAX]) == (0, 12)
+    assert machine.board.clock.time_stamp_adjustment == 0
+
+
+def test_a_deadline_is_one_of_the_counter_that_was_moved() -> None:
+    clock, events = GuestClock(lambda: 0), EventQueue()
+    apic = LocalApic(clock, events, lambda _ns: None)
+    apic.write(0xF0, 4, 0x1FF)
+    apic.write(0x320, 4, 2 << 17 | 0x40)
+    clock.time_stamp_adjustment = 1000
+    apic.tsc_deadline = 1500
+    assert events.next_deadline() == 500
+    clock.time_stamp_adjustment = 1600
+    apic.time_stamp_moved()
+    assert events.next_deadline() == 0
+    clock.skip_to(200)
+    clock.time_stamp_adjustment = (1 << 64) - 100
+    apic.time_stamp_moved()
+    assert events.next_deadline() == 1500 + 100
+
+
+#: What an operating system may find at each MSR of the manual's Table 2-2 that this PC has, by model.
+EXISTING = {
+    "pentium": {TSC},
+    "pentium4": {TSC, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE},
+    "core2": {TSC, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE},
+    "x86-64": {
+        TSC, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE, TSC_AUX, 0x3B, 0x10A, 0x6E0
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", CPU_MODELS)
+def test_which_registers_a_model_has(model: str) -> None:
+    """All numbers of the ranges that MSR bitmaps cover, which hold every architectural one, are tried."""
+    pc = flat_pc(cpu_model=model)
+    pc.bus.local_apic = LocalApic(GuestClock(lambda: 0), EventQueue(), lambda _ns: None)
+    found = set()
+    for number in (*BITMAP_LOW, *BITMAP_HIGH):
+        try:
+            read_msr(pc.cpu, pc.bus, number)
+        except ProcessorFault:
+            with pytest.raises(ProcessorFault):
+                write_msr(pc.cpu, pc.bus, number, 0)
+        else:
+            found.add(number)
+    assert found == EXISTING[model]
+
+
+@pytest.mark.parametrize("number", [0x17, 0x10A])
+def test_registers_that_can_only_be_read(number: int) -> None:
+    pc = flat_pc()
+    assert rdmsr(pc, number) is not None
+    assert not wrmsr(pc, number, rdmsr(pc, number) or 0)
+
+
+def test_deviation_no_branch_is_recorded_and_none_stepped_to() -> None:
+    """The manual: LBR and BTF of IA32_DEBUGCTL (Vol. 3B §18.4.1)."""
+    pc = flat_pc()
+    assert wrmsr(pc, 0x1D9, 0)
+    assert not wrmsr(pc, 0x1D9, 1)
+    assert not wrmsr(pc, 0x1D9, 2)
+
+
+@pytest.mark.parametrize(("model", "bits"), [("core2", SCE | LME | NXE), ("pentium4", SCE | LME | NXE)])
+def test_efer_has_the_bits_of_its_model(model: str, bits: int) -> None:
+    pc = flat_pc(cpu_model=model)
+    assert wrmsr(pc, EFER, bits)
+    pc = flat_pc()
+    pc.bus.cpu_model = find_cpu_model(model).without(Feature.NX, Feature.SYSCALL)
+    assert not wrmsr(pc, EFER, SCE)
 
 
 APIC_BASE, TSC_DEADLINE, SIGNATURE = 0x1B, 0x6E0, 0x8B

@@ -82,6 +82,13 @@ class RecordingBus:
         self.device_values[gpa] = value
         self.log.append(("write", gpa, size, value))
 
+    @property
+    def time_stamp_adjustment(self) -> int:
+        return 0
+
+    def move_time_stamp(self, adjustment: int) -> None:
+        self.time = self.time + adjustment & 0xFFFF_FFFF_FFFF_FFFF
+
     def time_stamp(self) -> int:
         return self.time
 

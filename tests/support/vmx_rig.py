@@ -94,6 +94,13 @@ class PlainBus:
     def write_memory(self, gpa: Gpa, size: int, value: int) -> None:
         del gpa, size, value
 
+    @property
+    def time_stamp_adjustment(self) -> int:
+        return 0
+
+    def move_time_stamp(self, adjustment: int) -> None:
+        del adjustment
+
     def time_stamp(self) -> int:
         return 1000
 

@@ -29,7 +29,7 @@ ELSEWHERE = {
     Feature.FPU, Feature.DE, Feature.PSE, Feature.MSR, Feature.PAE, Feature.SEP, Feature.PGE, Feature.PAT,
     Feature.PSE36,
     Feature.SMEP, Feature.UMIP, Feature.SYSCALL, Feature.NX, Feature.PDPE1GB, Feature.LM,
-    Feature.APIC, Feature.TSC_DEADLINE, Feature.INVARIANT_TSC, Feature.ARCH_CAPABILITIES,
+    Feature.APIC, Feature.TSC_DEADLINE, Feature.INVARIANT_TSC, Feature.ARCH_CAPABILITIES, Feature.TSC_ADJUST,
 }  # fmt: skip
 
 

@@ -63,6 +63,15 @@ class Surroundings:
     def write_memory(self, gpa: Gpa, size: int, value: int) -> None:
         """Nothing lies beside memory."""
 
+    @property
+    def time_stamp_adjustment(self) -> int:
+        """What it has been moved by is no part of that state."""
+        return 0
+
+    def move_time_stamp(self, adjustment: int) -> None:
+        """WRMSR of the counter."""
+        self.time = self.time + adjustment & 0xFFFF_FFFF_FFFF_FFFF
+
     def time_stamp(self) -> int:
         """The time-stamp counter: it stands still, being part of the state that an experiment sets."""
         return self.time

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from simvirt.machine.bus import AccessSize
-    from simvirt.machine.clock import Clock
+    from simvirt.machine.clock import TimeStampClock
     from simvirt.machine.event_queue import EventQueue
 
 BASE: Final = 0xFEE00000
@@ -159,7 +159,7 @@ class LocalApic:
 
     def __init__(
         self,
-        clock: Clock,
+        clock: TimeStampClock,
         events: EventQueue,
         wait: Callable[[int], None],
         on_change: Callable[[], None] = lambda: None,
@@ -349,6 +349,11 @@ class LocalApic:
             self._deadline = value
             self._schedule()
 
+    def time_stamp_moved(self) -> None:
+        """WRMSR has moved the time-stamp counter, and with it the moment of a deadline."""
+        if self._mode is TimerMode.TSC_DEADLINE:
+            self._schedule()
+
     @property
     def _mode(self) -> TimerMode:
         bits = self._registers[_R.LVT_TIMER] >> 17 & 3
@@ -378,7 +383,7 @@ class LocalApic:
         due: int | None = None
         now = self._clock.now()
         if self._mode is TimerMode.TSC_DEADLINE:
-            due = self._deadline or None
+            due = now + max(self._deadline - self._clock.time_stamp(), 0) if self._deadline else None
         elif self._period_ns:
             passed = now - self._started_at
             if self._mode is TimerMode.PERIODIC:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from simvirt.errors import SnapshotError
+from simvirt.machine.clock import WORD
 from simvirt.machine.machine import Stop
 from simvirt.machine.vmx.non_root import HostStop
 from simvirt.strategies.vtx.dispatcher import DISPATCH
@@ -51,7 +52,7 @@ class VtxProcessor:
 
     def __init__(self, vcpu: BoardVcpu) -> None:
         self.vcpu = vcpu
-        self._skipped = 0
+        self._time_offset = 0
         self._stopped = False
 
     # ---------------------------------------------------------------------------------------- running
@@ -101,10 +102,11 @@ class VtxProcessor:
         vcpu = self.vcpu
         if window is not vcpu.window:
             vcpu.set_window(window)
-        skipped = vcpu.board.clock.skipped
-        if skipped != self._skipped:
-            self._skipped = skipped
-            vcpu.non_root.set_tsc_offset(skipped)
+        clock = vcpu.board.clock
+        offset = clock.skipped + clock.time_stamp_adjustment & WORD
+        if offset != self._time_offset:
+            self._time_offset = offset
+            vcpu.non_root.set_tsc_offset(offset)
         if vcpu.nmi_pending:
             vcpu.offer_nmi()
         self._stopped = False
@@ -204,6 +206,6 @@ class VtxProcessor:
         cpu.count = state.count
         vmcs.restore(state.vmcs)
         self.vcpu.memory.restore(state.absent_page_tables)
-        self._skipped = vmcs.read(_F.TSC_OFFSET)
+        self._time_offset = vmcs.read(_F.TSC_OFFSET)
         self._stopped = state.stopped
         self.vcpu.nmi_pending = state.nmi_pending
