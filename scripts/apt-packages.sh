@@ -6,19 +6,25 @@
 #   apt-packages.sh install   install what is missing, or fail
 set -euo pipefail
 
-# Each package with the program by which it is found.
+# Each package with the program or file by which it is found.
 packages=(
     "qemu-system-x86 qemu-system-i386" # a second implementation of the PC, to compare devices and guests with
     "gdb gdb"                          # reads the state of a guest under QEMU
     "gcc gcc"                          # with binutils, the other toolchain of `simvirt build`
     "zsh zsh"                          # shells that simvirt has completions for
     "fish fish"
+    "grub-common grub-mkimage"         # boot loaders for disks that the PC's firmware starts
+    "grub-pc-bin /usr/lib/grub/i386-pc/boot.img"
+    "syslinux syslinux"
+    "syslinux-common /usr/lib/syslinux/modules/bios/meminfo.c32"
+    "dosfstools /sbin/mkfs.fat"
+    "mtools mcopy"
 )
 
 missing() {
     local entry
     for entry in "${packages[@]}"; do
-        command -v "${entry#* }" >/dev/null || echo "${entry% *}"
+        [[ -e "${entry#* }" ]] || command -v "${entry#* }" >/dev/null || echo "${entry% *}"
     done
 }
 

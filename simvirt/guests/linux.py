@@ -136,11 +136,18 @@ def read_setup_header(data: bytes, name: str) -> SetupHeader:
     flags = LoadFlag(data[0x211] & (LoadFlag.LOADED_HIGH | LoadFlag.CAN_USE_HEAP))
     if not flags & LoadFlag.LOADED_HIGH:
         raise ImageError(name, "a zImage, which loads below 640 KiB", "build the kernel as a bzImage")
+    code32_start = word(0x214, 4, 0x200, MIB)
+    if code32_start < MIB:
+        raise ImageError(
+            name,
+            f"a kernel with its 32-bit entry at {code32_start:#x}: it is entered in real-address mode alone",
+            "the 16-bit boot protocol is not offered: boot it from a disk image, by its own boot loader",
+        )
     return SetupHeader(
         version=version,
         setup_sectors=data[HEADER_OFFSET] or _DEFAULT_SETUP_SECTORS,
         load_flags=flags,
-        code32_start=word(0x214, 4, 0x200, MIB),
+        code32_start=code32_start,
         initrd_addr_max=word(0x22C, 4, 0x203, 0x37FFFFFF),
         kernel_alignment=word(0x230, 4, 0x205, 0),
         relocatable=bool(word(0x234, 1, 0x205, 0)),

@@ -103,11 +103,13 @@ def _kind(data: bytes, path: Path | None) -> BootKind | None:
     """What the content says; None where it says nothing."""
     if is_linux(data):
         return BootKind.LINUX_32
+    if (
+        path is not None and is_boot_disk(data) and not is_elf(data)
+    ):  # before multiboot: GRUB's disk holds GRUB, itself a multiboot kernel
+        return BootKind.DISK
     if find_header(data) is not None:
         return BootKind.MULTIBOOT
-    if is_elf(data):
-        return BootKind.ELF
-    return BootKind.DISK if path is not None and is_boot_disk(data) else None
+    return BootKind.ELF if is_elf(data) else None
 
 
 def _elf(data: bytes, subject: str, path: Path | None) -> GuestImage:

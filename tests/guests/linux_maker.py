@@ -17,6 +17,7 @@ def make_bzimage(
     initrd_addr_max: int = 0x7FFFFFFF,
     command_line_size: int = 2047,
     preferred_address: int = 0x1000000,
+    code32_start: int = 0x100000,
     init_size: int = 0x10000,
     setup_sectors: int = 1,
 ) -> bytes:
@@ -29,7 +30,7 @@ def make_bzimage(
     setup[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", setup, 0x206, version)
     setup[0x211] = load_flags
-    struct.pack_into("<I", setup, 0x214, 0x100000)
+    struct.pack_into("<I", setup, 0x214, code32_start)
     struct.pack_into("<I", setup, 0x22C, initrd_addr_max)
     struct.pack_into("<IBBHI", setup, 0x230, 0x1000, 1, 0x15, extended_load_flags, command_line_size)
     struct.pack_into("<QI", setup, 0x258, preferred_address, init_size)
