@@ -8,7 +8,7 @@ linear addresses go through the VMM's tables in place of its own, the shadow of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.observe.page_walk import PageWalk, Tables, walk, walk_tables
 from simvirt.strategies.strategy import Ability
@@ -59,6 +59,22 @@ class Translation:
         if self.shadow is not None:
             return self.shadow.references
         return self.guest.references + sum(len(walk.steps) for walk in self.nested)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: addresses and entries as numbers."""
+        return {
+            "guest": self.guest.to_dict(),
+            "nested": [
+                {
+                    "guest_physical": walk.gpa,
+                    "host_physical": walk.host,
+                    "entries": [{"level": step.level, "at": step.at, "entry": step.entry} for step in walk.steps],
+                }
+                for walk in self.nested
+            ],
+            "shadow": None if self.shadow is None else self.shadow.to_dict(),
+            "references": self.references,
+        }
 
 
 def translate(trial: Trial, linear: int) -> Translation:

@@ -8,7 +8,7 @@ holds another translation, this one is what the tables say. (SDM Vol. 3A §4.3 t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
 from simvirt.x86.cpuid import Feature, find_cpu_model
@@ -97,6 +97,24 @@ class PageWalk:
         """Memory references that the walk takes."""
         return len(self.steps)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: addresses and entries as numbers; where there is no translation, `fault` says why."""
+        return {
+            "linear": self.linear,
+            "paging": None if self.paging is None else self.paging.title,
+            "entries": [
+                {"level": step.level.name, "index": step.index, "at": step.gpa, "entry": step.entry, "host": step.host}
+                for step in self.steps
+            ],
+            "guest_physical": self.gpa,
+            "host_physical": self.host,
+            "page_size": self.page_size,
+            "writable": self.writable,
+            "user": self.user,
+            "executable": self.executable,
+            "fault": self.fault or None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Tables:
@@ -118,6 +136,55 @@ class Tables:
     pdptes: tuple[int, ...] = ()
     """The PDPTE registers of PAE paging, which are walked in place of the table that they were loaded from; with none
     given, that is read."""
+
+    @property
+    def paging(self) -> PagingFormat | None:
+        """The paging mode; None while paging is off."""
+        if not self.cr0 & Cr0.PG:
+            return None
+        return PAGING_4_LEVEL if self.efer & Efer.LMA else PAGING_PAE if self.cr4 & Cr4.PAE else PAGING_32_BIT
+
+    @property
+    def execute_disable(self) -> bool:
+        """Can an entry forbid execution?"""
+        paging = self.paging
+        return paging is not None and paging.has_execute_disable and bool(self.efer & Efer.NXE)
+
+    @property
+    def root(self) -> int:
+        """Where the first table is."""
+        paging = self.paging
+        return self.cr3 & (_PAE_ROOT if paging is PAGING_PAE or paging is None else self.table_mask(paging))
+
+    def entry(self, level: int, gpa: Gpa, size: int) -> int:
+        """An entry of a table; of PAE paging's first table the register that was loaded from it, if it is known."""
+        if level == 0 and self.pdptes:
+            return self.pdptes[(gpa - self.root) // size]
+        return self.read(gpa, size)
+
+    def meaning(self, paging: PagingFormat, level: PagingLevel, entry: int) -> tuple[bool, int]:
+        """Does a present entry map a page; and which of its bits are set that must not be."""
+        may_be_large = level.large_page and (paging.entry_size == 8 or bool(self.cr4 & Cr4.PSE))
+        large = may_be_large and bool(entry & PageEntry.PAGE_SIZE)
+        maps_page = large or level is paging.levels[-1]
+        reserved = entry & paging.reserved_mask(
+            level, maps_page=maps_page, physical_bits=self.physical_bits, nxe=self.execute_disable
+        )
+        if large and level.shift == _GIGABYTE_SHIFT and not self.gigabyte_pages:
+            reserved |= int(PageEntry.PAGE_SIZE)
+        return maps_page, reserved
+
+    def table_mask(self, paging: PagingFormat) -> int:
+        """The bits of an entry that say where the next table is."""
+        return _FRAME_4_BYTES if paging.entry_size == 4 else (1 << self.physical_bits) - PAGE_SIZE
+
+    def frame(self, paging: PagingFormat, level: PagingLevel, entry: int) -> int:
+        """Where the page is that an entry maps."""
+        if paging.entry_size == 8:
+            return entry & (1 << self.physical_bits) - (1 << level.shift)
+        if level.shift > PAGE_SHIFT:
+            return entry & _LARGE_32 | (entry & _PSE36_FIELD) << _PSE36_SHIFT
+        return entry & _FRAME_4_BYTES
 
 
 def guest_tables(trial: Trial, state: ArchitecturalState | None = None) -> Tables:
@@ -149,29 +216,24 @@ def walk_tables(tables: Tables, linear: int) -> PageWalk:
     if not tables.cr0 & Cr0.PG:
         return _end(tables, linear & _LINEAR_32, None, (), Gpa(linear & _LINEAR_32), PAGE_SIZE)
     wide = bool(tables.efer & Efer.LMA)
-    paging = PAGING_4_LEVEL if wide else PAGING_PAE if tables.cr4 & Cr4.PAE else PAGING_32_BIT
-    nxe = paging.has_execute_disable and bool(tables.efer & Efer.NXE)
-    bits = tables.physical_bits
+    paging = tables.paging
+    assert paging is not None
+    nxe = tables.execute_disable
     if not wide:
         linear &= _LINEAR_32
     elif not is_canonical(linear):
         return _fault(linear, paging, (), "the address is not canonical: #GP, or #SS through the stack")
-    table = tables.cr3 & (_PAE_ROOT if paging is PAGING_PAE else _table_mask(paging, bits))
+    table = tables.root
     steps: list[WalkStep] = []
     writable = user = executable = True
-    for level in paging.levels:
+    for number, level in enumerate(paging.levels):
         index = level.index(linear)
         gpa = Gpa(table + index * paging.entry_size)
-        entry = tables.pdptes[index] if tables.pdptes and not steps else tables.read(gpa, paging.entry_size)
+        entry = tables.entry(number, gpa, paging.entry_size)
         steps.append(WalkStep(level, index, gpa, entry, tables.locate(gpa)[1]))
         if not entry & PageEntry.PRESENT:
             return _fault(linear, paging, steps, f"the {level.name} is not present")
-        may_be_large = level.large_page and (paging.entry_size == 8 or bool(tables.cr4 & Cr4.PSE))
-        large = may_be_large and bool(entry & PageEntry.PAGE_SIZE)
-        maps_page = large or level is paging.levels[-1]
-        reserved = entry & paging.reserved_mask(level, maps_page=maps_page, physical_bits=bits, nxe=nxe)
-        if large and level.shift == _GIGABYTE_SHIFT and not tables.gigabyte_pages:
-            reserved |= int(PageEntry.PAGE_SIZE)
+        maps_page, reserved = tables.meaning(paging, level, entry)
         if reserved:
             return _fault(linear, paging, steps, f"the {level.name} has reserved bits set: {reserved:#x}")
         if level.has_permissions:
@@ -180,23 +242,11 @@ def walk_tables(tables: Tables, linear: int) -> PageWalk:
             executable &= not (nxe and entry & PageEntry.EXECUTE_DISABLE)
         if maps_page:
             size = 1 << level.shift
-            gpa = Gpa(_frame(entry, paging, level, bits) | linear & size - 1)
+            gpa = Gpa(tables.frame(paging, level, entry) | linear & size - 1)
             found = _end(tables, linear, paging, steps, gpa, size)
             return replace(found, writable=writable, user=user, executable=executable)
-        table = entry & _table_mask(paging, bits)
+        table = entry & tables.table_mask(paging)
     raise AssertionError("the last level maps a page")
-
-
-def _table_mask(paging: PagingFormat, bits: int) -> int:
-    return _FRAME_4_BYTES if paging.entry_size == 4 else (1 << bits) - PAGE_SIZE
-
-
-def _frame(entry: int, paging: PagingFormat, level: PagingLevel, bits: int) -> int:
-    if paging.entry_size == 4:
-        if level.shift > PAGE_SHIFT:
-            return entry & _LARGE_32 | (entry & _PSE36_FIELD) << _PSE36_SHIFT
-        return entry & _FRAME_4_BYTES
-    return entry & (1 << bits) - (1 << level.shift)
 
 
 def _end(  # noqa: PLR0917 - the parts of a walk in the order in which they are found

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 FORMATS: Final = (".png", ".svg", ".pdf")
 
 
+def check_format(file: str | Path) -> None:
+    """Can `file` be a picture, by its name? To be asked before the work.
+
+    Raises:
+        UsageError: its suffix is none of .png, .svg and .pdf.
+    """
+    if Path(file).suffix.lower() not in FORMATS:
+        raise UsageError(f"{file}: a picture is a file that ends in {', '.join(FORMATS)}")
+
+
 def new_picture(file: str | Path, width: float, height: float) -> Figure:
     """An empty figure, in inches, that `save_picture` can write to `file`.
 
@@ -20,9 +30,7 @@ def new_picture(file: str | Path, width: float, height: float) -> Figure:
         UsageError: the file's name has another suffix than .png, .svg or .pdf.
         UnsupportedError: matplotlib is not installed.
     """
-    path = Path(file)
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: a picture is a file that ends in {', '.join(FORMATS)}")
+    check_format(file)
     try:
         from matplotlib.figure import Figure
     except ImportError:

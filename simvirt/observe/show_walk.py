@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from simvirt.machine.memory import RegionKind
 
 if TYPE_CHECKING:
+    from simvirt.observe.address_spaces import AddressSpaces
     from simvirt.observe.dimensions import EptWalk, Translation
     from simvirt.observe.page_walk import PageWalk
+    from simvirt.vmm.shadow_paging.statistics import ShadowStatistics
 
 
 def show_walk(walk: PageWalk) -> list[str]:
@@ -39,6 +42,42 @@ def show_walk(walk: PageWalk) -> list[str]:
         lines.append(f"  page of {size}, {', '.join(rights)}; {references}")
     region = f" ({walk.region.name})" if walk.region is not None and walk.region.name else ""
     return [*lines, f"  guest-physical {walk.gpa:#x}{region} -> {place}"]
+
+
+def show_spaces(spaces: AddressSpaces) -> list[str]:
+    """What is mapped where, a line for each stretch and each region."""
+    lines = ["guest-virtual to guest-physical:"]
+    if spaces.paging is None:
+        lines.append("  no paging: linear addresses are guest-physical ones")
+    for one in spaces.stretches:
+        rights = [
+            "user" if one.user else "supervisor",
+            "writable" if one.writable else "read-only",
+            *([] if one.executable else ["no execution"]),
+        ]
+        lines.append(
+            f"  {one.linear:#010x} - {one.linear + one.size - 1:#010x} -> {one.gpa:#010x}  "
+            f"{one.size >> 10:,} KiB, {', '.join(rights)}"
+        )
+    if not spaces.complete:
+        lines.append("  the guest has more page tables than are looked into")
+    lines.append("guest-physical to host-physical:")
+    for region in spaces.regions:
+        place = f"{region.host:#010x}" if region.kind <= RegionKind.ROM else "no memory"
+        lines.append(
+            f"  {region.start:#010x} - {region.end - 1:#010x} -> {place:10}  "
+            f"{region.size >> 10:,} KiB, {region.kind.name} {region.name}".rstrip()
+        )
+    return lines
+
+
+def show_shadow_paging(statistics: ShadowStatistics) -> list[str]:
+    """What shadow paging has cost so far; nothing where there has been none."""
+    if not any(asdict(statistics).values()):
+        return []
+    faults = f"{statistics.hidden_faults:,} hidden and {statistics.true_faults:,} true faults"
+    writes = f"{statistics.traced_writes:,} traced writes to page tables"
+    return [f"shadow paging so far: {faults}, {statistics.fills:,} entries filled, {writes}"]
 
 
 def show_translation(translation: Translation) -> list[str]:
