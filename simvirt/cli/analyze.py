@@ -121,30 +121,48 @@ def _print(analysis: Analysis, *, only_critical: bool) -> None:
 
 
 def _print_critical(analysis: Analysis) -> None:
-    from simvirt.analyzer.report.tally import critical_lines
+    from simvirt.analyzer.report.critical import COLUMNS, critical_lines
+    from simvirt.analyzer.report.values import text
 
     lines = critical_lines(analysis)
     if not lines:
         print("No form is critical: what is sensitive traps.")
         return
-    print(paint("Critical: sensitive, and nothing traps", Style.STRONG))
-    rows = []
+    forms = sum(len(line.forms) for line in lines)
+    counted = f"{len(lines)} instruction{'s' * (len(lines) > 1)}, {forms} form{'s' * (forms > 1)}"
+    print(paint(f"Critical: sensitive, and nothing traps ({counted})", Style.STRONG))
+    columns = [which for which in COLUMNS if any(line.has(which) for line in lines)]
+    is_x86 = analysis.info.name.startswith("x86")
+    marks = [COLUMNS[which][0] for which in columns]
+    header = ("instruction", "forms", *marks, *(["R&I"] if is_x86 else []), "seen")
+    rows: list[tuple[str, ...]] = []
     group = ""
     for line in lines:
-        heading, group = ("" if line.group == group else line.group), line.group
-        kinds = ", ".join(line.kinds) + (", no-op" if line.is_no_op else "")
-        rows.append((heading, line.mnemonic, str(len(line.forms)), kinds, line.listed or "-", line.seen))
-    print(table(("group", "instruction", "forms", "sensitive to", "R&I", "seen"), rows, frozenset({2})))
+        if line.group != group:
+            group = line.group
+            rows.append((group, *[""] * (len(header) - 1)))
+        has = ["x" if line.has(which) else "" for which in columns]
+        listed = [line.listed or "-"] if is_x86 else []
+        rows.append((f"  {line.title}", str(len(line.forms)), *has, *listed, line.seen))
+    print(table(header, rows, frozenset({1})))
     print()
-    notes = [
-        (
-            "sensitive to: control, it changes the mode or configuration; mode or configuration, its result depends on "
-            "them (Popek and Goldberg 1974, Penneman et al. 2013); no-op, it silently does nothing where it should."
-        ),
-        'R&I: is it in Robin and Irvine (2000)? "prose" is in their text only, "no" was listed later, "-" by nobody.',
-    ]
-    for note in notes if analysis.info.name.startswith("x86") else notes[:1]:
+    legend = "; ".join(f"{letter}, {words}" for letter, words in (COLUMNS[which] for which in columns))
+    print(wrapped(f"{legend} (Popek and Goldberg 1974, Penneman et al. 2013)."))
+    if configuration := analysis.architecture.vmm_configuration:
+        told = ", ".join(f"{name} {text(value)}" for name, value in configuration.items())
+        print(wrapped(f"Nothing traps under C0, what a VMM sets up for its guests: {told}."))
+    for note in _X86_NOTES if is_x86 else ():
         print(wrapped(note))
+    print(wrapped("`simvirt explain INSTRUCTION` shows the two runs of each side by side."))
+
+
+_X86_NOTES: Final = (
+    (
+        "R&I: the requirement of Robin and Irvine (2000) that it violates, 3B about sensitive registers, 3C about "
+        "storage protection; (prose), in their text and not in their count; later, listed by others; -, by nobody."
+    ),
+    "[0x5000] is the instruction's operand in memory, [0x67f8] and [0x67fc] the top of its stack.",
+)
 
 
 def _print_forms(analysis: Analysis) -> None:

@@ -29,6 +29,10 @@ class Core(Protocol):
         """Linear address of a memory operand, by the registers as they are now."""
         ...
 
+    def advance(self, length: int) -> None:
+        """Step over the instruction at RIP, which is complete."""
+        ...
+
     def retire(self, *, stepping: bool | None = None) -> None:
         """The instruction is complete and has set RIP itself."""
         ...

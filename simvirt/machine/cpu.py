@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError, UsageError
-from simvirt.machine import exact_instructions, floating_exceptions, interrupts, self_test
+from simvirt.machine import exact_instructions, floating_exceptions, interrupts, long_mode_segments, self_test
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
@@ -302,6 +302,8 @@ class Cpu:
             self._noted = self.breakpoints.at_data(self._data_accesses())
         if exact_instructions.is_done_here(instruction):
             return self._attempt(lambda: self._perform_exactly(instruction))
+        if instruction.operation in long_mode_segments.OPERATIONS:
+            return self._attempt(lambda: long_mode_segments.perform(self, self.loads, instruction))
         return self.transfer_far(instruction)
 
     def _perform_exactly(self, instruction: Instruction) -> None:

@@ -40,7 +40,6 @@ _WRITABLE: Final = int(Eflags.ARITHMETIC | Eflags.TF | Eflags.DF | Eflags.NT | E
 _WRITABLE_AT_0: Final = int(Eflags.IOPL | Eflags.VIF | Eflags.VIP)
 _DATA_SEGMENTS: Final = (SegmentRegister.ES, SegmentRegister.FS, SegmentRegister.GS, SegmentRegister.DS)
 _CONFORMING_CODE: Final = 0xC00
-_DPL_SHIFT: Final = 13
 _VIRTUAL_8086_FLAGS: Final = 0xF300
 """A writable data segment of ring 3, present and accessed."""
 _CALL_GATES: Final = (SystemDescriptorType.CALL_GATE_16, SystemDescriptorType.CALL_GATE_32)
@@ -265,7 +264,7 @@ class FarTransfers:
         )
         pointer = push(cpu.memory, 0, pointer, frame, width=8, size=8)
         self._enter_code(gate.selector, code, gate.offset, cpl)
-        state.set_segment(SegmentRegister.SS, _null_stack(cpl))
+        state.set_segment(SegmentRegister.SS, Segment.null_stack(cpl))
         state.refresh(cpl=cpl)
         state.rsp = pointer
         cpu.retire()
@@ -304,7 +303,7 @@ class FarTransfers:
             self._loads.touch(stack_selector, outer)
         self._enter_code(selector, code, offset, rpl)
         if outer is None:
-            state.set_segment(SegmentRegister.SS, Segment(stack_selector, 0, 0, rpl << _DPL_SHIFT))
+            state.set_segment(SegmentRegister.SS, Segment.null_stack(rpl))
         else:
             self._loads.commit(SegmentRegister.SS, stack_selector, outer)
         state.refresh(cpl=rpl)
@@ -391,8 +390,3 @@ class FarTransfers:
         state.rip, state.rsp = offset, pointer
         state.eflags = flags & (_WRITABLE | _WRITABLE_AT_0 | _IF | _VM)
         state.refresh(cpl=3)
-
-
-def _null_stack(cpl: int) -> Segment:
-    """SS in 64-bit mode after a change to an inner ring: null, its hidden DPL the new CPL."""
-    return Segment(cpl, 0, 0, cpl << _DPL_SHIFT)

@@ -66,7 +66,6 @@ _IF: Final = int(Eflags.IF)
 _VM: Final = int(Eflags.VM)
 _RF: Final = int(Eflags.RF)
 _USER_LEVEL: Final = 3
-_DPL_SHIFT: Final = 13
 _DATA_SEGMENTS: Final = (SegmentRegister.GS, SegmentRegister.FS, SegmentRegister.DS, SegmentRegister.ES)
 
 
@@ -235,7 +234,7 @@ def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Int
     memory.write(bottom, data, user=new_cpl == _USER_LEVEL, explicit=True)
     mark_accessed(state, memory, gate.selector, code)
     if inner:
-        state.set_segment(SegmentRegister.SS, Segment(new_cpl, 0, 0, new_cpl << _DPL_SHIFT))
+        state.set_segment(SegmentRegister.SS, Segment.null_stack(new_cpl))
     state.rsp = bottom
     _enter(state, gate, accessed(Segment.from_descriptor(gate.selector.with_rpl(new_cpl), code)), eflags, new_cpl)
 

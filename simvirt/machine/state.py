@@ -106,6 +106,11 @@ class Segment:
         """A 64-KByte data segment at 16 times `selector`, as in real-address mode (SDM Vol. 3B §21.1.1)."""
         return cls(selector, selector << 4, 0xFFFF, 0x9300)
 
+    @classmethod
+    def null_stack(cls, cpl: int) -> Segment:
+        """SS with a null selector, as 64-bit mode allows it outside of ring 3: its hidden DPL is CPL."""
+        return cls(cpl, 0, 0, cpl << 13)
+
     @property
     def dpl(self) -> int:
         """Descriptor privilege level, 0 to 3 (SDM Vol. 3A §5.5)."""

@@ -111,6 +111,8 @@ CASES: dict[str, tuple[str, dict[int, bytes], Vector, int | None]] = {
     "VMRUN": ("0f 01 d8 ; raw vmrun", {}, UD, None),
     "RSM": ("0f aa ; rsm", {}, UD, None),
     "XSETBV": ("0f 01 d1 ; raw xsetbv", {}, UD, None),
+    "XSETBV in ring 3": (to_ring_3("0f 01 d1 ; raw xsetbv"), {}, UD, None),
+    "SYSRET in 32-bit code": ("0f 07 ; raw sysret", {}, UD, None),
     "SYSENTER without a CS": ("0f 34 ; sysenter", {}, GP, 0),
     "SYSEXIT without a CS": ("0f 35 ; sysexit", {}, GP, 0),
     "HLT in ring 3": (to_ring_3("f4 ; hlt"), {}, GP, 0),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from simvirt.machine.events import ExceptionRaised
 from simvirt.machine.state import Segment
 from simvirt.x86.exceptions import Vector
 from tests.support.pc import (
@@ -275,6 +278,17 @@ def test_sysret_to_compatibility_mode() -> None:
     pc.step()
     assert (pc.state.cpl, pc.state.rip, pc.state.code_64) == (3, DATA, False)
     assert pc.state.selector(CS) == CS3
+
+
+@pytest.mark.parametrize("build", [flat_pc, real_pc])
+def test_sysret_is_for_64_bit_code(build: Callable[[], Pc]) -> None:
+    """On Intel's processors, which this one is; AMD's have it in 32-bit code too."""
+    pc = build()
+    pc.state.efer = 1
+    pc.load(SYSRET)
+    event = pc.event()
+    assert isinstance(event, ExceptionRaised)
+    assert event.vector is Vector.UD
 
 
 def test_sysret_without_sce() -> None:

@@ -180,5 +180,5 @@ def form(told: ProcessorFile, row: FormTable) -> Form:
         encoding=bytes.fromhex(row.code),
         group=row.group,
         not_executed=row.not_executed,
-        declared=Declared(row.source, row.privileged, properties, modes),
+        declared=Declared(row.source, row.privileged, properties, unpredictable_modes=modes),
     )

@@ -147,7 +147,9 @@ def _declared(form: Form) -> dict[tuple[Property, Reading], Claim]:
     claims: dict[tuple[Property, Reading], Claim] = {}
     for reading in Reading:
         if declared.privileged is not None:
-            claims |= {(which, reading): Claim(declared.privileged, Evidence.DECLARED) for which in UNIVERSAL}
+            under_c0 = declared.privileged if declared.privileged_under_c0 is None else declared.privileged_under_c0
+            claims[Property.PRIVILEGED, reading] = Claim(declared.privileged, Evidence.DECLARED)
+            claims[Property.PRIVILEGED_UNDER_C0, reading] = Claim(under_c0, Evidence.DECLARED)
         if declared.properties is not None:
             claims |= {
                 (which, reading): Claim(which in declared.properties, Evidence.DECLARED)

@@ -22,6 +22,7 @@ class Declared:
     :ivar unpredictable_modes: modes in which the manual leaves open what happens.
     :ivar non_root: what becomes of it in non-root mode, on a machine that has one; None: nothing is declared.
     :ivar facts: whatever else is declared, for the report: ``{"CPL": 0, "VM exit": "always"}``.
+    :ivar privileged_under_c0: as `privileged`, in the configuration that a VMM sets up; None: no other than there.
     """
 
     source: str = ""
@@ -30,6 +31,7 @@ class Declared:
     unpredictable_modes: frozenset[Value] = frozenset()
     non_root: NonRoot | None = None
     facts: Mapping[str, str | int | bool] = field(default_factory=dict)
+    privileged_under_c0: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ class Theorem(Enum):
     HYBRID = "3"
     """Theorem 3: user-sensitive instructions are privileged; Popek and Goldberg's user-sensitive."""
     HYBRID_PENNEMAN = "3-penneman"
-    """Theorem 3 with user-sensitive after Penneman et al., Definition 11, which knows configuration."""
+    """Theorem 3 with user-sensitive after Penneman et al., Definition 11, which knows configuration. It knows no
+    location, since they found no instruction that is sensitive to it; where one is, it counts as in Theorem 3."""
     ROOT_MODE = "root-mode"
     """Bugnion, Nieh & Tsafrir 2017, for processors with root and non-root modes and all state in both: a hypervisor may
     be constructed if each sensitive instruction traps in non-root mode, or acts on that mode's state alone."""
@@ -79,6 +80,10 @@ COUNTER_EXAMPLES = (
     "narrow the bounds takes nothing from the VMM."
 )
 """Why nothing follows where a hypothesis is not met."""
+_DUPLICATE = (
+    "the theorem asks for a full duplicate of the processor's state; what the processor does not switch itself, as "
+    "CR2, DR0 to DR3 and the x87 and SSE registers of an x86, the hypervisor has to"
+)
 NOTHING_FOLLOWS = "nothing follows: the hypothesis is sufficient, not necessary"
 NOT_DECIDED = "not decided"
 
@@ -107,7 +112,7 @@ def verdicts(
         first,
         _recursive(first, timing_free_vmm),
         judge(Theorem.HYBRID, (Property.USER_SENSITIVE,)),
-        judge(Theorem.HYBRID_PENNEMAN, (Property.USER_SENSITIVE_PENNEMAN,)),
+        judge(Theorem.HYBRID_PENNEMAN, (Property.USER_SENSITIVE_PENNEMAN, Property.USER_SENSITIVE)),
         *((_root_mode(classifications, reading, under_c0=under_c0),) if has_root_mode else ()),
     )
 
@@ -163,6 +168,7 @@ def _root_mode(classifications: Sequence[Classification], reading: Reading, *, u
         evidence=Evidence.DECLARED,
         remarks=(
             "sensitive as in the legacy architecture; what becomes of each in non-root mode is the manual's word",
+            _DUPLICATE,
         ),
     )
 

@@ -6,7 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer.coping import coping_rows
-from simvirt.analyzer.report.tally import Answer, by_group, critical_lines, totals
+from simvirt.analyzer.report.critical import COLUMNS, critical_lines
+from simvirt.analyzer.report.tally import Answer, by_group, totals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,15 +38,15 @@ def fragment(analysis: Analysis, *, only_critical: bool = False) -> str:
     parts.append("<h3>Critical: sensitive, and they do not trap</h3>")
     lines = [
         (
-            escape(line.mnemonic.upper()),
+            escape(line.title),
             str(len(line.forms)),
-            escape(", ".join(line.kinds) + (", silent no-op" if line.is_no_op else "")),
+            escape(", ".join(which.value for which in COLUMNS if line.has(which))),
             escape(line.seen),
             f"<code>{escape(line.witness.identifier)}</code>" if line.witness else "",
         )
         for line in critical_lines(analysis)
     ]
-    parts.append(_table(("instruction", "forms", "sensitive by", "seen", "witness"), lines, numbers=(1,)))
+    parts.append(_table(("instruction", "forms", "properties", "seen", "witness"), lines, numbers=(1,)))
     parts.append("<h3>Theorems</h3>")
     verdicts = [
         (

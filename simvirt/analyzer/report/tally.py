@@ -1,20 +1,21 @@
-"""Counts by group, and the critical forms by mnemonic: the content of every report, computed once."""
+"""Counts by group, and what a witness shows in words: the content of every report, computed once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from simvirt.analyzer.model.experiment import Manner
-from simvirt.analyzer.model.outcome import Called, Completed, Trapped
-from simvirt.analyzer.model.properties import SENSITIVE, Evidence, Property
+from simvirt.analyzer.model.outcome import Completed, Trapped
+from simvirt.analyzer.model.properties import Evidence, Property
 from simvirt.analyzer.report.values import text
 
 if TYPE_CHECKING:
     from simvirt.analyzer.model.analysis import Analysis
     from simvirt.analyzer.model.classification import Classification
     from simvirt.analyzer.model.experiment import Witness
+    from simvirt.analyzer.model.outcome import Outcome
 
 
 class Answer(Enum):
@@ -76,66 +77,10 @@ def totals(analysis: Analysis) -> dict[Answer, int]:
     return counts
 
 
-LETTERS: Final = {
-    Property.CONTROL_SENSITIVE: "control",
-    Property.MODE_SENSITIVE: "mode",
-    Property.CONFIGURATION_SENSITIVE: "configuration",
-    Property.LOCATION_SENSITIVE: "location",
-}
-"""The kinds of sensitivity, in one word each."""
-
-
-@dataclass(frozen=True, slots=True)
-class CriticalLine:
-    """All critical forms of one mnemonic in one group."""
-
-    group: str
-    mnemonic: str
-    forms: tuple[Classification, ...]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """In which ways it is sensitive."""
-        shown = {which for one in self.forms for which in SENSITIVE if one.holds(which)}
-        return tuple(LETTERS[which] for which in SENSITIVE if which in shown)
-
-    @property
-    def is_no_op(self) -> bool:
-        """Does it silently do nothing where it should do something?"""
-        return any(one.holds(Property.SENSITIVE_NO_OP) for one in self.forms)
-
-    @property
-    def witness(self) -> Witness | None:
-        """The plainest evidence: a silent one before one that a trap shows; None where a manual's word is all."""
-        found = [witness for one in self.forms for which in SENSITIVE for witness in one.claim(which).witnesses]
-        plainest = sorted(found, key=lambda witness: (witness.manner is not Manner.SILENT, not witness.differences))
-        return plainest[0] if plainest else None
-
-    @property
-    def seen(self) -> str:
-        """What the plainest evidence shows, in words."""
-        if self.witness is not None:
-            return shows(self.witness)
-        return f"declared, not seen: {self.forms[0].form.declared.source}"
-
-    @property
-    def listed(self) -> str:
-        """Is it in the literature? "yes", "prose", "no", or "" where nobody lists it."""
-        facts = (str(one.form.declared.facts.get("paper", "")) for one in self.forms)
-        return next((fact for fact in facts if fact), "")
-
-
-def critical_lines(analysis: Analysis) -> tuple[CriticalLine, ...]:
-    """The critical forms, those of one mnemonic in a line, in the order of groups."""
-    lines: dict[tuple[str, str], list[Classification]] = {}
-    for one in analysis.critical():
-        lines.setdefault((str(one.form.group), one.form.mnemonic), []).append(one)
-    order = [tally.group for tally in by_group(analysis)]
-    found = [CriticalLine(group, mnemonic, tuple(forms)) for (group, mnemonic), forms in lines.items()]
-    return tuple(sorted(found, key=lambda line: order.index(line.group)))
-
-
-_WORDS: Final = {Completed: "completes", Trapped: "traps", Called: "enters the supervisor"}
+def _word(outcome: Outcome) -> str:
+    if isinstance(outcome, Completed):
+        return "completes"
+    return f"traps, {outcome.trap.name}," if isinstance(outcome, Trapped) else "enters the supervisor"
 
 
 def shows(witness: Witness) -> str:
@@ -143,13 +88,12 @@ def shows(witness: Witness) -> str:
     pair = witness.observation.pair
     component = pair.component.name
     first, second = text(pair.first[component]), text(pair.second[component])
+    outcomes = [_word(outcome) for outcome in witness.observation.outcomes]
     if witness.manner is Manner.TRAP_GATED:
-        outcomes = [_WORDS[type(outcome)] for outcome in witness.observation.outcomes]
         return f"{outcomes[0]} with {component} {first}, {outcomes[1]} with {second}"
     if witness.manner is Manner.TRAP:
         return f"its trap changes {component if not witness.differences else witness.differences[0]}"
     if witness.manner is Manner.NO_TRAP:
-        outcomes = [_WORDS[type(outcome)] for outcome in witness.observation.outcomes]
         return f"{outcomes[0]} with {component} {first}, and {outcomes[1]} with {second}"
     what = ", ".join(witness.differences[:3]) + (" …" if len(witness.differences) > 3 else "")
     if witness.manner is Manner.CHANGE:

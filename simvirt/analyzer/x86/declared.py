@@ -17,7 +17,7 @@ from simvirt.analyzer.x86.groups import group_of
 from simvirt.analyzer.x86.situations import situations
 from simvirt.x86.decode import decode, disassemble
 from simvirt.x86.forms import Encoding, ExitFact, PrivilegeFact
-from simvirt.x86.sensitivity import Sensitivity, VtxBehaviour, classify
+from simvirt.x86.sensitivity import FailureKind, Sensitivity, VtxBehaviour, classify
 
 if TYPE_CHECKING:
     from simvirt.analyzer.x86.variants import Variant
@@ -36,15 +36,17 @@ _NON_ROOT_BY_DECODER: Final = {
     ExitFact.MAY: NonRoot.TRAPS,
     ExitFact.ALWAYS: NonRoot.TRAPS,
 }
-_TAKEN_FOR_ANOTHER: Final = frozenset({"CET_IBT", "CET_SS", "FRED", "WAITPKG"})
-"""Features whose forms the engine neither executes nor refuses: RDSSP is a NOP to it, ERETS is CLAC, TPAUSE CLFLUSH."""
+_TAKEN_FOR_ANOTHER: Final = frozenset(
+    {"CET_IBT", "CET_SS", "CLDEMOTE", "FRED", "PREFETCHITI", "PREFETCHWT1", "WAITPKG", "WBNOINVD"}
+)
+"""Features whose forms the engine neither executes nor refuses: to it RDSSP is a NOP, ERETS CLAC, WBNOINVD WBINVD."""
 _SYSTEM_ONLY: Final = frozenset({PrivilegeFact.CPL0, PrivilegeFact.IO_PRIVILEGE})
 
 
 @cache
 def declared_forms(variant: Variant) -> tuple[Form, ...]:
     """The forms of a variant, in the library's order."""
-    return tuple(declared_form(form, int(variant.bits)) for form in variant.forms)
+    return tuple(declared_form(form, variant) for form in variant.forms)
 
 
 def sensitivity_of(form: EncodingForm, bits: int) -> Sensitivity | None:
@@ -60,8 +62,9 @@ def listed_row(form: EncodingForm, bits: int) -> Sensitivity | None:
     return None if form.encoding is not Encoding.LEGACY or bits in form.foreign_modes else sensitivity_of(form, bits)
 
 
-def declared_form(form: EncodingForm, bits: int) -> Form:
-    """One form of code of `bits` bits with what is written about it."""
+def declared_form(form: EncodingForm, variant: Variant) -> Form:
+    """One form of a variant with what is written about it."""
+    bits = int(variant.bits)
     found = situations(form, bits)
     code = found[0].code if found else b""
     return Form(
@@ -70,13 +73,13 @@ def declared_form(form: EncodingForm, bits: int) -> Form:
         form.mnemonic,
         code,
         group_of(form, code, bits),
-        _declared(form, bits),
+        _declared(form, variant),
         not_executed(form, bits),
     )
 
 
-def _declared(form: EncodingForm, bits: int) -> Declared:
-    row = listed_row(form, bits)
+def _declared(form: EncodingForm, variant: Variant) -> Declared:
+    row = listed_row(form, int(variant.bits))
     facts: dict[str, str | int | bool] = {
         "CPL": form.privilege.value,
         "VM exit": form.exits.value,
@@ -85,16 +88,22 @@ def _declared(form: EncodingForm, bits: int) -> Declared:
         "encoding": form.encoding.value,
     }
     privileged: bool | None = form.privilege in _SYSTEM_ONLY
+    under_c0 = None
     properties = None
     if row is not None:
         privileged = row.privileged
+        under_c0 = privileged or not variant.vmm_configuration.keys().isdisjoint(row.trap_controls)
         facts |= {"listed as": row.title, "failure": row.failure.value, "paper": row.paper.value}
+        facts["requirement"] = row.requirement.value if row.requirement else ""
     elif not privileged and form.privilege is PrivilegeFact.MAY_REQUIRE_CPL0:
         privileged = None
     if privileged:
         properties = frozenset({Property.MODE_SENSITIVE})
+    elif row is not None and row.failure is FailureKind.SILENT_READ:
+        properties = frozenset({Property.CONFIGURATION_SENSITIVE})
     non_root = _NON_ROOT[row.vtx] if row else _NON_ROOT_BY_DECODER[form.exits]
-    return Declared(row.source if row else DECODER, privileged, properties, non_root=non_root, facts=facts)
+    source = row.source if row else DECODER
+    return Declared(source, privileged, properties, privileged_under_c0=under_c0, non_root=non_root, facts=facts)
 
 
 def not_executed(form: EncodingForm, bits: int) -> str:

@@ -59,12 +59,13 @@ if TYPE_CHECKING:
 _MEMORY_TRAPS: Final = frozenset({Vector.PF, Vector.AC})
 _ARITHMETIC_TRAPS: Final = frozenset({Vector.DE, Vector.MF, Vector.XM})
 _VECTORS: Final = frozenset(Vector)
-_MEANT_TO_BE_UNDEFINED: Final = frozenset({"ud0", "ud1", "ud2"})
+_MEANT_TO_TRAP: Final = frozenset({"ud0", "ud1", "ud2", "int1"})
 _MOST_EVENTS: Final = 32
 """Of one instruction."""
 _O: Final = StateOffsets()
 _STEADY: Final = ((_O.segments, _O.efer + 8), (_O.fpregs, _O.pat + 8), (_O.dr, _O.dr + 64))
 """The parts of the state image that hold components, beside general registers, RIP and EFLAGS."""
+_FCS: Final = slice(_O.fpcs, _O.fpcs + 2)
 _FLAG_FIELDS: Final = ("EFLAGS.IF", "EFLAGS.IOPL", "EFLAGS.VM", "EFLAGS.VIF, VIP", MODE)
 _OUTSIDE: Final = (TIME_STAMP, PROCESSOR, IO_BITMAP, PORT, ACTIVITY)
 """Components that are not in the processor's image."""
@@ -168,23 +169,25 @@ class X86Machine:
         """
         for form in self.variant.forms:
             if form.name == identifier:
-                return self._marked(declared_form(form, int(self.variant.bits)))
+                return self._marked(declared_form(form, self.variant))
         raise UnknownNameError("encoding form", identifier, self.form_names())
 
     def _marked(self, form: Form) -> Form:
-        if form.not_executed or form.mnemonic in _MEANT_TO_BE_UNDEFINED or not self._is_undefined(form):
+        if form.not_executed or form.mnemonic in _MEANT_TO_TRAP:
             return form
-        return replace(form, not_executed="#UD at every CPL: the processor here does not have it")
+        return replace(form, not_executed=self._why_not(form))
 
-    def _is_undefined(self, form: Form) -> bool:
-        """Is it #UD in rings 0 and 3, with nothing forbidden?"""
+    def _why_not(self, form: Form) -> str:
+        """What never completes in ring 0, with nothing forbidden, shows nothing of what it does; "" if it does."""
+        met = set()
         for situation in situations(find_form(form.identifier), int(self.variant.bits)):
-            common = self._enter(situation)
-            for cpl in (0, 3):
-                outcome = self._execute(self._start(situation, common, ((MODE, cpl),)))
-                if not (isinstance(outcome, Trapped) and outcome.trap.vector == Vector.UD):
-                    return False
-        return True
+            outcome = self._execute(self._start(situation, self._enter(situation), ((MODE, 0),)))
+            if not isinstance(outcome, Trapped):
+                return ""
+            met.add(outcome.trap.name)
+        if met == {Vector.UD.mnemonic}:
+            return "#UD at CPL 0: the processor here does not have it"
+        return f"{' or '.join(sorted(met))} at CPL 0, whatever it is given: the processor here has nothing for it to do"
 
     # -------------------------------------------------------------------------------------------- start states
 
@@ -362,6 +365,8 @@ class X86Machine:
             rows = self.variant.accessors
         for row in rows:
             end[row.component.name] = row.read(cpu, around)
+        if bytes(image[_FCS]) == before[_FCS]:  # the same selector is its ring's at one CPL, and a number at another
+            end[COPROCESSOR_CODE_SEGMENT] = start[COPROCESSOR_CODE_SEGMENT]
         offset = layout.OTHER_MAP if start[ADDRESS_MAP] == layout.TABLES_B else 0
         word = self._word
         window = slice(offset // word, (offset + layout.LINEAR_SIZE) // word)

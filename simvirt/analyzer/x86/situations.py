@@ -83,8 +83,12 @@ class _Choice:
     flags: int = 0
 
 
-def _any(_instruction: Instruction) -> Iterator[_Choice]:
-    yield _Choice()
+_COMPARE: Final = frozenset({"cmpps", "cmppd", "cmpss", "cmpsd"})
+"""SSE's comparisons: their immediate is one of eight predicates."""
+
+
+def _any(instruction: Instruction) -> Iterator[_Choice]:
+    yield _Choice(operands=replace(_OPERANDS, immediate=1) if instruction.mnemonic in _COMPARE else _OPERANDS)
 
 
 def _selectors(instruction: Instruction) -> Iterator[_Choice]:

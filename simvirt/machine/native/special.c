@@ -6,7 +6,7 @@
  *   ALIGNMENT    any instruction at CPL 3 with CR0.AM and EFLAGS.AC set
  *   FAR_TRANSFER far JMP, CALL, RET and IRET outside of real-address and virtual-8086 mode (machine/far_transfers.py)
  *   STRING_LENGTH  a string comparison with lengths that the engine cannot take
- *   EXACT        what the engine executes otherwise than the manual says (machine/exact_instructions.py)
+ *   EXACT        what the engine executes otherwise than the manual says (machine/exact_instructions.py, long_mode_segments.py)
  *   STRING_IO    INS and OUTS where the port may be forbidden: the engine would access memory before it asks
  *   FLOATING     x87 and SSE instructions whose exceptions have to be looked after (machine/floating_exceptions.py)
  *   X87_STATUS   what reads or clears the x87 status word, to which the engine's accumulated exception flags are added first
@@ -70,6 +70,7 @@ static int is_hole(const u8 *op, int prefixes) {
     default: return 0;
     }
     switch (op[1]) {
+    case 0x01: return modrm == 0xd1;                    /* XSETBV: CR4.OSXSAVE is always 0 */
     case 0x12: case 0x16: return prefixes == P66 && !memory;
     case 0x38: return (op[2] & 0xfe) == 0xf0 && !memory && !(prefixes & PF2);
     case 0x50: case 0x71: case 0x72: case 0x73: return memory;
@@ -98,6 +99,13 @@ static int is_inexact(const u8 *op, int prefixes, const struct block *b) {
     const u8 map = op[1] & 0x1f, p = op[2] & 3;
     if (map == 3) return 1;
     return (op[3] == 0xf5 && p != 1) || (op[3] == 0xf7 && p == 0);
+}
+
+/* In 64-bit code: MOV to SS, and LSS, LFS and LGS, of which the last two differ with REX.W alone. */
+static int is_inexact_load(const u8 *op, int rex_w) {
+    if (op[0] == 0x8e) return (op[1] >> 3 & 7) == 2;
+    if (op[0] != 0x0f || op[2] >> 6 == 3) return 0;
+    return op[1] == 0xb2 || (rex_w && (op[1] == 0xb4 || op[1] == 0xb5));
 }
 
 /* By IOPL alone the port is not allowed: the I/O permission bitmap decides (SDM Vol. 1 19.5). */
@@ -224,7 +232,9 @@ static enum special kind_of(const struct simvirt *s, const struct block *b, cons
     }
     if (is_hole(op, prefixes) || (lock && !lockable(op))) return UNDEFINED;
     if (code_64 && (op[0] == 0x9a || op[0] == 0xea)) return UNDEFINED;
+    if (!code_64 && op[0] == 0x0f && op[1] == 0x07) return UNDEFINED;   /* SYSRET, which AMD's processors have there too */
     if (s->override_count) return PLAIN;
+    if (code_64 && is_inexact_load(op, i && (op[-1] & 0xf8) == 0x48)) return EXACT;
     if (op[0] != 0xc4 && is_inexact(op, prefixes, b)) return EXACT;
     if (is_guarded_string_io(op, b)) return STRING_IO;
     const enum special floating = floating_kind(s, op, prefixes);

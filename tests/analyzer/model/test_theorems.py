@@ -29,7 +29,7 @@ def hypotheses(*instructions: Instruction) -> tuple[str, ...]:
     [
         ((tiny.load, tiny.lpsw, tiny.halt, tiny.lra_360_67), ("met", "met", "met", "met")),
         ((tiny.load, tiny.lpsw, tiny.jrst_1), ("not-met", "not-met", "met", "met")),
-        ((tiny.load, tiny.lpsw, tiny.lra), ("not-met", "not-met", "not-met", "met")),
+        ((tiny.load, tiny.lpsw, tiny.lra), ("not-met", "not-met", "not-met", "not-met")),
         ((tiny.load, tiny.lpsw, tiny.pushf), ("not-met", "not-met", "met", "not-met")),
         ((tiny.load, tiny.lpsw, tiny.svc), ("met", "met", "met", "met")),
     ],

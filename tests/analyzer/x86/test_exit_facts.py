@@ -14,7 +14,7 @@ from simvirt.analyzer.x86.comparison import About, load
 from simvirt.analyzer.x86.declared import sensitivity_of
 from simvirt.machine.vmx.non_root import HostStop
 from simvirt.x86.exceptions import Vector
-from simvirt.x86.flags import Eflags
+from simvirt.x86.flags import Cr4, Eflags
 from simvirt.x86.forms import ExitFact, Operands, find_form
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import ExitReason, PrimaryControls, SecondaryControls
@@ -28,14 +28,16 @@ MOST = (
 )  # fmt: skip
 MOST_SECONDARY = S.DESCRIPTOR_TABLE_EXITING | S.WBINVD_EXITING
 ON_PURPOSE = 1 << Vector.DB | 1 << Vector.BP | 1 << Vector.OF | 1 << Vector.BR | 1 << Vector.UD
-OPERANDS = Operands(ip=CODE, memory=DATA, target=CODE + 0x40, selector=8)
-FORMS = [form.identifier for form in machine_of("x86-32").forms() if not form.not_executed]
+OPERANDS = Operands(ip=CODE, memory=DATA, target=CODE + 0x40, selector=8, immediate=1)
+FORMS = [form.identifier for form in machine_of("x86-32-modern").forms() if not form.not_executed]
 
 
 def _exits(code: bytes, *, most: bool) -> bool:
     """Does the instruction exit, itself, and not by an exception of its operands?"""
     rig = Rig()
     rig.cpu.state.eflags = int(Eflags.ALWAYS_ONE | Eflags.OF)  # for INTO
+    rig.cpu.state.set_control_register(4, rig.cpu.state.control_register(4) | int(Cr4.OSFXSR))  # for SSE
+    rig.cpu.state.refresh()
     rig.register(GeneralRegister.RBX, 5)  # out of BOUND's bounds
     least = PRIMARY_DEFAULT | SECONDARY_ON | int(LEAST)
     rig.vmcs.write(F.PRIMARY_CONTROLS, least | int(MOST) if most else least)
