@@ -21,6 +21,7 @@ _IDT = LOAD_ADDRESS + 0x2000
 _PAGE_DIRECTORY = LOAD_ADDRESS + 0x3000
 _PAGE_TABLE = LOAD_ADDRESS + 0x4000
 _COUNTER = LOAD_ADDRESS + 0x5000
+_SECOND_DIRECTORY: Final = 0x20_0000
 _NOT_PRESENT: Final = 0x3FF000
 """A linear address that the page table leaves out."""
 _GDT: Final = bytes.fromhex("00000000 00000000 ffff0000 009bcf00 ffff0000 0093cf00")
@@ -125,6 +126,16 @@ RDTSC: Final = Loop("RDTSC", bytes.fromhex("0f 31"))
 CLI_STI: Final = Loop("CLI, STI", bytes.fromhex("fa fb"), exits=2)
 READ_CR0: Final = Loop("MOV from CR0", bytes.fromhex("0f 20 c0"))
 WRITE_CR3: Final = Loop("MOV to CR3", bytes.fromhex("0f 22 d8"), setup=bytes.fromhex("31 c0"))
+SWITCH_ADDRESS_SPACES: Final = Loop(
+    "MOV to CR3 with paging on, to another page directory",
+    bytes.fromhex("0f 22 d8 31 d0"),  # mov cr3, eax; xor eax, edx
+    setup=bytes.fromhex("0f 01 15") + _le(_TABLES + 0x100)  # lgdt [gdtr]
+    + b"\xbe" + _le(_PAGE_DIRECTORY) + b"\xbf" + _le(_SECOND_DIRECTORY)  # mov esi, one; mov edi, the other
+    + b"\xb9" + _le(1024) + b"\xf3\xa5"  # mov ecx, 1024; rep movsd
+    + _PAGING_ON
+    + b"\xb8" + _le(_PAGE_DIRECTORY) + b"\xba" + _le(_PAGE_DIRECTORY ^ _SECOND_DIRECTORY),  # mov eax; mov edx
+)  # fmt: skip
+"""What a kernel does between two processes; under shadow paging it finds the other shadows, and the guest's GDT."""
 OUT: Final = Loop("OUT to a port where nothing is", bytes.fromhex("e6 80"))
 FIRST_ACCESS: Final = Loop(
     "first access to a page",
@@ -134,6 +145,14 @@ FIRST_ACCESS: Final = Loop(
 """A hidden fault under shadow paging; room for a million."""
 READ_TIMER: Final = Loop("IN from the 8254's counter 0", bytes.fromhex("e4 40"), setup=_PIT_SLOW)
 SYSTEM_CALL: Final = Loop("INT 0x80 and IRET", bytes.fromhex("cd 80"), vector=_SYSTEM_CALL, handler=b"\xcf", exits=2)
+SYSTEM_CALL_BESIDE_CODE: Final = Loop(
+    "INT 0x80 and IRET, the stack in the code's page",
+    bytes.fromhex("cd 80"),
+    setup=b"\xbc" + _le(LOAD_ADDRESS + 0x1000),  # mov esp, the end of the page
+    vector=_SYSTEM_CALL,
+    handler=b"\xcf",
+    exits=2,
+)
 PAGE_FAULT: Final = Loop(
     "page fault delivered, IRET",
     b"\xa1" + _le(_NOT_PRESENT),

@@ -168,4 +168,4 @@ def _write_cr3(cpu: Cpu, value: int) -> None:
     if state.pae_paging:
         cpu.load_pdptes(value)
     state.set_control_register(3, value)
-    cpu.engine.flush_tlb()
+    cpu.forget_translations()

@@ -392,6 +392,10 @@ class Cpu:
         if outcome is PdpteLoad.RESERVED:
             raise general_protection(0)
 
+    def forget_translations(self) -> None:
+        """CR3 has been written: cached address translations may be none any more."""
+        self.engine.flush_tlb()
+
     def take_up_state(self, state: ArchitecturalState) -> None:
         """Be in `state`; PDPTEs that it does not have are loaded.
 
@@ -507,7 +511,7 @@ class Cpu:
         pages: list[int] = []
         while self._made_by_processor(verdict):
             if engine.translate(verdict.gva, verdict.access, user=False) is None:
-                verdict = replace(engine.verdict, gva=verdict.gva)
+                verdict = engine.verdict._replace(gva=verdict.gva)
                 if verdict.refusal is not Refusal.PAGE_FAULT:
                     return self._refused_fill(verdict)
                 break
@@ -706,7 +710,7 @@ class Cpu:
     @property
     def interruptible(self) -> bool:
         """Can a maskable interrupt be taken now?"""
-        return bool(self.state.eflags & _IF) and not self.state.interrupt_shadow
+        return self.state.interruptible
 
     @property
     def nmi_ready(self) -> bool:

@@ -512,8 +512,8 @@ class Engine:
         """The last refused fill."""
         w = self._words
         return Verdict(
-            Refusal(w[_REFUSAL]),
-            Access(w[_FAULT_ACCESS]),
+            _REFUSALS[w[_REFUSAL]],
+            _ACCESSES[w[_FAULT_ACCESS]],
             Gva(w[_FAULT_ADDRESS]),
             Gpa(w[_FAULT_GPA]),
             w[_FAULT_ERROR],
@@ -565,7 +565,7 @@ class Engine:
     def load_pdptes(self, cr3: int) -> PdpteLoad:
         """Load the PDPTE registers from the table that CR3 names (SDM Vol. 3A §4.4.1), or none of them."""
         outcome: int = self._library.load_pdptes(self._self, cr3)
-        return PdpteLoad(outcome)
+        return _PDPTE_LOADS[outcome]
 
     def flush_tlb(self) -> None:
         """Drop all cached translations of addresses: page tables, regions or page flags have changed."""
@@ -809,6 +809,9 @@ _NMI_PENDING: Final = 1 << 5
 _IRET: Final = frozenset({SvmExit.IRET})
 _DIRTY, _EXECUTED = int(PageFlag.DIRTY), int(PageFlag.EXECUTED)
 _EVENTS: Final = tuple(NativeEvent)
+_REFUSALS: Final = tuple(Refusal)
+_PDPTE_LOADS: Final = tuple(PdpteLoad)
+_ACCESSES: Final = {int(access): access for access in Access}
 _COUNT, _LIMIT, _WINDOW, _DELIVERABLE = word("count"), word("limit"), word("window_wanted"), word("deliverable")
 _TSC_BASE, _IO_OPCODE = word("tsc_base"), word("io_opcode")
 _CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine_status")

@@ -105,11 +105,10 @@ class EventQueue:
     def run_due(self, now_ns: int) -> None:
         """Run, in order, every event due at `now_ns` or earlier, those that handlers schedule meanwhile included."""
         while self._earliest is not None and self._earliest <= now_ns:
-            for name, handler in self._handlers.items():
-                if self._pending.get(name) == self._earliest:
-                    self.cancel(name)
-                    handler()
-                    break
+            due = [name for name, when in self._pending.items() if when == self._earliest]
+            name = due[0] if len(due) == 1 else next(name for name in self._handlers if name in due)
+            self.cancel(name)
+            self._handlers[name]()
 
     def clear(self) -> None:
         """Cancel everything; registrations stay."""

@@ -5,9 +5,8 @@ The numbers are those of Unicorn (`Access`) and of native/engine.c.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from simvirt.x86.addresses import Gpa, Gva
@@ -61,8 +60,7 @@ class PageFlag(IntEnum):
 EPT_REFUSALS = frozenset({Refusal.EPT_VIOLATION, Refusal.EPT_MISCONFIGURATION})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The record of a refused fill: what was accessed how, and why it was not allowed."""
 
     refusal: Refusal

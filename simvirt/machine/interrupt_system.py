@@ -83,7 +83,7 @@ class InterruptSystem:
     def acknowledge(self) -> int:
         """The INTA cycle: the vector of the interrupt to deliver, which is in service from then on."""
         local_apic = self.local_apic
-        if local_apic is not None and (local_apic.interrupt_pending or not self._reaches_processor()):
+        if local_apic is not None and (local_apic.interrupt_pending or not local_apic.passes_8259):
             return local_apic.acknowledge()
         return self.pic.acknowledge()
 
@@ -97,17 +97,18 @@ class InterruptSystem:
 
     def update(self) -> None:
         """Drive INTR by what the controllers want now."""
+        self.pending = pending = self._wanted()
+        if pending is not self._driven:
+            self._driven = pending
+            self._on_intr(pending)
+
+    def _wanted(self) -> bool:
+        """Does any controller want an interrupt?"""
         local_apic = self.local_apic
-        self.pending = (local_apic is not None and local_apic.interrupt_pending) or (
-            self.pic.master.int_output and self._reaches_processor()
-        )
-        if self.pending is not self._driven:
-            self._driven = self.pending
-            self._on_intr(self.pending)
+        if local_apic is None:
+            return self.pic.master.int_output
+        return local_apic.interrupt_pending or (self.pic.master.int_output and local_apic.passes_8259)
 
     def restored(self) -> None:
         """The controllers have taken up saved states: INTR is what they make of it, and nobody is told."""
-        local_apic = self.local_apic
-        self._driven = self.pending = (local_apic is not None and local_apic.interrupt_pending) or (
-            self.pic.master.int_output and self._reaches_processor()
-        )
+        self._driven = self.pending = self._wanted()

@@ -242,6 +242,11 @@ class ProcessorState:
         flags = self._q[self._eflags]
         self._q[self._eflags] = flags | _IF if value else flags & ~_IF
 
+    @property
+    def interruptible(self) -> bool:
+        """Are maskable interrupts enabled, and does no shadow hold them back?"""
+        return bool(self._q[self._eflags] & _IF) and not self._d[self._hflags] & _INHIBIT_IRQ
+
     # ---------------------------------------------------------------------------------------- privilege and mode
 
     @property

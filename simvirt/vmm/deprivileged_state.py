@@ -57,7 +57,7 @@ _NXE: Final = int(Efer.NXE)
 _NOT_IN_REAL_EFER: Final = int(Efer.LME | Efer.LMA | Efer.NXE)
 _SHOWN_BY_REAL_ONES: Final = (0, 4)
 """Control registers of the guest of which the real ones hold a part; its CR2 and CR3 are its own alone."""
-_FAULT_ADDRESS_REGISTER: Final = 2
+_PAGE_DIRECTORY_REGISTER: Final = 3
 _PRESENT: Final = 0x8000
 _NO_TABLE: Final = DescriptorTable(0, 0)
 _NO_SEGMENT: Final = Segment(0, 0, 0, 0)
@@ -88,7 +88,7 @@ class DeprivilegedState(ProcessorState):
     :ivar real: the same image without the map, the VMM's own view.
     :ivar privileged: what only the VMM holds of the guest's state.
     :ivar on_descriptor_table: called when GDTR or LDTR has changed.
-    :ivar on_paging: called when CR0, CR3, CR4 or IA32_EFER has been written.
+    :ivar on_paging: called when CR0, CR4 or IA32_EFER has been written, or CR3 while paging is on.
     """
 
     __slots__ = ("on_descriptor_table", "on_paging", "privileged", "real")
@@ -124,6 +124,11 @@ class DeprivilegedState(ProcessorState):
     @interrupt_flag.setter
     def interrupt_flag(self, value: bool) -> None:
         self.privileged.flags = self.privileged.flags | _IF if value else self.privileged.flags & ~_IF
+
+    @property
+    def interruptible(self) -> bool:
+        """As of a bare processor, by the guest's own IF."""
+        return bool(self.privileged.flags & _IF) and not self.real.interrupt_shadow
 
     @property
     def cpl(self) -> Ring:
@@ -238,7 +243,8 @@ class DeprivilegedState(ProcessorState):
             p.cr2 = value
         if number in _SHOWN_BY_REAL_ONES:
             self.derive_real_control_registers()
-        if number != _FAULT_ADDRESS_REGISTER:
+            self.on_paging()
+        elif number == _PAGE_DIRECTORY_REGISTER and self.paging:
             self.on_paging()
 
     def derive_real_control_registers(self) -> None:

@@ -41,7 +41,10 @@ _FAR_POINTER_LOADS: Final = {
 
 
 class Interpreter:
-    """Interpreter routines for the instructions that trap and that `machine.completion` does not cover."""
+    """Interpreter routines for the instructions that trap and that `machine.completion` does not cover.
+
+    :ivar operations: what can be interpreted here.
+    """
 
     def __init__(self, cpu: VirtualCpu) -> None:
         self._cpu = cpu
@@ -71,11 +74,7 @@ class Interpreter:
             Operation.IRET: far.iret,
             Operation.SYSEXIT: far.sysexit,
         }
-
-    @property
-    def operations(self) -> frozenset[Operation]:
-        """What can be interpreted here."""
-        return frozenset(self._routines)
+        self.operations = frozenset(self._routines)
 
     def interpret(self, instruction: Instruction) -> None:
         """Carry `instruction`, one of `operations`, out on the guest's machine.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.vmm.deprivileged_state import GUEST_KERNEL_RING
@@ -23,7 +23,7 @@ from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SIZE, Gpa, Gva
 from simvirt.x86.segments import DESCRIPTOR_SIZE, Descriptor, Selector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from simvirt.machine.memory import GatedAddressSpace
     from simvirt.vmm.allocator import Allocator
@@ -45,6 +45,10 @@ _PRESENT_BYTE: Final = 0x80
 _DPL_BYTE: Final = 0x60
 _KERNEL_DPL_BYTE: Final = GUEST_KERNEL_RING << 5
 _TYPE, _ACCESSED = 0x1F, 0x01
+
+
+_Place: TypeAlias = "tuple[int, Gpa | None]"
+"""A linear page and the guest-physical address that it leads to."""
 
 
 class ShadowTable:
@@ -117,6 +121,8 @@ class ShadowDescriptors:
         allocator.vmm_page(_IDT_PAGE)
         allocator.vmm_page(_TSS_PAGE)
         self._traced: frozenset[Gpa] = frozenset()
+        self._followed: tuple[_Place, ...] = ()
+        """Where the tables lay that the shadows follow. What lies there is traced, so they are in step with it."""
         self._task = Segment(0, 0, 0, 0)
         self._local = Segment(0, 0, 0, 0)
         self._make_own_descriptors()
@@ -157,7 +163,7 @@ class ShadowDescriptors:
         for segment in (state.segment(register) for register in range(6)):
             self._install_loaded(segment)
         self._load_real_registers()
-        self._trace()
+        self._trace(self._places())
 
     def _load_real_registers(self) -> None:
         self._state.set_real_tables(
@@ -175,8 +181,10 @@ class ShadowDescriptors:
             self._make_own_descriptors()
             self._load_real_registers()
         self._mmu.dependencies.clear()
-        self._follow()
-        self._trace()
+        places = self._places()
+        if places != self._followed:
+            self._follow()
+            self._trace(places)
 
     def _install_loaded(self, segment: Segment) -> None:
         """Keep the shadow of a segment that is in use, if the guest's table still says the same of it.
@@ -219,24 +227,31 @@ class ShadowDescriptors:
         self._base = self._mmu.window_base
         self._make_own_descriptors()
         self._gdt.original, self._ldt.original = self._guest_gdt(), self._guest_ldt()
-        self._traced = self._pages_of_tables()
+        self._followed = self._places()
+        self._traced = self._pages(self._followed)
         self._mmu.trace(self._traced)
 
-    def _pages_of_tables(self) -> frozenset[Gpa]:
-        """The pages that hold the guest's tables."""
-        pages: set[Gpa] = set()
+    def _places(self) -> tuple[_Place, ...]:
+        """Where the guest's tables lie, page by page."""
         state = self._state
         tables = [(state.gdtr.base, len(self._gdt.original)), (state.ldtr.base, len(self._ldt.original))]
-        for base, size in tables:
-            for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE):
-                gpa = self._mmu.peek(page) if size else None
-                if gpa is not None and self._space.host(gpa) is not None:
-                    pages.add(self._space.through_gate(gpa))
-        return frozenset(pages)
+        return tuple(
+            (page, self._mmu.peek(page))
+            for base, size in tables
+            if size
+            for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE)
+        )
 
-    def _trace(self) -> None:
+    def _pages(self, places: Iterable[_Place]) -> frozenset[Gpa]:
+        """Those of the guest's memory."""
+        return frozenset(
+            self._space.through_gate(gpa) for _, gpa in places if gpa is not None and self._space.host(gpa) is not None
+        )
+
+    def _trace(self, places: tuple[_Place, ...]) -> None:
         """Write-protect the pages of the guest's tables, and release those that are none any more."""
-        pages = self._pages_of_tables()
+        self._followed = places
+        pages = self._pages(places)
         for page in self._traced - pages:
             self._allocator.protect(page, writable=True)
         for page in pages - self._traced:
@@ -247,7 +262,7 @@ class ShadowDescriptors:
     def trace_anew(self) -> None:
         """The guest's memory has been mapped anew: write-protect the pages of its tables, and see what is in them."""
         self._traced = frozenset()
-        self._trace()
+        self._trace(self._places())
         self._follow()
 
     def traces(self, gpa: Gpa) -> bool:

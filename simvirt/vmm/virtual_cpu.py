@@ -74,6 +74,9 @@ class VirtualCpu(Cpu):
         self.mmu.ensure()
         return super().run(limit, window=window, deliver=deliver)
 
+    def forget_translations(self) -> None:
+        """The guest's CR3 is not the real one, and what that translates is the shadows' business: `ensure`."""
+
     def _describe(self) -> None:
         """Tell native code of the guest's processor what the real one does not hold."""
         p = self.guest_state.privileged

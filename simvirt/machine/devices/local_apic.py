@@ -197,8 +197,11 @@ class LocalApic:
     @property
     def passes_8259(self) -> bool:
         """Does what the 8259A wants reach the processor by LINT0 in ExtINT mode?"""
-        entry = self._registers[_R.LVT_LINT0]
-        return self.enabled and not entry & MASKED and entry >> 8 & 7 == DeliveryMode.EXT_INT
+        registers = self._registers
+        entry = registers[_R.LVT_LINT0]
+        return (
+            registers[_R.SVR] & SOFTWARE_ENABLE != 0 and not entry & MASKED and entry >> 8 & 7 == DeliveryMode.EXT_INT
+        )
 
     def drive_lint0(self) -> None:
         """The 8259A's INT has risen. Where LINT0 is no ExtINT, it is an interrupt of the entry's own."""

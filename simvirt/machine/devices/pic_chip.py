@@ -293,7 +293,11 @@ class Pic8259:
         return turned.bit_length() - 1 + top & 7
 
     def _update(self) -> None:
-        self._drive(self._ready and self._winner(self._requests()) is not None)
+        usual = not self._level_triggered and not self._icw1 & ICW1_LTIM
+        requests = self._irr if usual else self._requests()
+        high = self._ready and requests & ~self._imr != 0 and self._winner(requests) is not None
+        if high is not self.int_output:
+            self._drive(high)
 
     def _drive(self, high: bool) -> None:
         if high is not self.int_output:

@@ -379,6 +379,17 @@ static void leave_after_block(struct simvirt *s) {
     *(u8 *)(s->cpu + s->off_cpu_exit_request) = 1;
 }
 
+/* The block that is about to run is too long: its first `n` instructions run as a block of their own. The engine's loop is left by its own
+ * way out, and begins again there. */
+static void run_part(struct simvirt *s, const struct block *b, u64 n) {
+    ENV64(s, s->off_env_eip) = b->pc - b->cs_base;
+    s->current = 0;
+    s->requested = n;
+    grant(s);
+    *(u32 *)(s->cpu + s->off_cpu_cflags_next) = (u32)n;
+    ((void (*)(void *))s->leave_loop)((void *)s->cpu);
+}
+
 /* ------------------------------------------------------------------------------------------------ special instructions */
 
 /* Does the block run through without anything that has to be looked at (special.c)? Each block is searched once; when what is looked for
@@ -396,14 +407,12 @@ static const enum event EVENT_OF[] = {
     [FLOATING] = EVENT_FLOATING, [X87_STATUS] = EVENT_FLOATING, [X87_CONTROL] = EVENT_FLOATING,
 };
 
-/* Stop in front of a special instruction, or of the block that it is in. */
+/* Stop in front of a special instruction, which begins a block. */
 static void meet_special(struct simvirt *s, const struct block *b, enum special what) {
-    if (!s->plain_before) {
-        s->met_in = b;
-        index_in_block(b, b->pc, &s->instruction_length);
-        if (what == UNDEFINED) s->event = EVENT_SVM_EXIT, s->code = 0x100 + SVM_EXCEPTION + 6;
-        else s->event = EVENT_OF[what];
-    }
+    s->met_in = b;
+    index_in_block(b, b->pc, &s->instruction_length);
+    if (what == UNDEFINED) s->event = EVENT_SVM_EXIT, s->code = 0x100 + SVM_EXCEPTION + 6;
+    else s->event = EVENT_OF[what];
     stop(s);
 }
 
@@ -421,19 +430,22 @@ static void count_block(struct simvirt *s, const struct block *b, u32 number) {
     }
     s->requested = 0;
     const u64 n = s->count + b->icount;
-    if (n > s->limit || s->count >= s->slice) {
-        s->event = n > s->limit ? EVENT_LIMIT : EVENT_SLICE;
+    if (s->count >= s->limit || s->count >= s->slice) {
+        s->event = s->count >= s->limit ? EVENT_LIMIT : EVENT_SLICE;
         stop(s);
         return;
     }
+    if (n > s->limit) run_part(s, b, s->limit - s->count);
     if (b->flags & HF_INHIBIT_IRQ) note_shadow(s);
     if (!is_plain(s, b)) {
-        enum special what = first_special(s, b, 1, &s->plain_before);
-        if (what == BREAKPOINT && !s->plain_before && is_repeating(s)) {
+        u64 before;
+        enum special what = first_special(s, b, 1, &before);
+        if (what == BREAKPOINT && !before && is_repeating(s)) {
             s->passed_pc = b->pc, s->passed_count = s->count;
-            what = first_special(s, b, 1, &s->plain_before);
+            what = first_special(s, b, 1, &before);
         }
         s->aligned = s->port_checked = s->floating_passed = 0;
+        if (what && before) run_part(s, b, before);
         if (what) {
             s->current = 0;
             meet_special(s, b, what);
@@ -919,7 +931,7 @@ int simvirt_run(struct simvirt *s) {
         if (s->count >= s->limit) { s->event = EVENT_LIMIT; break; }
         if (s->count >= s->slice) { s->event = EVENT_SLICE; break; }
         s->event = EVENT_NONE, s->refusal = REFUSED_NOTHING, s->fault_to_page = 1, s->stopping = 0, s->current = 0, s->io_pending = 0;
-        s->met_in = NULL, s->aborted = 0, s->plain_before = 0;
+        s->met_in = NULL, s->aborted = 0;
         s->instruction_length = 0;
         if (s->window_wanted) *pending |= CPU_INTERRUPT_VIRQ; else *pending &= ~CPU_INTERRUPT_VIRQ;
         s->requested = step, s->alone = step == 1, s->delivery_tried = 0;
@@ -995,16 +1007,9 @@ int simvirt_run(struct simvirt *s) {
             break;
         }
         if (status != UC_OK) { s->event = EVENT_ENGINE_ERROR; break; }
-        if (s->event == EVENT_LIMIT && s->count < s->limit) {
-            step = s->limit - s->count;
-            if (step > 512) step = 0;      /* a block holds at most 512 instructions: this limit was not reached */
-            idle = s->count > before ? 0 : idle;
-            continue;
-        }
         if (s->event == EVENT_SYSTEM_CALL) ENV64(s, s->off_env_eip) -= s->instruction_length;   /* the engine has stepped over it */
         if (s->event == EVENT_SVM_EXIT && deliver_svm_exit(s)) { step = first_step(s), idle = 0; continue; }
         if (s->event != EVENT_NONE) break;
-        if (s->plain_before) { step = s->plain_before, idle = 0; continue; }
         if (s->count > before) idle = 0;   /* the engine left without a reason of ours, its code buffer full: go on */
     }
     if (s->event == EVENT_NONE) s->event = EVENT_ENGINE_ERROR, s->engine_status = 1001;

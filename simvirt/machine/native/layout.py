@@ -153,7 +153,7 @@ class SharedRecord(ctypes.Structure):
         ("current", ctypes.c_uint32),
         ("next_block", ctypes.c_uint32),
         ("granted", ctypes.c_int64),
-        *_words("requested stopping met_in aborted refused_at plain_before delivery_tried alone"),
+        *_words("requested stopping met_in aborted refused_at delivery_tried alone"),
         ("saved_registers", ctypes.c_uint64 * 16),
         ("saved_dr", ctypes.c_uint64 * 8),
         *_words("io_pending dr6_before alias_writes"),

@@ -147,7 +147,7 @@ struct simvirt {
     int64_t granted;                    /* `remaining` when `count` was last brought up to date */
     u64 requested, stopping;
     const struct block *met_in;         /* the block in which the last event was met, if that is known */
-    u64 aborted, refused_at, plain_before, delivery_tried, alone;
+    u64 aborted, refused_at, delivery_tried, alone;
     u64 saved_registers[16], saved_dr[8], io_pending, dr6_before;
     u64 alias_writes;                   /* one instruction runs alone, which may write to executed pages through aliases that are not */
     const struct block *blocks[MAX_BLOCKS];

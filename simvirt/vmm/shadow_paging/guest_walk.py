@@ -15,7 +15,7 @@ from simvirt.x86.flags import Cr0, Cr4, Efer
 from simvirt.x86.paging import PAGING_4_LEVEL, PAGING_32_BIT, PAGING_PAE, PageEntry, PageFaultErrorCode, PagingFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _P, _W, _U, _PS = (int(PageEntry[name]) for name in ("PRESENT", "WRITABLE", "USER", "PAGE_SIZE"))
 _XD: Final = int(PageEntry.EXECUTE_DISABLE)
@@ -183,6 +183,15 @@ class GuestWalker:
             gpa = entry & self._frame_mask & -(1 << level.shift) | offset
         granted = self._grants(rights, no_execute, access, user=user, smap_suspended=smap_suspended)
         return GuestWalk(entries, level_number, gpa, None if granted else error | _PROTECTION)
+
+    def still_finds(self, root: int, entries: Iterable[tuple[int, int]]) -> bool:
+        """Do the entries that a walk from `root` has found say what they said?"""
+        read_entry, size, registers = self._read_entry, self._size, self._pdptes
+        for number, (at, entry) in enumerate(entries):
+            now = registers()[at - root >> 3] if registers is not None and not number else read_entry(at, size)
+            if now != entry:
+                return False
+        return True
 
     def _grants(self, rights: int, no_execute: int, access: Access, *, user: bool, smap_suspended: bool) -> bool:
         """Does SDM Vol. 3A §4.6.1 allow it, to a page with these rights?"""

@@ -43,7 +43,12 @@ class SavedKey:
 
     def key(self) -> TableKey:
         """The key that was saved."""
-        role = Role(_FORMS[self.form], self.page_size_extensions, self.execute_disable, self.ignores_write_protection)
+        role = Role.of(
+            _FORMS[self.form],
+            page_size_extensions=self.page_size_extensions,
+            execute_disable=self.execute_disable,
+            ignores_write_protection=self.ignores_write_protection,
+        )
         return TableKey(self.frame, self.level, self.part, role, self.with_vmm)
 
 

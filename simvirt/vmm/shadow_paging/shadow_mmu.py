@@ -35,6 +35,7 @@ _WINDOW_SIZE: Final = 2 << 20
 _WRITES_WITHOUT_USE: Final = 8
 """A table that is written so often and not walked in between is no table any more, or will be used much later."""
 _OFF: Final = PagingControls(None)
+_PEEKS_KEPT: Final = 256
 _RSVD: Final = int(PageFaultErrorCode.RSVD)
 
 
@@ -85,8 +86,13 @@ class ShadowMmu:
         self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
         self.dependencies: set[int] = set()
         self._walker = GuestWalker(_OFF, physical.read_entry)
+        self._peeked: dict[tuple[int, int], GuestWalk] = {}
+        """The walks of `peek`, which nearly always find the same again, by root and address."""
+        self._registers: tuple[int, int, int, int] | None = None
         self._guest_root = Gpa(0)
         self._role: Role | None = None
+        self._user_role: Role | None = None
+        self._kernel_role: Role | None = None
         self._root: ShadowTable | None = None
         self._valid = False
         self._watched: Gva | None = None
@@ -130,11 +136,12 @@ class ShadowMmu:
 
     def _activate(self) -> None:
         self._valid = True
-        state, bits = self._state, self._engine.physical_bits
-        controls = PagingControls.of(state.cr0, state.cr4, state.efer, bits, gigabyte_pages=False)
-        if controls != self._walker.controls:
-            registers = (lambda: state.pdptes) if controls.form is PAGING_PAE else None
-            self._walker = GuestWalker(controls, self.physical.read_entry, registers)
+        state = self._state
+        registers = state.cr0, state.cr4, state.efer, self._engine.physical_bits
+        if registers != self._registers:
+            self._registers = registers
+            self._take_controls(PagingControls.of(*registers, gigabyte_pages=False))
+        controls = self._walker.controls
         if controls.form is None:
             if self._role is not None:
                 self._forget()
@@ -143,16 +150,27 @@ class ShadowMmu:
             state.real.set_control_register(3, self._allocator.directory)
         else:
             self._guest_root = Gpa(self.physical.through_gate(controls.root(state.cr3)))
-            self._role = Role(
-                controls.form,
-                controls.page_size_extensions,
-                controls.execute_disable,
-                ignores_write_protection=not controls.write_protect and self._in_kernel,
-            )
+            self._role = self._kernel_role if self._in_kernel else self._user_role
             self._find_root()
             self._settle_window()
         self.cache.stale = True
         self._settle()
+
+    def _take_controls(self, controls: PagingControls) -> None:
+        """The control registers say something else about paging."""
+        self._peeked.clear()
+        pdptes = (lambda: self._state.pdptes) if controls.form is PAGING_PAE else None
+        self._walker = GuestWalker(controls, self.physical.read_entry, pdptes)
+        if controls.form is not None:
+            self._user_role, self._kernel_role = (
+                Role.of(
+                    controls.form,
+                    page_size_extensions=controls.page_size_extensions,
+                    execute_disable=controls.execute_disable,
+                    ignores_write_protection=ignores,
+                )
+                for ignores in (False, not controls.write_protect)
+            )
 
     @property
     def _in_kernel(self) -> bool:
@@ -197,6 +215,7 @@ class ShadowMmu:
 
     def memory_was_mapped_anew(self) -> None:
         """Guest-physical addresses lead elsewhere: nothing of what is shadowed is true any more."""
+        self._peeked.clear()
         self._forget()
         self._role = None
         self.invalidate()
@@ -349,7 +368,14 @@ class ShadowMmu:
         """
         if self._walker.controls.form is None:
             return Gpa(linear & 0xFFFFFFFF)
-        found = self._walk(linear, Access.READ, user=False, explicit=True)
+        key = self._guest_root, linear
+        found = self._peeked.get(key)
+        if found is None or not self._walker.still_finds(self._guest_root, found.entries):
+            found = self._walk(linear, Access.READ, user=False, explicit=True)
+            if len(self._peeked) >= _PEEKS_KEPT:
+                self._peeked.clear()
+            if not self.physical.is_gated:  # what another gate leads to is another matter
+                self._peeked[key] = found
         self.dependencies.update(at & ~3 for at, _ in found.entries)
         return None if _is_nowhere(found) else found.gpa
 

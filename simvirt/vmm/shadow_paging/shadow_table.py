@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from simvirt.x86.addresses import PAGE_SHIFT
@@ -16,9 +17,11 @@ INDEX_BITS: Final = 9
 LEAF_LEVEL: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Role:
     """What a table means to the guest besides its contents: shadows of one table in two roles differ.
+
+    `Role.of` gives one object for each, which keys of tables are quick to compare by.
 
     :ivar ignores_write_protection: for a kernel that runs with CR0.WP clear; user code never runs on this root.
     """
@@ -27,6 +30,19 @@ class Role:
     page_size_extensions: bool
     execute_disable: bool
     ignores_write_protection: bool
+
+    @classmethod
+    @cache
+    def of(
+        cls,
+        form: PagingFormat,
+        *,
+        page_size_extensions: bool,
+        execute_disable: bool,
+        ignores_write_protection: bool,
+    ) -> Role:
+        """The role of these properties."""
+        return cls(form, page_size_extensions, execute_disable, ignores_write_protection)
 
 
 @dataclass(frozen=True, slots=True)
