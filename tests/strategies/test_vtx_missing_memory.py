@@ -55,6 +55,34 @@ def test_missing_memory_reads_as_ones_and_takes_no_writes(twins: Twins, code: by
     assert twins.compare(code + b"\x90\xf4", start(esp=HOLE + 0x800), steps=8) is None
 
 
+HOLE_OPERANDS = {
+    "LTR": b"\x0f\x00\x1d",
+    "LLDT": b"\x0f\x00\x15",
+    "STR": b"\x0f\x00\x0d",
+    "SLDT": b"\x0f\x00\x05",
+    "VERR": b"\x0f\x00\x25",
+    "LGDT": b"\x0f\x01\x15",
+    "SGDT": b"\x0f\x01\x05",
+    "LMSW": b"\x0f\x01\x35",
+    "SMSW": b"\x0f\x01\x25",
+    "INVLPG": b"\x0f\x01\x3d",
+    "FXSAVE": b"\x0f\xae\x05",
+    "FXRSTOR": b"\x0f\xae\x0d",
+    "CMPXCHG8B": b"\x0f\xc7\x0d",
+    "BOUND": b"\x62\x05",
+    "LSS": b"\x0f\xb2\x25",
+    "FLDENV": b"\xd9\x25",
+}
+
+
+@pytest.mark.parametrize("code", HOLE_OPERANDS.values(), ids=HOLE_OPERANDS)
+@pytest.mark.parametrize("cache_disabled", [False, True])
+def test_an_operand_in_a_hole(twins: Twins, code: bytes, cache_disabled: bool) -> None:
+    """What the processor completes by itself, too; with CR0.CD set the VMM keeps a bit of CR0, and SMSW is watched."""
+    before = b"\x0f\x20\xc0\x0d" + d32(1 << 30) + b"\x0f\x22\xc0" if cache_disabled else b""
+    assert twins.compare(before + code + d32(HOLE + 0x10) + b"\x90\xf4", start(), steps=8) is None
+
+
 @pytest.mark.parametrize(
     "port", [b"\x6c", b"\xf3\x6c", b"\x6e", b"\xf3\x6d"], ids=["INSB", "REP INSB", "OUTSB", "REP INSD"]
 )

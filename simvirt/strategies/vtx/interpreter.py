@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import MonitorError
 from simvirt.machine import device_access
-from simvirt.machine.completion import finish_port_access
+from simvirt.machine.completion import complete_once, finish_port_access
 from simvirt.machine.control_registers import TASK_PRIORITY, write_task_priority
 from simvirt.machine.cpu import Shutdown
-from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, PortAccess
+from simvirt.machine.events import (
+    ControlRegisterAccess,
+    DescriptorTableAccess,
+    Event,
+    ExceptionRaised,
+    PhysicalAccess,
+    PhysicalTarget,
+    PortAccess,
+)
 from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.fills import Access
 from simvirt.machine.machine import Stop
@@ -248,11 +256,27 @@ def memory(vcpu: Vcpu) -> None:
 
 def settle(vcpu: Vcpu, met: Event | None, before: int) -> None:
     """The guest's instruction has been run, and met this; `before` is what the count was."""
+    if type(met) in _READ_OPERANDS:
+        met = _finish(vcpu, met)
     vcpu.log.emulated_instructions += vcpu.cpu.engine.count - before
     if type(met) is ExceptionRaised:
         vcpu.inject_exception(met.vector, met.error_code, met.cr2, met.condition)
     elif met is not None:
         vcpu.non_root.meet(met)
+
+
+_READ_OPERANDS: Final = frozenset({ControlRegisterAccess, DescriptorTableAccess})
+"""What the processor completes itself, operand included: it would meet the same EPT violation again."""
+
+
+def _finish(vcpu: Vcpu, met: Event) -> Event | None:
+    """LTR, LMSW, SMSW and their like, whose operand lies where the VM has no memory: in place of the processor."""
+    try:
+        with delivery.in_place_of_processor(vcpu):
+            return complete_once(vcpu.cpu, vcpu.bus, met)
+    except ProcessorFault as fault:
+        inject_fault(vcpu, fault)
+        return None
 
 
 def triple_fault(_vcpu: Vcpu) -> None:
