@@ -20,12 +20,26 @@
 'HLT'
 """
 
-from simvirt.kvm.numbers import Cap, Exit, InternalError, IoDirection, MemoryFlags
-from simvirt.kvm.structures import CpuidEntry, Dtable, Io, Mmio, Regs, Run, Segment, Sregs, Translation
-from simvirt.kvm.system import Kvm, KvmError, UserMemory, Vm
+from simvirt.kvm.errors import KvmError
+from simvirt.kvm.numbers import Cap, Exit, GuestDebugControl, InternalError, IoDirection, MemoryFlags
+from simvirt.kvm.structures import (
+    CpuidEntry,
+    Debug,
+    Dtable,
+    GuestDebug,
+    Io,
+    Mmio,
+    Regs,
+    Run,
+    Segment,
+    Sregs,
+    Translation,
+)
+from simvirt.kvm.system import Kvm, UserMemory, Vm
 from simvirt.kvm.vcpu import Vcpu
 
 __all__ = [
-    "Cap", "CpuidEntry", "Dtable", "Exit", "InternalError", "Io", "IoDirection", "Kvm", "KvmError", "MemoryFlags",
-    "Mmio", "Regs", "Run", "Segment", "Sregs", "Translation", "UserMemory", "Vcpu", "Vm",
+    "Cap", "CpuidEntry", "Debug", "Dtable", "Exit", "GuestDebug", "GuestDebugControl", "InternalError", "Io",
+    "IoDirection", "Kvm", "KvmError", "MemoryFlags", "Mmio", "Regs", "Run", "Segment", "Sregs", "Translation",
+    "UserMemory", "Vcpu", "Vm",
 ]  # fmt: skip

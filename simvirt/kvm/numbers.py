@@ -45,13 +45,27 @@ class MemoryFlags(IntFlag):
     READONLY = 1 << 1
 
 
+class GuestDebugControl(IntFlag):
+    """`kvm_guest_debug.control`."""
+
+    ENABLE = 1 << 0
+    SINGLESTEP = 1 << 1
+    USE_SW_BP = 1 << 16
+    USE_HW_BP = 1 << 17
+
+
 class Cap(IntEnum):
-    """Capabilities, for `check_extension`: those that are offered."""
+    """Capabilities, for `check_extension`: those that are offered.
+
+    There is no interrupt controller (IRQCHIP, IRQFD, PIT2), no ioeventfd and one vCPU.
+    """
 
     USER_MEMORY = 3
     EXT_CPUID = 7
     NR_VCPUS = 9
     NR_MEMSLOTS = 10
+    USER_NMI = 22
+    SET_GUEST_DEBUG = 23
     MAX_VCPUS = 66
     READONLY_MEM = 81
     IMMEDIATE_EXIT = 136

@@ -9,7 +9,7 @@ from simvirt.kvm.numbers import Exit, IoDirection
 from simvirt.machine import state as machine_state
 
 if TYPE_CHECKING:
-    from simvirt.kvm.numbers import InternalError
+    from simvirt.kvm.numbers import GuestDebugControl, InternalError
 
 
 @dataclass(slots=True)
@@ -102,6 +102,28 @@ class Sregs:
     apic_base: int = 0
 
 
+def reset_sregs() -> Sregs:
+    """After power-up or reset (SDM Vol. 3A Table 10-1)."""
+    data = Segment(0, 0xFFFF, 0, 3, 1, s=1)
+    return Sregs(
+        cs=Segment(0xFFFF_0000, 0xFFFF, 0xF000, 11, 1, s=1),
+        ds=data,
+        es=data,
+        fs=data,
+        gs=data,
+        ss=data,
+        tr=Segment(0, 0xFFFF, 0, 11, 1),
+        ldt=Segment(0, 0xFFFF, 0, 2, 1),
+        gdt=Dtable(0, 0xFFFF),
+        idt=Dtable(0, 0xFFFF),
+        cr0=0x6000_0010,
+        cr2=0,
+        cr3=0,
+        cr4=0,
+        efer=0,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class CpuidEntry:
     """`struct kvm_cpuid_entry2`."""
@@ -147,6 +169,24 @@ class Mmio:
     is_write: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class GuestDebug:
+    """`struct kvm_guest_debug`; `debugreg` holds what DR0 to DR7 would, of which 4 to 6 count for nothing."""
+
+    control: GuestDebugControl
+    debugreg: tuple[int, ...] = (0,) * 8
+
+
+@dataclass(slots=True)
+class Debug:
+    """`kvm_run.debug.arch`: the exception, #DB or #BP, and where it was."""
+
+    exception: int = 0
+    pc: int = 0
+    dr6: int = 0
+    dr7: int = 0
+
+
 @dataclass(slots=True)
 class Run:
     """`struct kvm_run`: what user space and the kernel tell each other around KVM_RUN."""
@@ -160,6 +200,7 @@ class Run:
     apic_base: int = 0
     io: Io = field(default_factory=Io)
     mmio: Mmio = field(default_factory=Mmio)
+    debug: Debug = field(default_factory=Debug)
     hardware_entry_failure_reason: int = 0
     """`fail_entry`'s: the VMCS's exit reason, bit 31 set, or the VM-instruction error."""
     suberror: InternalError | None = None

@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from simvirt.errors import UsageError
+from simvirt.kvm.errors import KvmError
 from simvirt.kvm.numbers import CPUID_FLAG_SIGNIFCANT_INDEX, KVM_API_VERSION, NR_MEMSLOTS, Cap, MemoryFlags
 from simvirt.kvm.structures import CpuidEntry
 from simvirt.kvm.vcpu import Vcpu
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 _DEFAULT_MEMORY: Final = 256 << 20
 _ALL_FLAGS: Final = int(MemoryFlags.LOG_DIRTY_PAGES | MemoryFlags.READONLY)
 _HIGHEST: Final = 1 << 40
-
-
-class KvmError(UsageError):
-    """An ioctl failed.
-
-    :ivar errno: with this error number.
-    """
-
-    def __init__(self, number: int, what: str) -> None:
-        self.errno = number
-        super().__init__(f"{what} ({errno.errorcode[number]})")
 
 
 class UserMemory:

@@ -7,11 +7,22 @@ access that user space has to answer is complete when `run` is called again.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
+from simvirt.kvm import registers
+from simvirt.kvm.guest_debug import Debugger
 from simvirt.kvm.numbers import Exit, InternalError, IoDirection
-from simvirt.kvm.structures import CpuidEntry, Dtable, Io, Mmio, Regs, Run, Segment, Sregs, Translation
+from simvirt.kvm.structures import (
+    CpuidEntry,
+    GuestDebug,
+    Io,
+    Mmio,
+    Regs,
+    Run,
+    Sregs,
+    Translation,
+    reset_sregs,
+)
 from simvirt.kvm.user_space import NeedsUserSpace, UserSpaceBus
 from simvirt.machine import device_access
 from simvirt.machine.completion import finish_port_access
@@ -21,13 +32,13 @@ from simvirt.machine.events import PhysicalAccess, PhysicalTarget, PortAccess
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.fills import Access
 from simvirt.machine.msrs import read_msr, write_msr
-from simvirt.machine.state import DescriptorTable
 from simvirt.machine.vmx.non_root import HostStop, VmEntryError
 from simvirt.strategies.vtx import delivery, interpreter, tasks, vcpu
 from simvirt.vmm.exit_log import ExitLog
-from simvirt.x86.addresses import PAGE_OFFSET_MASK, Gpa, Gva
+from simvirt.x86.addresses import Gpa, Gva
+from simvirt.x86.exceptions import Vector
 from simvirt.x86.operations import Operation
-from simvirt.x86.registers import GeneralRegister, SegmentRegister
+from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import ExitReason, IoInstruction, VmcsField
 
 if TYPE_CHECKING:
@@ -42,31 +53,7 @@ _F: Final = VmcsField
 _R: Final = ExitReason
 _VALID: Final = 1 << 31
 _TO_PAGE: Final = 1 << 8
-_GENERAL: Final = tuple(field.name for field in fields(Regs))[:16]
 _FAR_TRANSFERS: Final = frozenset({Operation.CALL_FAR, Operation.JMP_FAR, Operation.RET_FAR, Operation.IRET})
-_CR4_VMXE: Final = 1 << 13
-
-
-def _reset_state() -> Sregs:
-    """After power-up or reset (SDM Vol. 3A Table 10-1)."""
-    data = Segment(0, 0xFFFF, 0, 3, 1, s=1)
-    return Sregs(
-        cs=Segment(0xFFFF_0000, 0xFFFF, 0xF000, 11, 1, s=1),
-        ds=data,
-        es=data,
-        fs=data,
-        gs=data,
-        ss=data,
-        tr=Segment(0, 0xFFFF, 0, 11, 1),
-        ldt=Segment(0, 0xFFFF, 0, 2, 1),
-        gdt=Dtable(0, 0xFFFF),
-        idt=Dtable(0, 0xFFFF),
-        cr0=0x6000_0010,
-        cr2=0,
-        cr3=0,
-        cr4=0,
-        efer=0,
-    )
 
 
 class Vcpu:
@@ -86,7 +73,9 @@ class Vcpu:
         cpu.engine.set_ept(memory.ept.pointer.encode())
         self._complete: Callable[[], Exit | None] | None = None
         self._interrupt: int | None = None
-        self.set_sregs(_reset_state())
+        self._behind_nmi = False
+        self._debugger = Debugger(self._vcpu)
+        self.set_sregs(reset_sregs())
         self.set_regs(Regs(rip=0xFFF0, rdx=0x600))
 
     # ---------------------------------------------------------------------------------------- KVM_RUN
@@ -108,19 +97,18 @@ class Vcpu:
 
     def _run(self, limit: int) -> Exit:
         complete, self._complete = self._complete, None
+        end = self._cpu.count + 1 if self._debugger.steps else NEVER
         try:
             if complete is not None and (again := complete()) is not None:
                 return again
             if self.kvm_run.immediate_exit:
                 return Exit.INTR
-            if self._interrupt is not None:
-                self._vcpu.inject_interrupt(self._interrupt)
-                self._interrupt = None
             self._vcpu.set_window(self.kvm_run.request_interrupt_window)
             while True:
-                reason = self._vcpu.non_root.enter(limit)
+                self._inject()
+                reason = self._vcpu.non_root.enter(min(limit, end))
                 if isinstance(reason, HostStop):
-                    return Exit.DEBUG if reason is HostStop.BREAKPOINT else Exit.INTR
+                    return self._stopped(reason, stepped=self._cpu.count >= end)
                 exit_ = self._handle(reason)
                 if exit_ is not None:
                     return exit_
@@ -130,6 +118,30 @@ class Vcpu:
             return Exit.INTR
         except VmEntryError as error:
             return self._fail_entry(error.error)
+
+    def _inject(self) -> None:
+        """Give the guest what waits for it: an NMI first, and an interrupt, if there is one too, behind it."""
+        if self._vcpu.nmi_pending:
+            self._vcpu.offer_nmi()
+            self._behind_nmi = self._vcpu.injects
+        if self._interrupt is None:
+            return
+        if self._vcpu.injects or (self._behind_nmi and not self._cpu.interruptible):
+            self._vcpu.set_window(True)
+            return
+        self._vcpu.inject_interrupt(self._interrupt)
+        self._interrupt, self._behind_nmi = None, False
+        self._vcpu.set_window(self.kvm_run.request_interrupt_window)
+
+    def _stopped(self, reason: HostStop, *, stepped: bool) -> Exit:
+        """The simulation has stopped the guest, for a debugger or because it was to run so long."""
+        if reason is HostStop.BREAKPOINT:
+            self.kvm_run.debug = self._debugger.hit()
+        elif reason is HostStop.LIMIT and stepped:
+            self.kvm_run.debug = self._debugger.stepped()
+        else:
+            return Exit.INTR
+        return Exit.DEBUG
 
     def _handle(self, reason: ExitReason) -> Exit | None:
         """A VM exit: None to go on in the guest."""
@@ -159,8 +171,20 @@ class Vcpu:
     def _bad_guest_state(self) -> Exit:
         return self._fail_entry(self._vcpu.vmcs.fields[_F.EXIT_REASON])
 
-    def _window(self) -> Exit:
+    def _int3(self) -> Exit | None:
+        """INT3 exits while a debugger in user space has put it there; there is no NMI of the PC's."""
+        if self._vcpu.vmcs.read(_F.EXIT_INTERRUPTION_INFORMATION) & 0xFF != Vector.BP:
+            return None
+        self.kvm_run.debug = self._debugger.int3()
+        return Exit.DEBUG
+
+    def _nmi_window(self) -> None:
+        self._vcpu.set_nmi_window(False)
+
+    def _window(self) -> Exit | None:
         self._vcpu.set_window(False)
+        if self._interrupt is not None:
+            return None
         return Exit.IRQ_WINDOW_OPEN
 
     def _answer_cpuid(self) -> None:
@@ -261,64 +285,22 @@ class Vcpu:
     def get_regs(self) -> Regs:
         """KVM_GET_REGS."""
         self._on()
-        state = self._cpu.state
-        general = {name: state[GeneralRegister[name.upper()]] for name in _GENERAL}
-        return Regs(**general, rip=state.rip, rflags=state.eflags)
+        return registers.read_regs(self._vcpu)
 
     def set_regs(self, regs: Regs) -> None:
         """KVM_SET_REGS."""
         self._on()
-        state = self._vcpu.guest_state()
-        general = {GeneralRegister[name.upper()]: getattr(regs, name) & (1 << 64) - 1 for name in _GENERAL}
-        self._vcpu.set_guest_state(
-            replace(
-                state,
-                general=tuple(general[register] for register in GeneralRegister),
-                rip=regs.rip & (1 << 64) - 1,
-                eflags=regs.rflags | 2,
-            )
-        )
+        registers.write_regs(self._vcpu, regs)
 
     def get_sregs(self) -> Sregs:
         """KVM_GET_SREGS."""
         self._on()
-        state = self._vcpu.guest_state()
-        es, cs, ss, ds, fs, gs = map(Segment.of, state.segments)
-        cr0, cr2, cr3, cr4 = state.control
-        return Sregs(
-            cs=cs,
-            ds=ds,
-            es=es,
-            fs=fs,
-            gs=gs,
-            ss=ss,
-            tr=Segment.of(state.tr),
-            ldt=Segment.of(state.ldtr),
-            gdt=Dtable(state.gdtr.base, state.gdtr.limit),
-            idt=Dtable(state.idtr.base, state.idtr.limit),
-            cr0=cr0,
-            cr2=cr2,
-            cr3=cr3,
-            cr4=cr4,
-            efer=state.efer,
-        )
+        return registers.read_sregs(self._vcpu)
 
     def set_sregs(self, sregs: Sregs) -> None:
         """KVM_SET_SREGS. What VM entry does not take shows when the guest is entered: FAIL_ENTRY."""
         self._on()
-        self._vcpu.set_guest_state(
-            replace(
-                self._vcpu.guest_state(),
-                segments=tuple(getattr(sregs, register.name.lower()).register for register in SegmentRegister),
-                ldtr=sregs.ldt.register,
-                tr=sregs.tr.register,
-                gdtr=DescriptorTable(sregs.gdt.base, sregs.gdt.limit),
-                idtr=DescriptorTable(sregs.idt.base, sregs.idt.limit),
-                control=(sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4 & ~_CR4_VMXE),
-                efer=sregs.efer,
-                pdptes=(),  # to be loaded from where CR3 points
-            )
-        )
+        registers.write_sregs(self._vcpu, sregs)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """KVM_GET_MSRS: up to the first that there is not."""
@@ -354,23 +336,22 @@ class Vcpu:
         """KVM_INTERRUPT: inject a vector when the guest is entered next, which has to be able to take it by then."""
         self._interrupt = irq & 0xFF
 
+    def nmi(self) -> None:
+        """KVM_NMI: the guest gets an NMI as soon as it can take it."""
+        self._vcpu.nmi_pending = True
+
+    def set_guest_debug(self, debug: GuestDebug) -> None:
+        """KVM_SET_GUEST_DEBUG: end KVM_RUN with DEBUG behind each instruction, at INT3, or at breakpoints.
+
+        :raises KvmError: EINVAL.
+        """
+        self._on()
+        self._debugger.set(debug)
+
     def translate(self, linear_address: int) -> Translation:
         """KVM_TRANSLATE, by the guest's page tables as they are."""
         self._on()
-        engine = self._cpu.engine
-        host = engine.translate(linear_address, Access.READ, user=False)
-        region = (
-            None
-            if host is None
-            else next((r for r in self._memory.space.regions if r.host <= host < r.host + r.size), None)
-        )
-        if host is None or region is None:
-            return Translation(linear_address, (1 << 64) - 1, False, False, False)
-        gpa = region.start + host - region.host
-        assert gpa & PAGE_OFFSET_MASK == linear_address & PAGE_OFFSET_MASK
-        writeable = engine.translate(linear_address, Access.WRITE, user=False) is not None
-        usermode = engine.translate(linear_address, Access.READ, user=True) is not None
-        return Translation(linear_address, gpa, True, writeable, usermode)
+        return registers.translate(self._vcpu, linear_address)
 
     def _on(self) -> None:
         self._host.switch_to(self._cpu)
@@ -399,6 +380,8 @@ _THEIRS: Final = {
     _R.IO_INSTRUCTION: Vcpu._io,
     _R.EPT_VIOLATION: Vcpu._ept_violation,
     _R.INTERRUPT_WINDOW: Vcpu._window,
+    _R.NMI_WINDOW: Vcpu._nmi_window,
+    _R.EXCEPTION_OR_NMI: Vcpu._int3,
     _R.ENTRY_FAILURE_GUEST_STATE: Vcpu._bad_guest_state,
 }
 """The exits by which it may leave for user space."""

@@ -7,6 +7,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from simvirt.machine.state import ProcessorState
 
 
@@ -61,7 +63,11 @@ class HardwareBreakpoint:
 
 def hardware_breakpoints(state: ProcessorState) -> tuple[HardwareBreakpoint, ...]:
     """The breakpoints that DR7 enables, locally or globally, in the order of their registers."""
-    dr7 = state.debug_register(7)
+    return enabled_breakpoints(state.debug_register(7), state.debug_register)
+
+
+def enabled_breakpoints(dr7: int, address_register: Callable[[int], int]) -> tuple[HardwareBreakpoint, ...]:
+    """The same for any DR7; `address_register` gives DR0 to DR3 by number."""
     if not dr7 & _ENABLED:
         return ()
     found = []
@@ -70,7 +76,7 @@ def hardware_breakpoints(state: ProcessorState) -> tuple[HardwareBreakpoint, ...
             continue
         field = dr7 >> 16 + 4 * number & 0xF
         on, length = BreakOn(field & 3), _LENGTHS[field >> 2]
-        address = state.debug_register(number)
+        address = address_register(number)
         if on is BreakOn.EXECUTION:
             length = 1
         found.append(HardwareBreakpoint(number, address & ~(length - 1), length, on))

@@ -18,42 +18,10 @@ from simvirt.kvm import (
     KvmError,
     MemoryFlags,
     Mmio,
-    UserMemory,
-    Vcpu,
-    Vm,
     numbers,
 )
 from tests.hostile.guests import ENTRY, hostile_guest
-
-RAM = 0x10000
-CODE = 0x1000
-DEVICE = 0x20000
-
-
-class Rig:
-    """A VM in flat 32-bit protected mode with a little memory."""
-
-    def __init__(self, code: str, kvm: Kvm | None = None) -> None:
-        self.kvm = kvm or Kvm(memory=16 << 20)
-        self.vm: Vm = self.kvm.create_vm()
-        self.memory: UserMemory = self.kvm.mmap(RAM)
-        self.vm.set_user_memory_region(0, 0, RAM, self.memory.address, MemoryFlags.LOG_DIRTY_PAGES)
-        data = bytes.fromhex(code)
-        self.memory[CODE : CODE + len(data)] = data
-        self.vcpu: Vcpu = self.vm.create_vcpu()
-        sregs = self.vcpu.get_sregs()
-        sregs.cr0 |= 1
-        sregs.cs.base, sregs.cs.selector, sregs.cs.limit, sregs.cs.db, sregs.cs.g = 0, 8, 0xFFFF_FFFF, 1, 1
-        for segment in (sregs.ds, sregs.es, sregs.ss):
-            segment.selector, segment.limit, segment.db, segment.g = 16, 0xFFFF_FFFF, 1, 1
-        self.vcpu.set_sregs(sregs)
-        self.set(rip=CODE, rsp=0x8000)
-
-    def set(self, **values: int) -> None:
-        regs = self.vcpu.get_regs()
-        for name, value in values.items():
-            setattr(regs, name, value)
-        self.vcpu.set_regs(regs)
+from tests.kvm.rig import CODE, DEVICE, RAM, Rig
 
 
 def test_a_port_is_read_and_written_and_completed_by_the_next_run() -> None:
@@ -269,8 +237,14 @@ def test_other_errors() -> None:
         with pytest.raises(KvmError) as caught:
             call()
         assert caught.value.errno == number
-    assert rig.kvm.check_extension(Cap.USER_MEMORY) == 1
-    assert rig.kvm.check_extension(0) == 0
+
+
+def test_capabilities_tell_what_there_is() -> None:
+    """One vCPU, and no interrupt controller: KVM_CAP_IRQCHIP is 0, PIT2 33, IRQFD 32, IOEVENTFD 36."""
+    kvm = Kvm(memory=4 << 20)
+    assert kvm.check_extension(Cap.USER_MEMORY) == 1
+    assert [kvm.check_extension(cap) for cap in (Cap.NR_VCPUS, Cap.MAX_VCPUS)] == [1, 1]
+    assert [kvm.check_extension(cap) for cap in (0, 32, 33, 36, 10_000)] == [0] * 5
 
 
 def test_numbers_are_the_headers() -> None:

@@ -256,7 +256,7 @@ def memory(vcpu: Vcpu) -> None:
 
 def settle(vcpu: Vcpu, met: Event | None, before: int) -> None:
     """The guest's instruction has been run, and met this; `before` is what the count was."""
-    if type(met) in _READ_OPERANDS:
+    if met is not None and type(met) in _READ_OPERANDS:
         met = _finish(vcpu, met)
     vcpu.log.emulated_instructions += vcpu.cpu.engine.count - before
     if type(met) is ExceptionRaised:
