@@ -166,6 +166,7 @@ _X86_NOTES: Final = (
 
 
 def _print_forms(analysis: Analysis) -> None:
+    from simvirt.analyzer.model.properties import Property
     from simvirt.analyzer.report.tally import answer, shows
 
     for one in analysis.classifications:
@@ -179,9 +180,9 @@ def _print_forms(analysis: Analysis) -> None:
         coverage = one.coverage
         tried = f"; {coverage.observations:,} pairs of states" if coverage.observations else ""
         print(wrapped(f"evidence: {one.evidence.value}{tried}", "  "))
-        for witness in one.witnesses:
-            if one.holds(witness.shows):
-                print(wrapped(f"{witness.identifier}: {shows(witness)}", "  "))
+        shown = (one.claim(which) for which in Property if one.holds(which))
+        for witness in (witness for claim in shown for witness in claim.witnesses):
+            print(wrapped(f"{witness.identifier}: {shows(witness)}", "  "))
 
 
 def _print_theorems(analysis: Analysis) -> None:

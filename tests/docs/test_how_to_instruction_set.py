@@ -172,6 +172,7 @@ def test_a_source_may_not_be_empty_and_all_problems_are_told_at_once(files: Path
         ),
         ('cpu.M = "user"', 'cpu.M = "u"', r"timer.py:\d+: EXIT: ValueError: register M holds supervisor or user"),
         ("cpu.A = cpu.TIMER", "cpu.A = 1 // 0", r"timer.py:\d+: TIMER: ZeroDivisionError"),
+        ("cpu.A = cpu.TIMER", "open('nowhere')", r"timer.py:\d+: TIMER: FileNotFoundError"),
     ],
 )
 def test_an_error_in_a_function_leads_to_its_line(files: Path, old: str, new: str, message: str) -> None:
@@ -181,6 +182,15 @@ def test_an_error_in_a_function_leads_to_its_line(files: Path, old: str, new: st
     with pytest.raises(InstructionFunctionError, match=message) as raised:
         analyzed()
     assert raised.value.line == 1 + text[: text.index(new)].count("\n")
+
+
+@pytest.mark.parametrize("body", ["cpu.A = random.getrandbits(5)", "seen.append(1)\n    cpu.A = len(seen)"])
+def test_an_instruction_that_is_no_function_of_the_state_is_found_out(files: Path, body: str) -> None:
+    module = files / "timer.py"
+    text = module.read_text().replace("cpu.A = cpu.TIMER", body)
+    module.write_text(f"import random\n\nseen = []\n{text}")
+    with pytest.raises(InstructionFunctionError, match=r"timer.py:\d+: TIMER: it came to another result"):
+        analyzed()
 
 
 def test_a_module_that_is_no_python_leads_to_its_line(files: Path) -> None:

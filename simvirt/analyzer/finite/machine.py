@@ -44,15 +44,24 @@ def all_or_some(bits: int) -> tuple[int, ...]:
     return tuple(sorted({0, *(1 << bit for bit in range(bits)), (top >> 1) - 1, top - 1}))
 
 
+_RUN_AGAIN: Final = 32
+"""So many pairs of a form are run twice."""
+_NO_FUNCTION: Final = (
+    "it came to another result when it was run again from the same state: a function may not keep anything between "
+    "calls, ask for the time, or draw random numbers"
+)
+
+
 class InstructionFunctionError(UsageError):
     """The function of an instruction does what the machine does not offer: the message leads to its line."""
 
-    def __init__(self, instruction: Instruction, error: Exception) -> None:
+    def __init__(self, instruction: Instruction, reason: str, error: Exception | None = None) -> None:
         self.mnemonic = instruction.mnemonic
         file = instruction.function.__code__.co_filename
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        frames = traceback.extract_tb(error.__traceback__) if error else ()
+        lines = [frame.lineno for frame in frames if frame.filename == file]
         self.file, self.line = file, lines[-1] if lines else instruction.function.__code__.co_firstlineno
-        super().__init__(f"{file}:{self.line}: {instruction.mnemonic}: {type(error).__name__}: {error}")
+        super().__init__(f"{file}:{self.line}: {instruction.mnemonic}: {reason}")
 
 
 class _Trial:
@@ -204,11 +213,19 @@ class FiniteMachine:
                         f"{MOST_OBSERVATIONS:,} pairs of states to try; give registers and words fewer bits"
                     )
                 seen, looked = self._observe_pair(instruction, component, choices)
+                if made <= _RUN_AGAIN:
+                    self._check_again(form, instruction, seen)
                 if is_mode or looked:
                     yield seen
                 elif (kind := self._kind(seen)) not in given:
                     given.add(kind)
                     yield seen
+
+    def _check_again(self, form: Form, instruction: Instruction, seen: Observation) -> None:
+        """An instruction is a function of the state: the same again comes to the same."""
+        for start, outcome in zip((seen.pair.first, seen.pair.second), seen.outcomes, strict=True):
+            if self.execute(form, start) != outcome:
+                raise InstructionFunctionError(instruction, _NO_FUNCTION)
 
     def execute(self, form: Form, start: State) -> Outcome:
         """What the form comes to from this state."""
@@ -266,8 +283,8 @@ class FiniteMachine:
             cpu.run(instruction.function, operands)  # type: ignore[arg-type]  # operands are numbers
         except TrapTaken as trap:
             return {}, trap
-        except (ArithmeticError, AttributeError, LookupError, NameError, TypeError, ValueError) as error:
-            raise InstructionFunctionError(instruction, error) from error
+        except Exception as error:
+            raise InstructionFunctionError(instruction, f"{type(error).__name__}: {error}", error) from error
         return trial.written, None
 
     def _finish(self, written: dict[str, Value], trap: TrapTaken | None, start: State) -> Outcome:

@@ -80,7 +80,7 @@ def totals(analysis: Analysis) -> dict[Answer, int]:
 def _word(outcome: Outcome) -> str:
     if isinstance(outcome, Completed):
         return "completes"
-    return f"traps, {outcome.trap.name}," if isinstance(outcome, Trapped) else "enters the supervisor"
+    return f"traps ({outcome.trap.name})" if isinstance(outcome, Trapped) else "enters the supervisor"
 
 
 def shows(witness: Witness) -> str:
