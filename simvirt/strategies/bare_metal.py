@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
+from simvirt.machine.hardware import MachineFeature
 from simvirt.machine.pc import bare_pc
 from simvirt.strategies.strategy import Ability, MachineConfig, StrategyInfo, Virtualized
 from simvirt.vmm.exit_log import ExitLog
@@ -36,7 +37,11 @@ class BareMetal:
         return None
 
     def build(self, image: GuestImage, config: MachineConfig) -> Virtualized:
-        """The PC with the guest in its memory."""
+        """The PC with the guest in its memory.
+
+        :raises UsageError: it is to have what only a VMM offers.
+        """
+        config.refuse(MachineFeature.KVM, "the bare PC has no VMM to offer it")
         machine, cpu = bare_pc(
             lambda retired: Board(retired, config.hardware(image)),
             config.memory_size,

@@ -101,6 +101,14 @@ class MachineConfig:
     features: frozenset[MachineFeature] = frozenset()
     """What it has beyond the usual."""
 
+    def refuse(self, feature: MachineFeature, why: str) -> None:
+        """Say that a strategy does not have this.
+
+        :raises UsageError: the machine is to have it.
+        """
+        if feature in self.features:
+            raise UsageError(f"no {feature.value} for this guest: {why}. The strategy vtx does")
+
     def hardware(self, image: GuestImage) -> Hardware:
         """The description of the guest's board; a disk's file is opened for it.
 

@@ -42,6 +42,7 @@ class Host:
         self.on_processor: Cpu | None = None
         """Whose world the engine holds."""
         self._used = 0
+        self._elapsed = self._since = 0
         self._worlds: dict[Cpu, World] = {}
 
     def partition(self, size: int, below: int | None = None) -> Hpa:
@@ -67,6 +68,7 @@ class Host:
             self._leave()
             self.engine.power_on()
             cpu = Cpu.on(self.engine)
+            self._since = self.engine.count
         self.on_processor = cpu
         return cpu
 
@@ -76,9 +78,16 @@ class Host:
             return
         self._leave()
         self.engine.load_world(self._worlds.pop(cpu))
+        self._since = self.engine.count
         self.on_processor = cpu
         self.switches += 1
 
+    @property
+    def elapsed(self) -> int:
+        """Guest instructions that have been run on this PC, by all VMs: its time, of which each VM has a part."""
+        return self._elapsed + self.engine.count - self._since
+
     def _leave(self) -> None:
+        self._elapsed = self.elapsed
         if self.on_processor is not None:
             self._worlds[self.on_processor] = self.engine.save_world()

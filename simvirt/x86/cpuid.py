@@ -18,6 +18,8 @@ from simvirt.x86.flags import Cr4
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+HYPERVISOR: Final = 0x4000_0000
+"""The first leaf of those in which a hypervisor introduces itself; no processor has them."""
 EXTENDED: Final = 0x8000_0000
 """The first leaf of the extended range."""
 
@@ -140,6 +142,8 @@ class CpuModel:
         """
         if (leaf, subleaf) in self.leaves:
             return self.leaves[leaf, subleaf]
+        if (HYPERVISOR <= leaf < EXTENDED) and (leaf, 0) in self.leaves:
+            return self.leaves[leaf, 0]
         if self.highest_basic < leaf < EXTENDED or leaf > self.highest_extended:
             leaf = self.highest_basic
         # Leaves without subleaves ignore ECX.

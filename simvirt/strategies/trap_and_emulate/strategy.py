@@ -17,6 +17,7 @@ from simvirt.errors import UnsupportedError
 from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
+from simvirt.machine.hardware import MachineFeature
 from simvirt.machine.machine import Machine
 from simvirt.machine.memory import GatedAddressSpace
 from simvirt.machine.pc import BoardBus, host_memory_size, pc_regions
@@ -91,6 +92,7 @@ class TrapAndEmulate:
         """
         if (obstacle := self.obstacle(image)) is not None:
             raise UnsupportedError(f"{image.name} cannot run under trap-and-emulate: {obstacle}")
+        config.refuse(MachineFeature.KVM, "this VMM does not offer it")
         partition = host.partition(self.partition_size(config), below=1 << 32)
         memory, real = host.memory, host.new_cpu()
         real.intercept(Intercepts(frozenset({SvmExit.IRET}), cr_reads=0, cr_writes=0, dr_writes=0))

@@ -73,7 +73,7 @@ DISPATCH: Final[dict[ExitReason, tuple[Handler, Intervention]]] = {
     _R.CPUID: (interpreter.cpuid, _EMULATED),
     _R.HLT: (interpreter.halt, _EMULATED),
     _R.INVD: (interpreter.cache, _EMULATED),
-    _R.VMCALL: (interpreter.undefined, _EMULATED),
+    _R.VMCALL: (interpreter.hypercall, _EMULATED),
     _R.VMCLEAR: (interpreter.undefined, _EMULATED),
     _R.VMLAUNCH: (interpreter.undefined, _EMULATED),
     _R.VMPTRLD: (interpreter.undefined, _EMULATED),

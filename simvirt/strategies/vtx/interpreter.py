@@ -125,9 +125,15 @@ def _if_interrupt_waits(vcpu: Vcpu) -> Stop | None:
 
 
 def read_msr_(vcpu: Vcpu) -> None:
-    """RDMSR of what is not passed through: the VM's own register, if it has it."""
+    """RDMSR of what is not passed through: the VM's own register, if it has it, or one of the VMM's interface."""
     state = vcpu.cpu.state
     number = state[_RCX] & 0xFFFFFFFF
+    paravirtual = vcpu.paravirtual
+    if paravirtual is not None and paravirtual.has_msr(number):
+        value = paravirtual.read_msr(number)
+        state[_RAX], state[_RDX] = value & 0xFFFFFFFF, value >> 32
+        vcpu.advance()
+        return
     try:
         value = read_msr(vcpu.cpu, vcpu.bus, number)
     except ProcessorFault as fault:
@@ -142,8 +148,12 @@ def write_msr_(vcpu: Vcpu) -> None:
     state = vcpu.cpu.state
     number = state[_RCX] & 0xFFFFFFFF
     value = (state[_RDX] & 0xFFFFFFFF) << 32 | state[_RAX] & 0xFFFFFFFF
+    paravirtual = vcpu.paravirtual
     try:
-        write_msr(vcpu.cpu, vcpu.bus, number, value)
+        if paravirtual is not None and paravirtual.has_msr(number):
+            paravirtual.write_msr(number, value)
+        else:
+            write_msr(vcpu.cpu, vcpu.bus, number, value)
     except ProcessorFault as fault:
         _deny_msr(vcpu, "WRMSR", number, fault)
         return
@@ -224,6 +234,18 @@ def undefined(vcpu: Vcpu) -> None:
     """An instruction of VMX: this VM's processor has none, so it is #UD as on the bare PC."""
     vcpu.log.attempt(ResourceAttempt(vcpu.count, f"{vcpu.reason.name}: VMX operation of the host", Disposition.DENIED))
     vcpu.inject_exception(Vector.UD)
+
+
+def hypercall(vcpu: Vcpu) -> None:
+    """VMCALL: a call of the VMM, where it offers an interface to guests that know of it; #UD otherwise."""
+    paravirtual, state = vcpu.paravirtual, vcpu.cpu.state
+    if paravirtual is None:
+        undefined(vcpu)
+        return
+    mask = (1 << 64) - 1 if state.code_64 else 0xFFFFFFFF
+    result = paravirtual.call(state[_RAX] & mask, state[_RBX] & mask, state[_RCX] & mask, state.cpl)
+    state[_RAX] = result & mask
+    vcpu.advance()
 
 
 def memory(vcpu: Vcpu) -> None:

@@ -16,12 +16,15 @@ from simvirt.machine.machine import Stop
 from simvirt.machine.vmx.non_root import HostStop
 from simvirt.strategies.vtx.dispatcher import DISPATCH
 from simvirt.strategies.vtx.records import exit_record
+from simvirt.vmm.kvm_interface import KvmState  # noqa: TC001 - decoding a VtxSnapshot needs it at run time
 from simvirt.x86.vmx import ExitReason, VmcsField
 
 if TYPE_CHECKING:
     from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.breakpoints import Breakpoints
     from simvirt.strategies.vtx.vcpu import BoardVcpu
+    from simvirt.vmm.host import Host
+    from simvirt.vmm.kvm_interface import KvmInterface
 
 _F: Final = VmcsField
 
@@ -38,6 +41,7 @@ class VtxSnapshot:
     absent_page_tables: tuple[int, ...] = ()
     """As `VmMemory.absent_page_tables`; the EPT is built anew from it."""
     nmi_pending: bool = False
+    paravirtual: KvmState | None = None
 
 
 _STOPS: Final = {
@@ -50,8 +54,11 @@ _STOPS: Final = {
 class VtxProcessor:
     """One virtual processor: a virtual CPU, and the dispatcher for its VM exits."""
 
-    def __init__(self, vcpu: BoardVcpu) -> None:
+    def __init__(self, vcpu: BoardVcpu, host: Host) -> None:
         self.vcpu = vcpu
+        self._host = host
+        self._of_others = host.elapsed - self.count
+        self._slept = False
         self._time_offset = 0
         self._stopped = False
 
@@ -109,6 +116,8 @@ class VtxProcessor:
             vcpu.non_root.set_tsc_offset(offset)
         if vcpu.nmi_pending:
             vcpu.offer_nmi()
+        if vcpu.paravirtual is not None:
+            self._account_for_others(vcpu.paravirtual)
         self._stopped = False
         enter, log, attention = vcpu.non_root.enter, vcpu.log, vcpu.board.attention
         while True:
@@ -117,6 +126,7 @@ class VtxProcessor:
                 if reason is HostStop.LIMIT:
                     return self._limit()
                 self._stopped = True
+                self._slept = reason is HostStop.HALTED
                 return _STOPS[reason]
             handler, intervention = DISPATCH[reason]
             number = log.note(reason, intervention)
@@ -124,9 +134,18 @@ class VtxProcessor:
                 log.listener(exit_record(vcpu, number, reason, intervention))
             stop = handler(vcpu)
             if stop is not None:
+                self._slept = stop is Stop.HALTED
                 return stop
             if attention.needed:
                 return Stop.HANDLED
+
+    def _account_for_others(self, paravirtual: KvmInterface) -> None:
+        """What other VMs have run since this one ran was stolen from it, unless it slept."""
+        of_others = self._host.elapsed - self.count
+        gone = of_others - self._of_others
+        self._of_others = of_others
+        if gone and not self._slept:
+            paravirtual.stolen(gone)
 
     def _limit(self) -> Stop:
         """At the limit the PC's timer interrupts, if the VM's next timer is due there: so the VMM keeps its time."""
@@ -189,6 +208,7 @@ class VtxProcessor:
             self._stopped,
             vcpu.memory.absent_page_tables,
             vcpu.nmi_pending,
+            None if vcpu.paravirtual is None else vcpu.paravirtual.save(),
         )
 
     def restore(self, state: Any) -> None:
@@ -209,3 +229,6 @@ class VtxProcessor:
         self._time_offset = vmcs.read(_F.TSC_OFFSET)
         self._stopped = state.stopped
         self.vcpu.nmi_pending = state.nmi_pending
+        if self.vcpu.paravirtual is not None and state.paravirtual is not None:
+            self.vcpu.paravirtual.restore(state.paravirtual)
+        self._of_others = self._host.elapsed - self.count

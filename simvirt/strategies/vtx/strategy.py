@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import calendar
+from typing import TYPE_CHECKING, Final
 
 from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
+from simvirt.machine.hardware import MachineFeature
 from simvirt.machine.machine import Machine
 from simvirt.machine.pc import host_memory_size, pc_regions
 from simvirt.strategies.strategy import Ability, MachineConfig, Means, StrategyInfo, Virtualized
@@ -16,11 +18,15 @@ from simvirt.strategies.vtx.vcpu import BoardVcpu
 from simvirt.strategies.vtx.vm_memory import ADAPTER_ROMS, VmMemory
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.vmm.host import Host
+from simvirt.vmm.kvm_interface import KvmInterface, with_kvm_leaves
 from simvirt.x86.addresses import Hpa
 from simvirt.x86.vmx import ExitReason
 
 if TYPE_CHECKING:
     from simvirt.guests.image import GuestImage
+    from simvirt.x86.cpuid import CpuModel
+
+NS_PER_SECOND: Final = 1_000_000_000
 
 
 class Vtx:
@@ -68,8 +74,20 @@ class Vtx:
         )
         log = ExitLog()
         vm_memory = VmMemory(engine, VmmPages(partition), space, read_as_ones=ADAPTER_ROMS)
-        processor = VtxProcessor(BoardVcpu(cpu, board, vm_memory, config.cpu_model, log))
+        paravirtual, cpu_model = self._paravirtual(board, config)
+        vcpu = BoardVcpu(cpu, board, vm_memory, cpu_model, log)
+        vcpu.paravirtual = paravirtual
+        processor = VtxProcessor(vcpu, host)
         machine = Machine(processor, board, host.memory, space, engine.written)
         boot = load(image, config.memory_size, machine.write_physical, machine.board.hardware)
         processor.set_guest_state(initial_state(boot))
         return Virtualized(machine, cpu, log)
+
+    @staticmethod
+    def _paravirtual(board: Board, config: MachineConfig) -> tuple[KvmInterface | None, CpuModel]:
+        """KVM's interface for a guest that is to have it, and the CPU model that tells of it."""
+        if MachineFeature.KVM not in config.features:
+            return None, config.cpu_model
+        epoch = calendar.timegm(config.start_time.timetuple()) * NS_PER_SECOND
+        clock = board.clock
+        return KvmInterface(board.direct_memory, clock.now, clock.time_stamp, epoch), with_kvm_leaves(config.cpu_model)

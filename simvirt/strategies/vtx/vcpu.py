@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from simvirt.machine.processor_bus import Bus
     from simvirt.strategies.vtx.vm_memory import VmMemory
     from simvirt.vmm.exit_log import ExitLog
+    from simvirt.vmm.kvm_interface import KvmInterface
     from simvirt.x86.cpuid import CpuModel
 
 _F: Final = VmcsField
@@ -54,6 +55,7 @@ class Vcpu:
     :ivar bus: what the VM has outside its processor.
     :ivar log: of what the VMM does.
     :ivar memory: the VM's memory, with its EPT.
+    :ivar paravirtual: what the VMM offers to a guest that knows of it, if anything.
     :ivar nmi_pending: has the virtual NMI pin seen an edge, and the guest no NMI for it yet?
     """
 
@@ -68,6 +70,7 @@ class Vcpu:
         self.bus = bus
         self.log = log
         self.memory = memory
+        self.paravirtual: KvmInterface | None = None
         self.nmi_pending = False
         self.vmcs = Vmcs()
         self.vmcs.write(_F.EPT_POINTER, memory.ept.pointer.encode())
