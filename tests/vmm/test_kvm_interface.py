@@ -13,6 +13,7 @@ from simvirt.guests.resolve import resolve
 from simvirt.machine.direct_memory import DirectMemory
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.hardware import MachineFeature
+from simvirt.machine.machine import Outcome
 from simvirt.machine.memory import AddressSpace, Region, RegionKind
 from simvirt.observe.session import run
 from simvirt.vmm.kvm_interface import Hypercall, HypercallError, KvmFeature, KvmInterface, KvmMsr, with_kvm_leaves
@@ -120,7 +121,7 @@ GUEST = code("""
 def test_vmcall_is_the_vmms_where_it_offers_the_interface() -> None:
     guest = recognise(GUEST)
     assert run(guest, "vtx", features=["kvm"]).guest_status == HypercallError.ENOSYS
-    assert run(guest, "vtx").outcome == "triple-fault"  # #UD without an IDT
+    assert run(guest, "vtx").outcome is Outcome.TRIPLE_FAULT  # #UD without an IDT
     with pytest.raises(UsageError, match="no VMM"):
         run(guest, "bare-metal", features=[MachineFeature.KVM])
     with pytest.raises(UsageError, match="does not offer"):
