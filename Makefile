@@ -13,7 +13,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check test-long bench lock clean native environment test-environment apt-packages
+.PHONY: help demo test check test-long bench lock clean native environment test-environment apt-packages real-systems
 
 PYTHON ?= python3
 VENV := .venv
@@ -36,7 +36,7 @@ check: test-environment
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-long: test-environment apt-packages
+test-long: test-environment apt-packages real-systems
 	$(PYTEST) -m "long and not bench" --timeout 1800
 
 bench: test-environment
@@ -78,3 +78,8 @@ $(VENV)/.simvirt: pyproject.toml hatch_build.py $(VENV)/.run
 
 apt-packages:
 	@scripts/apt-packages.sh try
+
+# Debian's kernels and memtest86+, which some long tests boot; without them those are skipped.
+real-systems: .cache/real-systems/fetched
+.cache/real-systems/fetched: scripts/fetch-real-systems.sh
+	@scripts/fetch-real-systems.sh || echo "not fetched, tests that boot real systems are skipped" >&2

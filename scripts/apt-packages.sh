@@ -11,6 +11,7 @@ packages=(
     "qemu-system-x86 qemu-system-i386" # a second implementation of the PC, to compare devices and guests with
     "gdb gdb"                          # reads the state of a guest under QEMU
     "gcc gcc"                          # with binutils, the other toolchain of `simvirt build`
+    "acpica-tools iasl"                # reads the firmware's ACPI tables
     "zsh zsh"                          # shells that simvirt has completions for
     "fish fish"
     "grub-common grub-mkimage"         # boot loaders for disks that the PC's firmware starts

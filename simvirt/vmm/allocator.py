@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.memory import A20_BIT
+from simvirt.machine.memory import A20_BIT, RegionKind
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Hpa
 
 if TYPE_CHECKING:
@@ -66,14 +66,17 @@ class Allocator:
         self._map_guest()
 
     def _map_guest(self) -> None:
-        """Map all of the guest's memory, writable; behind a closed A20 gate each odd MByte is the even one below it."""
+        """Map the guest's RAM, writable, and its ROM; behind a closed A20 gate each odd MByte is the even one below."""
         import numpy as np
 
         entries = self._guest_entries
-        for region in self._space.ram:
+        for region in self._space.regions:
+            if region.kind > RegionKind.ROM or region.end > VMM_LINEAR_BASE:
+                continue
+            rights = _LEAF | _U | (_W if region.kind is RegionKind.RAM else 0)
             first, count = region.start >> PAGE_SHIFT, region.size >> PAGE_SHIFT
             frames = np.arange(count, dtype=np.uint32) + np.uint32(region.host >> PAGE_SHIFT)
-            entries[first : first + count] = frames << PAGE_SHIFT | (_LEAF | _W | _U)
+            entries[first : first + count] = frames << PAGE_SHIFT | rights
         if not self._space.a20:
             megabytes = entries.reshape(-1, 2, A20_BIT >> PAGE_SHIFT)
             megabytes[:, 1] = megabytes[:, 0]

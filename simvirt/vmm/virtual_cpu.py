@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
 from simvirt.machine.cpu import Cpu
+from simvirt.machine.device_access import target_of
 from simvirt.machine.engine import DELIVER_NOTHING
-from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, PhysicalTarget, WatchedWrite
+from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, WatchedWrite
 from simvirt.machine.faults import general_protection
 from simvirt.machine.fills import Access, Refusal, Verdict
 from simvirt.machine.state import PDPTE_COUNT
@@ -63,6 +64,7 @@ class VirtualCpu(Cpu):
         self.guest_state = DeprivilegedState(real.engine.state_address, real.engine.platform.state)
         self._assemble(real.engine, self.guest_state, memory)
         real.engine.leave_far_transfers_to_engine()
+        self._space = space
         self._physical = GuestPhysical(host, space, real.engine.written)
         self.mmu = ShadowMmu(real.engine, self.guest_state, host, self._physical, allocator)
         memory.mmu, memory.on_write = self.mmu, self.written
@@ -164,7 +166,12 @@ class VirtualCpu(Cpu):
                 return event
             if self.shadow.traces(Gpa(linear)):
                 return WatchedWrite(Gpa(linear), linear, engine.instruction_length)
-        return PhysicalAccess(PhysicalTarget.HOLE, Gpa(linear), linear, access, engine.instruction_length)
+        return self._outside_memory(Gpa(linear), linear, access)
+
+    def _outside_memory(self, gpa: Gpa, linear: Gva, access: Access) -> PhysicalAccess:
+        """An access to what is no RAM of the guest's: a device, its firmware's ROM, or nothing."""
+        target = target_of(self._space.region(gpa))
+        return PhysicalAccess(target, gpa, linear, access, self.engine.instruction_length)
 
     def _guest_page_fault(self, linear: Gva, access: Access) -> Event | None:
         """A page fault of the shadows: what it means by the guest's own tables."""
@@ -174,7 +181,7 @@ class VirtualCpu(Cpu):
             case FaultKind.TRUE:
                 return ExceptionRaised(Vector.PF, fault.error_code, linear)
             case FaultKind.NO_MEMORY:
-                return PhysicalAccess(PhysicalTarget.HOLE, fault.gpa, linear, access, length)
+                return self._outside_memory(fault.gpa, linear, access)
             case FaultKind.TRACED:
                 return WatchedWrite(fault.gpa, linear, length)
             case FaultKind.HIDDEN if self.mmu.in_window(linear):

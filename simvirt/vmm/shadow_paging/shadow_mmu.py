@@ -44,7 +44,7 @@ class FaultKind(Enum):
 
     HIDDEN = "the guest's tables grant the access, and the shadows did not know yet"
     TRUE = "the guest's tables refuse the access"
-    NO_MEMORY = "no memory answers at the guest-physical address"
+    NO_MEMORY = "no memory answers at the guest-physical address, or none that can be written"
     TRACED = "a write to a page whose contents the VMM follows"
 
 
@@ -301,7 +301,7 @@ class ShadowMmu:
             self.statistics.true_faults += 1
             return Fault(FaultKind.TRUE, found.gpa, found.error_code)
         self._set_flags(found, write=access is Access.WRITE)
-        if self.physical.host(found.gpa) is None:
+        if self.physical.host(found.gpa) is None or (access is Access.WRITE and not self.physical.is_ram(found.gpa)):
             return Fault(FaultKind.NO_MEMORY, found.gpa)
         if not self.in_window(linear):
             self._fill(linear, found)
