@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import compute, control, host, round_trips, show, start_up, virtual_machines
+from benchmarks import compute, control, host, operations, round_trips, show, start_up, virtual_machines
 from benchmarks.figures import Report
 from benchmarks.plan import FULL, TINY
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BENCHMARKS: Final[dict[str, Callable[[Plan], Section]]] = {
     "compute": compute.run,
     "round-trips": round_trips.run,
+    "operations": operations.run,
     "start-up": start_up.run,
     "control": control.run,
     "comparison": control.run_comparisons,

@@ -13,6 +13,7 @@ class Plan:
     Attributes:
         rounds: how often each timing is taken.
         guests: names of the catalogue that are run to their end.
+        repeated: microbenchmarks of the catalogue that are run to their end.
         iterations: rounds of a loop guest that makes one exit, or a few, each.
         stops: stops and steps of the control benchmark.
         processes: processes started to measure start-up.
@@ -22,6 +23,7 @@ class Plan:
 
     rounds: int
     guests: tuple[str, ...]
+    repeated: tuple[str, ...]
     iterations: int
     stops: int
     processes: int
@@ -32,6 +34,7 @@ class Plan:
 FULL: Final = Plan(
     rounds=5,
     guests=("bench-sieve", "bench-sha256", "bench-dhrystone", "bench-priv"),
+    repeated=("bench-int80", "bench-syscall", "bench-pgfault"),
     iterations=20_000,
     stops=2_000,
     processes=9,
@@ -39,6 +42,13 @@ FULL: Final = Plan(
     analyzed="x86-32",
 )
 TINY: Final = Plan(
-    rounds=1, guests=("hello",), iterations=20, stops=5, processes=1, compared=("hello",), analyzed="m68k"
+    rounds=1,
+    guests=("hello",),
+    repeated=("bench-int80",),
+    iterations=20,
+    stops=5,
+    processes=1,
+    compared=("hello",),
+    analyzed="m68k",
 )
 """To see whether the harness works; its figures mean nothing."""

@@ -37,7 +37,7 @@ def test_report_names_the_machine_and_the_versions(tiny: tuple[dict[str, Any], s
 def test_every_benchmark_is_there(tiny: tuple[dict[str, Any], str]) -> None:
     report, _ = tiny
     names = [section["name"] for section in report["sections"]]
-    assert names == ["compute", "round-trips", "start-up", "control", "comparison", "virtual-machines"]
+    assert names == ["compute", "round-trips", "operations", "start-up", "control", "comparison", "virtual-machines"]
     assert all(section["figures"] for section in report["sections"])
 
 

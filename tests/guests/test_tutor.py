@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 import simvirt
+from simvirt.guests import build as build_module
 from simvirt.guests import catalogue
 from simvirt.guests.image import GuestImage
 from simvirt.machine.machine import Outcome
@@ -25,6 +29,38 @@ SESSION = (
     "shell\necho inner\nexit 7\nexit 3\n"
 )
 PROMPT = "ended\nstatus 255\n$ "
+
+
+HOG = """
+#include "tutor.h"
+static int attempt(unsigned pages) {
+    char *nothing[] = {"measure", 0};
+    int status = 0, child = fork();
+    if (child < 0)
+        return 1;
+    if (child == 0) {
+        char *memory = grow(pages * 4096);
+        for (unsigned page = 0; page < pages; page++)
+            memory[page * 4096] = 1;
+        exec("measure", nothing);
+        exit(1);
+    }
+    wait(&status);
+    return status;
+}
+int main(void) {
+    unsigned most = 0, failed = 0;
+    for (unsigned pages = 150; failed < 40; pages++) {
+        if (attempt(pages))
+            failed++;
+        else if (!failed)
+            most = pages;
+    }
+    print(most && attempt(most) == 0 ? "nothing is lost\\n" : "memory is lost\\n");
+    return 0;
+}
+"""
+"""Forks children that take more and more memory, and then become another program: until there is none for that."""
 
 
 def _characters(console: str) -> str:
@@ -59,8 +95,8 @@ def test_the_usual_flavour_parts_at_a_critical_instruction_under_trap_and_emulat
     divergence = verdicts["trap-and-emulate"].first_divergence
     assert divergence is not None
     assert (divergence.symbol, divergence.mnemonic) == ("site_pushf", "pushfd")
-    critical = simvirt.analyze("x86-32", form="pushf", jobs=1).critical()
-    assert "PUSHFD" in {form.form.text for form in critical}
+    critical = simvirt.analyze("x86-32", form=divergence.mnemonic, jobs=1).critical()
+    assert divergence.mnemonic.upper() in {form.form.text for form in critical}
 
 
 def _kernel(image: GuestImage) -> list[tuple[str, bytes, int]]:
@@ -99,6 +135,21 @@ def test_the_map_names_every_file() -> None:
     folder = catalogue.find("tutor").source_folder
     page = folder.joinpath("README.md").read_text(encoding="utf-8")
     assert [path.name for path in folder.glob("*.[chS]") if f"`{path.name}`" not in page] == []
+
+
+@pytest.mark.skipif(not build_module.available(), reason="no toolchain")
+def test_a_program_that_takes_all_memory_is_ended_and_all_of_it_comes_back(tmp_path: Path) -> None:
+    """Also where exec fills one address space and the other has not been given up yet."""
+    folder = tmp_path / "tutor"
+    shutil.copytree(catalogue.find("tutor").source_folder, folder)
+    (folder / "programs" / "hog.c").write_text(HOG, encoding="utf-8")
+    listing = folder / "programs.S"
+    text = listing.read_text(encoding="utf-8")
+    listing.write_text(text.replace("    file crash, crash\n", "    file crash, crash\n    file hog, hog\n"), "utf-8")
+    image = build_module.build(folder, tmp_path / "tutor.elf")
+    run = simvirt.run(image, input="hog\nexit 5\n", memory="2M")
+    assert "nothing is lost\n" in run.console
+    assert run.guest_status == 5
 
 
 def test_the_shell_is_reached_while_everybody_sleeps() -> None:

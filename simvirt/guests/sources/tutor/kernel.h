@@ -96,6 +96,7 @@ struct process {
     enum process_state state;
     u32 id, parent;
     u32 directory;           /* of its address space */
+    u32 old_directory;       /* of the one that it leaves, while exec loads a program into the new one; else 0 */
     u8 *stack;               /* one page, for its time in the kernel */
     u32 stack_pointer;       /* while another process runs */
     u32 break_address;       /* end of data that it may use */

@@ -55,7 +55,8 @@ void wake_up(const void *event) {
 
 void process_sleep(u32 milliseconds) {
     u32 before = interrupts_mask();
-    current->wakes_at = ticks + milliseconds * TICKS_PER_SECOND / 1000 + 1; /* the first tick is not a whole one */
+    u32 wait = milliseconds / 1000 * TICKS_PER_SECOND + milliseconds % 1000 * TICKS_PER_SECOND / 1000;
+    current->wakes_at = ticks + wait + 1; /* the first tick is not a whole one */
     while ((i32)(current->wakes_at - ticks) > 0)
         sleep_on(&current->wakes_at);
     interrupts_restore(before);
@@ -87,6 +88,7 @@ static struct process *process_make(struct frame **frame) {
     process->stack_pointer = (u32)context;
     process->id = ++last_id;
     process->killed = 0;
+    process->old_directory = 0;
     return process;
 }
 
@@ -125,7 +127,7 @@ static u32 arguments_pass(const char *text, u32 size, u32 count) {
 
 i32 process_exec(struct frame *frame, const char *name, const char *const *arguments) {
     char text[ARGUMENT_BYTES];
-    u32 size = 0, count = 0, entry, before = current->directory, break_before = current->break_address;
+    u32 size = 0, count = 0, entry, break_before = current->break_address;
     for (; arguments[count]; count++) {
         u32 length = text_length(arguments[count]) + 1;
         if (count == ARGUMENTS || length > ARGUMENT_BYTES - size)
@@ -137,16 +139,19 @@ i32 process_exec(struct frame *frame, const char *name, const char *const *argum
     u32 directory = node ? address_space_make() : 0;
     if (!directory)
         return FAILED;
+    current->old_directory = current->directory; /* if memory runs out, the process ends here, and process_wait frees both */
     current->directory = directory;
     address_space_load(directory);
     if (!program_load(node, &entry)) {
-        current->directory = before;
+        current->directory = current->old_directory;
+        current->old_directory = 0;
         current->break_address = break_before;
-        address_space_load(before);
+        address_space_load(current->directory);
         address_space_free(directory);
         return FAILED;
     }
-    address_space_free(before);
+    address_space_free(current->old_directory);
+    current->old_directory = 0;
     frame->user_esp = arguments_pass(text, size, count);
     frame->eip = entry;
     frame->eax = frame->ebx = frame->ecx = frame->edx = frame->esi = frame->edi = frame->ebp = 0;
@@ -184,6 +189,8 @@ i32 process_wait(i32 *status) {
             if (process->state != ENDED)
                 continue;
             address_space_free(process->directory);
+            if (process->old_directory)
+                address_space_free(process->old_directory);
             frame_free(process->stack);
             process->state = FREE;
             interrupts_restore(before);
