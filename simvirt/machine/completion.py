@@ -22,6 +22,7 @@ from simvirt.machine.events import (
     DescriptorTableRegister,
     EngineFault,
     EptMisconfigured,
+    EptRefusal,
     EptViolated,
     Event,
     ExceptionRaised,
@@ -32,6 +33,7 @@ from simvirt.machine.events import (
     InvalidateCaches,
     InvalidatePage,
     LimitReached,
+    ModificationLogFull,
     MsrAccess,
     NonMaskableInterrupt,
     Pause,
@@ -172,7 +174,7 @@ def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
         state.eflags |= int(Eflags.RF)  # between two iterations (SDM Vol. 3B §18.3.1.1)
 
 
-def _no_ept(_cpu: Cpu, _bus: Bus, event: EptViolated | EptMisconfigured) -> None:
+def _no_ept(_cpu: Cpu, _bus: Bus, event: EptRefusal) -> None:
     raise EngineError(f"an EPT outside of VMX non-root operation: {event}; this is a bug in simvirt, please report it")
 
 
@@ -355,6 +357,7 @@ _COMPLETIONS: Final[dict[type, Callable[..., Event | None]]] = {
     PhysicalAccess: _physical,
     EptViolated: _no_ept,
     EptMisconfigured: _no_ept,
+    ModificationLogFull: _no_ept,
     WatchedWrite: _watched_write,
     Halt: _halt,
     Cpuid: _cpuid,

@@ -283,6 +283,19 @@ class Engine:
             self._record.ept_pointer = pointer
             self.flush_tlb()
 
+    def set_modification_log(self, address: int) -> None:
+        """Keep a page-modification log in this page of host memory (SDM Vol. 3C §29.3.6); 0 for none."""
+        self._record.pml_address = address
+
+    @property
+    def modification_log_index(self) -> int:
+        """The entry of the page-modification log that is written next, from 511 down; above that it is full."""
+        return int(self._record.pml_index)
+
+    @modification_log_index.setter
+    def modification_log_index(self, index: int) -> None:
+        self._record.pml_index = index
+
     def intercept(self, intercepts: Intercepts) -> None:
         """Choose what the engine hands over from now on."""
         self.intercepts = intercepts

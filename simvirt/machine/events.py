@@ -150,8 +150,21 @@ class EptMisconfigured:
     length: int = 0
 
 
-def ept_event(verdict: Verdict, length: int = 0) -> EptViolated | EptMisconfigured:
+@dataclass(slots=True)
+class ModificationLogFull:
+    """A page is about to become dirty, and the page-modification log has no entry left for it."""
+
+    gpa: Gpa
+    length: int = 0
+
+
+EptRefusal: TypeAlias = EptViolated | EptMisconfigured | ModificationLogFull
+
+
+def ept_event(verdict: Verdict, length: int = 0) -> EptRefusal:
     """What an access that the EPT refused is as an event; `length` is its instruction's."""
+    if verdict.refusal is Refusal.PML_FULL:
+        return ModificationLogFull(verdict.gpa, length)
     if verdict.refusal is Refusal.EPT_MISCONFIGURATION:
         return EptMisconfigured(verdict.gpa, length)
     return EptViolated(verdict.gpa, verdict.gva, verdict.access, verdict.error_code, verdict.to_page, length)
@@ -313,6 +326,7 @@ Event: TypeAlias = (
     | PhysicalAccess
     | EptViolated
     | EptMisconfigured
+    | ModificationLogFull
     | WatchedWrite
     | Halt
     | Cpuid

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from simvirt.x86.exceptions import SelectorErrorCode, Vector
 
 if TYPE_CHECKING:
-    from simvirt.machine.events import EptMisconfigured, EptViolated
+    from simvirt.machine.events import EptRefusal
 
 
 class ProcessorFault(Exception):  # noqa: N818 - it is the processor's fault, not an error of this program
@@ -37,7 +37,7 @@ class EptRefused(Exception):  # noqa: N818 - a VM exit to come, not an error
     :ivar event: the violation or misconfiguration.
     """
 
-    def __init__(self, event: EptViolated | EptMisconfigured) -> None:
+    def __init__(self, event: EptRefusal) -> None:
         self.event = event
         super().__init__(f"{type(event).__name__} at guest-physical {event.gpa:#x}")
 

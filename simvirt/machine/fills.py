@@ -44,6 +44,8 @@ class Refusal(IntEnum):
     """The EPT has no translation, or none that allows the access (SDM Vol. 3C §29.3.3.2)."""
     EPT_MISCONFIGURATION = 12
     """An entry of the EPT has an impossible value (SDM Vol. 3C §29.3.3.1)."""
+    PML_FULL = 13
+    """The page-modification log has no entry left for a page that becomes dirty (SDM Vol. 3C §29.3.6)."""
 
 
 class PageFlag(IntEnum):
@@ -57,7 +59,7 @@ class PageFlag(IntEnum):
     """Guest writes to it are refused (`Engine.watch_page`)."""
 
 
-EPT_REFUSALS = frozenset({Refusal.EPT_VIOLATION, Refusal.EPT_MISCONFIGURATION})
+EPT_REFUSALS = frozenset({Refusal.EPT_VIOLATION, Refusal.EPT_MISCONFIGURATION, Refusal.PML_FULL})
 
 
 class Verdict(NamedTuple):

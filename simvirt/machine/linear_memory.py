@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from simvirt.machine.engine import Engine
-    from simvirt.machine.events import EptMisconfigured, EptViolated
+    from simvirt.machine.events import EptRefusal
 
 
 class LinearMemory:
@@ -32,7 +32,7 @@ class LinearMemory:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._view = engine.memory.view
-        self.on_ept_refusal: Callable[[EptViolated | EptMisconfigured], bool] | None = None
+        self.on_ept_refusal: Callable[[EptRefusal], bool] | None = None
         """What a VMM that accesses guest memory does about an EPT's refusal: True to have the access tried again, False
         to find no memory there. None raises `EptRefused`."""
 

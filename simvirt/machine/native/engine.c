@@ -199,7 +199,7 @@ static bool refuse(struct simvirt *s, enum refusal why, u64 va, int access, cons
     s->fault_gpa = why == REFUSED_PAGE_FAULT ? w->gpa_of_fault : w->gpa;
     s->fault_error = w->error;
     s->fault_level = (u64)w->level;
-    if (why == REFUSED_EPT_VIOLATION || why == REFUSED_EPT_MISCONFIGURATION) {
+    if (by_ept(why)) {
         s->fault_gpa = w->target.gpa;
         s->fault_level = (u64)w->target.level;
         s->fault_error = w->target.rights;

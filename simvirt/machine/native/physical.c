@@ -16,7 +16,7 @@
 #define EPT_ACCESSED (1ULL << 8)
 #define EPT_DIRTY (1ULL << 9)
 #define EPTP_ACCESSED_DIRTY (1ULL << 6)
-enum { EPT_LEVELS = 4, EPT_INDEX_BITS = 9, EPT_LARGEST_PAGE_LEVEL = 3 };
+enum { PML_ENTRIES = 512, EPT_LEVELS = 4, EPT_INDEX_BITS = 9, EPT_LARGEST_PAGE_LEVEL = 3 };
 
 static const struct region *region_of(const struct simvirt *s, u64 page) {
     for (u64 i = 0; i < s->region_count; i++)
@@ -47,6 +47,19 @@ static int misconfigured(u64 entry, int level, u64 physical_mask) {
         reserved |= ((1ULL << (PAGE_SHIFT + (level - 1) * EPT_INDEX_BITS)) - 1) & PAGE_MASK;
     }
     return (entry & reserved) != 0;
+}
+
+/* Page-modification logging (SDM Vol. 3C 29.3.6): the guest-physical page goes into the log before its dirty flag is set; 0 when
+ * the log is full. */
+static int log_modification(struct simvirt *s, u64 gpa) {
+    const u64 at = s->pml_address + s->pml_index * 8, page = gpa & PAGE_MASK;
+    if (s->pml_index >= PML_ENTRIES) return 0;
+    if (at >> PAGE_SHIFT < s->ram_pages) {                                /* what lies outside memory takes no writes */
+        memcpy((u8 *)s->ram + at, &page, 8);
+        ((u8 *)s->page_flags)[at >> PAGE_SHIFT] |= PAGE_DIRTY;
+    }
+    s->pml_index = (s->pml_index - 1) & 0xffff;
+    return 1;
 }
 
 static enum refusal reach_by_ept(struct simvirt *s, u64 gpa, int access, int commit, struct target *t) {
@@ -82,6 +95,7 @@ static enum refusal reach_by_ept(struct simvirt *s, u64 gpa, int access, int com
             u64 now;
             memcpy(&now, slots[l - 1], 8);
             if ((now & wanted) == wanted) continue;
+            if (wanted & ~now & EPT_DIRTY && s->pml_address && !log_modification(s, gpa)) return REFUSED_PML_FULL;
             now |= wanted;
             memcpy(slots[l - 1], &now, 8);
             ((u8 *)s->page_flags)[((u64)slots[l - 1] - s->ram) >> PAGE_SHIFT] |= PAGE_DIRTY;
@@ -113,7 +127,7 @@ u64 read_entry(struct simvirt *s, u64 gpa, int size, int commit, struct walk *w)
     struct target t = {0};
     const int access = s->ept_pointer & EPTP_ACCESSED_DIRTY ? ACCESS_WRITE : ACCESS_READ;
     const enum refusal why = reach(s, gpa, access, commit, &t);
-    if (why == REFUSED_EPT_VIOLATION || why == REFUSED_EPT_MISCONFIGURATION) {
+    if (by_ept(why)) {
         w->refusal = why, w->target = t, w->structure_access = access;
         return 0;
     }
@@ -132,7 +146,7 @@ int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *w) {
     u8 *p = (u8 *)s->ram + (t.host_page << PAGE_SHIFT) + (gpa & ~PAGE_MASK);
     if (why || (*p & flags) == flags) return 1;
     why = reach(s, gpa, ACCESS_WRITE, 1, &t);
-    if (why == REFUSED_EPT_VIOLATION) {
+    if (why == REFUSED_EPT_VIOLATION || why == REFUSED_PML_FULL) {
         w->refusal = why, w->target = t, w->structure_access = ACCESS_WRITE;
         return 0;
     }

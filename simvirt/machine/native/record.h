@@ -28,8 +28,11 @@ enum refusal {
     REFUSED_NOTHING = 0, REFUSED_PAGE_FAULT = 1, REFUSED_HOLE = 2, REFUSED_MMIO = 3, REFUSED_ROM_WRITE = 4,
     REFUSED_WATCHED_WRITE = 5, REFUSED_EXECUTED_ALIAS = 6, REFUSED_SUPERVISOR_AT_CPL3 = 7,
     REFUSED_NON_CANONICAL = 8, REFUSED_READ_AHEAD = 9, REFUSED_WATCHED_DATA = 10,
-    REFUSED_EPT_VIOLATION = 11, REFUSED_EPT_MISCONFIGURATION = 12,
+    REFUSED_EPT_VIOLATION = 11, REFUSED_EPT_MISCONFIGURATION = 12, REFUSED_PML_FULL = 13,
 };
+static inline int by_ept(enum refusal why) {
+    return why == REFUSED_EPT_VIOLATION || why == REFUSED_EPT_MISCONFIGURATION || why == REFUSED_PML_FULL;
+}
 enum privilege { SUPERVISOR = 0, USER = 1, SUPERVISOR_IMPLICIT = 2 };      /* of an access; implicit: of a system data structure */
 enum event {
     EVENT_NONE = 0, EVENT_LIMIT = 1, EVENT_SLICE = 2, EVENT_SVM_EXIT = 3, EVENT_REFUSED_FILL = 4, EVENT_IO = 5,
@@ -105,6 +108,7 @@ struct simvirt {
     u64 implicit_pages[MAX_IMPLICIT];   /* linear pages that one instruction at CPL 3 may access as supervisor */
     u64 max_physical_bits, gigabyte_pages;
     u64 ept_pointer, host_physical_bits;  /* the second dimension is this EPT, in host-physical memory; 0: the regions */
+    u64 pml_address, pml_index;         /* the page-modification log, 0 without it, and its next entry */
     u64 absent_page;                    /* what answers in holes: reads give ones, writes go nowhere; 0 refuses the access instead */
     /* break- and watchpoints, the guest's and a debugger's */
     u64 breakpoint_count;

@@ -195,10 +195,12 @@ _NEHALEM_EXIT: Final = _FIRST_EXIT | _PAT_EXIT | _X.SAVE_PREEMPTION_TIMER
 _NEHALEM_ENTRY: Final = _FIRST_ENTRY | _PAT_ENTRY
 _WESTMERE_SECONDARY: Final = _NEHALEM_SECONDARY | _S.UNRESTRICTED_GUEST | _S.PAUSE_LOOP_EXITING
 _HASWELL_SECONDARY: Final = _WESTMERE_SECONDARY | _S.ENABLE_VM_FUNCTIONS
+_BROADWELL_SECONDARY: Final = _HASWELL_SECONDARY | _S.ENABLE_PML
+_SKYLAKE_SECONDARY: Final = _BROADWELL_SECONDARY | _S.USE_TSC_SCALING
 
 THIS_PC: Final = _preset(
     "this-pc", "everything that this PC models", 2026,
-    pin=_NEHALEM_PIN, primary=_NEHALEM_PRIMARY, secondary=_HASWELL_SECONDARY | _S.USE_TSC_SCALING,
+    pin=_NEHALEM_PIN, primary=_NEHALEM_PRIMARY, secondary=_SKYLAKE_SECONDARY,
     leave=_NEHALEM_EXIT, enter=_NEHALEM_ENTRY, accessed_dirty=True, vm_functions=EPTP_SWITCHING,
 )  # fmt: skip
 
@@ -226,8 +228,13 @@ PRESETS: Final[dict[str, Capabilities]] = {
             leave=_NEHALEM_EXIT, enter=_NEHALEM_ENTRY, accessed_dirty=True, vm_functions=EPTP_SWITCHING,
         ),
         _preset(
+            "broadwell-2014", "Broadwell: page-modification logging", 2014,
+            pin=_NEHALEM_PIN, primary=_NEHALEM_PRIMARY, secondary=_BROADWELL_SECONDARY,
+            leave=_NEHALEM_EXIT, enter=_NEHALEM_ENTRY, accessed_dirty=True, vm_functions=EPTP_SWITCHING,
+        ),
+        _preset(
             "skylake-2015", "Skylake: TSC scaling", 2015,
-            pin=_NEHALEM_PIN, primary=_NEHALEM_PRIMARY, secondary=_HASWELL_SECONDARY | _S.USE_TSC_SCALING,
+            pin=_NEHALEM_PIN, primary=_NEHALEM_PRIMARY, secondary=_SKYLAKE_SECONDARY,
             leave=_NEHALEM_EXIT, enter=_NEHALEM_ENTRY, accessed_dirty=True, vm_functions=EPTP_SWITCHING,
         ),
         THIS_PC,

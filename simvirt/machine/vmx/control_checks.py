@@ -218,6 +218,15 @@ CONTROL_CHECKS: Final = (
         ),
     ),
     EntryCheck(
+        "page-modification logging needs EPT and a log that is 4-KByte aligned",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(
+            secondary(v) & SecondaryControls.ENABLE_PML,
+            secondary(v) & SecondaryControls.ENABLE_EPT and _aligned(_F.PML_ADDRESS)(v),
+        ),
+    ),
+    EntryCheck(
         "the EPT pointer is well formed",
         CheckKind.CONTROLS,
         "SDM Vol. 3C §27.2.1.1, Table 25-9",

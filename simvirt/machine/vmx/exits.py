@@ -30,6 +30,7 @@ from simvirt.machine.events import (
     InvalidateCaches,
     InvalidatePage,
     LimitReached,
+    ModificationLogFull,
     MsrAccess,
     NonMaskableInterrupt,
     Pause,
@@ -246,6 +247,12 @@ def ept_misconfiguration(non_root: NonRootOperation, event: EptMisconfigured) ->
     return non_root.exit(ExitReason.EPT_MISCONFIGURATION, 0, event.length)
 
 
+def modification_log_full(non_root: NonRootOperation, event: ModificationLogFull) -> ExitReason:
+    """The page-modification log is full: an exit before the access (SDM Vol. 3C §28.2.1, §29.3.6)."""
+    qualification = _NMI_UNBLOCKING if non_root.cpu.struck_iret() and non_root.cpu.undelivered is None else 0
+    return non_root.exit(ExitReason.PAGE_MODIFICATION_LOG_FULL, qualification, event.length)
+
+
 # -------------------------------------------------------------------------------------------- instructions
 
 
@@ -393,6 +400,7 @@ EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {
     PhysicalAccess: complete,
     EptViolated: ept_violation,
     EptMisconfigured: ept_misconfiguration,
+    ModificationLogFull: modification_log_full,
     WatchedWrite: complete,
     Halt: _halt,
     Cpuid: _cpuid,

@@ -193,6 +193,10 @@ def _pending_debug_exceptions(cpu: Cpu) -> int:
     return _SINGLE_STEP if state.interrupt_shadow and state.eflags & int(Eflags.TF) else 0
 
 
+def _set_pml_index(cpu: Cpu, value: int) -> None:
+    cpu.engine.modification_log_index = value
+
+
 def _word(offset: int) -> GuestField:
     return GuestField(lambda cpu: cpu.state.word(offset), lambda cpu, v: cpu.state.set_word(offset, v))
 
@@ -230,6 +234,7 @@ GUEST_FIELDS: Final[dict[VmcsField, GuestField]] = {
     _F.GUEST_RIP: GuestField(lambda cpu: cpu.state.rip, _set_rip),
     _F.GUEST_RSP: GuestField(lambda cpu: cpu.state.rsp, _set_rsp, checked=False),
     _F.GUEST_RFLAGS: GuestField(lambda cpu: cpu.state.eflags, _set_rflags),
+    _F.PML_INDEX: GuestField(lambda cpu: cpu.engine.modification_log_index, _set_pml_index, checked=False),
     _F.GUEST_PENDING_DEBUG_EXCEPTIONS: GuestField(_pending_debug_exceptions, lambda _cpu, _value: None),
     _F.GUEST_INTERRUPTIBILITY_STATE: GuestField(_interruptibility, _set_interruptibility),
     _F.GUEST_IA32_SYSENTER_CS: GuestField(

@@ -340,6 +340,7 @@ class NonRootProcessor:
         self._keeps_tlb = bool(secondary & SecondaryControls.ENABLE_VPID)
         self._uses_ept = bool(secondary & SecondaryControls.ENABLE_EPT)
         cpu.engine.set_ept(vmcs.read(_F.EPT_POINTER) if secondary & SecondaryControls.ENABLE_EPT else 0)
+        cpu.engine.set_modification_log(vmcs.read(_F.PML_ADDRESS) if secondary & SecondaryControls.ENABLE_PML else 0)
         # With another match than 0 a page fault may exit though the bitmap is 0.
         filtered = exception_bitmap or vmcs.read(_F.PAGE_FAULT_ERROR_CODE_MATCH)
         cpu.exception_filter = self._events.filter_exception if filtered else None

@@ -19,7 +19,7 @@ from simvirt.x86.vmx import InterruptionInformation, InterruptionType, VmcsField
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from simvirt.machine.events import EptMisconfigured
+    from simvirt.machine.events import EptRefusal
     from simvirt.strategies.vtx.vcpu import Vcpu
 
 _F: Final = VmcsField
@@ -37,7 +37,7 @@ SOURCES: Final = {
 def in_place_of_processor(vcpu: Vcpu) -> Iterator[None]:
     """Within it the VMM works as the guest's processor: it finds ones where the VM has no memory, and nothing exits."""
 
-    def serve(event: EptViolated | EptMisconfigured) -> bool:
+    def serve(event: EptRefusal) -> bool:
         if not isinstance(event, EptViolated) or event.to_page:
             return False
         vcpu.memory.serve_page_table(event.gpa)

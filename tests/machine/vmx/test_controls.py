@@ -13,6 +13,7 @@ import pytest
 
 from simvirt.machine.vmx.capabilities import THIS_PC
 from simvirt.machine.vmx.non_root import HostStop, VmEntryError
+from simvirt.x86.addresses import Gpa
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import (
     CONTROL_WORDS,
@@ -24,6 +25,7 @@ from simvirt.x86.vmx import (
     SecondaryControls,
     VmcsField,
 )
+from simvirt.x86.vmx.ept import EptEntry
 from tests.support.vmx_rig import CODE, DATA, HANDLERS, HOLE, RAM, F, Rig, long_mode
 
 P, S, X, E, R = PrimaryControls, SecondaryControls, ExitControls, EntryControls, ExitReason
@@ -37,7 +39,7 @@ FIELDS: dict[type[IntFlag], VmcsField] = {
     ExitControls: F.EXIT_CONTROLS,
     EntryControls: F.ENTRY_CONTROLS,
 }
-VIRTUAL_APIC = 0x8_0000
+VIRTUAL_APIC, LOG = 0x8_0000, 0x8_1000
 PAGE_DIRECTORY, PAGE_TABLE = 0x5_0000, 0x5_1000
 CPUID, NOPS = b"\x0f\xa2", b"\x90" * 90
 READ_DR7 = b"\x0f\x21\xf8"
@@ -208,6 +210,16 @@ def stale_translation(rig: Rig) -> object:
     return rig.register(RAX)
 
 
+def writing_two_pages(rig: Rig) -> object:
+    """The log has room for one."""
+    rig.ept.set_rights(Gpa(DATA), 0x2000, EptEntry.READ | EptEntry.WRITE | EptEntry.EXECUTE)
+    rig.vmcs.write(F.EPT_POINTER, rig.ept.pointer.encode() | 1 << 6)
+    rig.vmcs.write(F.PML_ADDRESS, LOG)
+    rig.vmcs.write(F.PML_INDEX, 0)
+    reason = rig.run(b"".join(b"\xa3" + page.to_bytes(4, "little") for page in (DATA, DATA + 0x1000)))
+    return reason, [int.from_bytes(rig.memory.view[LOG : LOG + 8], "little")]
+
+
 def saved(field: VmcsField, code: bytes) -> Callable[[Rig], object]:
     """What the VMM reads from the VMCS when the guest has changed the register."""
 
@@ -329,6 +341,7 @@ PAIRS = [
     Pair(S.UNRESTRICTED_GUEST, running(b"\x90"), HALTED, R.ENTRY_FAILURE_GUEST_STATE),  # paging is off
     Pair(S.PAUSE_LOOP_EXITING, running(b"\xf3\x90" * 8, short_window), R.PAUSE),
     Pair(S.ENABLE_VM_FUNCTIONS, running(b"\x0f\x01\xd4"), R.VMFUNC),
+    Pair(S.ENABLE_PML, writing_two_pages, (R.PAGE_MODIFICATION_LOG_FULL, [DATA]), (HALTED, [0])),
     Pair(S.USE_TSC_SCALING, scaled_tsc, 8 * 5 // 2 + 1000, 1008),
     Pair(X.SAVE_DEBUG_CONTROLS, saved(F.GUEST_DR7, b"\xb8\x01\x04\0\0\x0f\x23\xf8"), 0x401, 0x400),
     Pair(

@@ -71,6 +71,8 @@ BREAKERS: list[tuple[str, Writes]] = [
     ("MSR areas", {F.EXIT_MSR_STORE_COUNT: 1, F.EXIT_MSR_STORE_ADDRESS: 1 << 40}),
     ("MSR areas", {F.EXIT_MSR_LOAD_COUNT: 2, F.EXIT_MSR_LOAD_ADDRESS: (1 << 40) - 16}),
     ("unrestricted guest needs EPT", {F.SECONDARY_CONTROLS: UNRESTRICTED}),
+    ("page-modification", {F.SECONDARY_CONTROLS: 1 << 17}),
+    ("page-modification", {F.SECONDARY_CONTROLS: 1 << 17 | 0x82, F.PML_ADDRESS: 0x800}),
     ("EPT pointer", {F.EPT_POINTER: 6}),
     ("EPT pointer", {F.EPT_POINTER: 0x1F}),
     ("EPT pointer", {F.EPT_POINTER: 0x9E}),

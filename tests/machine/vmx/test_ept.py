@@ -11,7 +11,7 @@ from simvirt.x86.addresses import Gpa, Hpa
 from simvirt.x86.registers import GeneralRegister
 from simvirt.x86.vmx import EptViolation, ExitReason
 from simvirt.x86.vmx.ept import EptEntry, EptPointer
-from tests.support.vmx_rig import CODE, DATA, HOLE, IDT, RAM, ROM_PAGE, STACK, F, Rig
+from tests.support.vmx_rig import CODE, DATA, EPT_PAGES, HOLE, IDT, RAM, ROM_PAGE, STACK, F, Rig
 
 READ, WRITE, EXECUTE = EptEntry.READ, EptEntry.WRITE, EptEntry.EXECUTE
 PAGE = 0x1000
@@ -258,3 +258,65 @@ def test_without_them_the_flags_stay(rig: Rig) -> None:
     rig.ept.set_rights(Gpa(DATA), PAGE, READ | WRITE | EXECUTE)
     assert rig.run(store(DATA)) is HostStop.HALTED
     assert not any(step.value & (EptEntry.ACCESSED | EptEntry.DIRTY) for step in rig.ept.walk(Gpa(DATA)))
+
+
+# -------------------------------------------------------------------------------------------- page-modification logging
+
+LOG = 0x8_1000
+PML_CONTROL = 17
+
+
+def logging(rig: Rig, index: int) -> None:
+    """Small pages with accessed and dirty flags, and a log whose next entry is `index`."""
+    rig.ept.set_rights(Gpa(DATA), 4 * PAGE, READ | WRITE | EXECUTE)
+    rig.vmcs.write(F.EPT_POINTER, EptPointer(rig.ept.pointer.root, accessed_and_dirty=True).encode())
+    rig.secondary(PML_CONTROL)
+    rig.vmcs.write(F.PML_ADDRESS, LOG)
+    rig.vmcs.write(F.PML_INDEX, index)
+
+
+def logged(rig: Rig, index: int) -> int:
+    return int.from_bytes(rig.memory.view[LOG + 8 * index : LOG + 8 * index + 8], "little")
+
+
+def test_pages_are_logged_from_the_last_entry_down_once_each(rig: Rig) -> None:
+    """§29.3.6: the guest-physical page, when its dirty flag goes from 0 to 1."""
+    logging(rig, 511)
+    code = load(DATA) + store(DATA + 0x124) + store(DATA) + store(DATA + 2 * PAGE)
+    assert rig.run(code) is HostStop.HALTED
+    assert [logged(rig, index) for index in (511, 510, 509)] == [DATA, DATA + 2 * PAGE, 0]
+    assert rig.vmcs.read(F.PML_INDEX) == 509
+
+
+def test_a_full_log_exits_before_the_access(rig: Rig) -> None:
+    logging(rig, 0)
+    assert rig.run(store(DATA) + store(DATA + PAGE)) is ExitReason.PAGE_MODIFICATION_LOG_FULL
+    assert (logged(rig, 0), rig.vmcs.read(F.PML_INDEX)) == (DATA, 0xFFFF)
+    assert rig.qualification == 0
+    assert not rig.ept.walk(Gpa(DATA + PAGE))[-1].value & EptEntry.DIRTY
+    rig.vmcs.write(F.PML_INDEX, 511)
+    assert rig.non_root.enter(rig.cpu.count + 10) is HostStop.HALTED
+    assert logged(rig, 511) == DATA + PAGE
+
+
+def test_an_index_above_511_is_full(rig: Rig) -> None:
+    logging(rig, 512)
+    assert rig.run(store(DATA)) is ExitReason.PAGE_MODIFICATION_LOG_FULL
+
+
+def test_a_full_log_in_the_midst_of_a_delivery(rig: Rig) -> None:
+    """The frame of #UD makes the stack's page dirty: IDT-vectoring information tells of the exception (§28.2.4)."""
+    logging(rig, 0x8000)
+    rig.ept.set_rights(Gpa(STACK - PAGE), PAGE, READ | WRITE | EXECUTE)
+    assert rig.run(b"\x0f\x0b") is ExitReason.PAGE_MODIFICATION_LOG_FULL
+    assert rig.vmcs.read(F.IDT_VECTORING_INFORMATION) == 1 << 31 | 3 << 8 | 6
+
+
+def test_a_log_outside_memory_takes_no_writes(rig: Rig) -> None:
+    logging(rig, 511)
+    rig.vmcs.write(F.PML_ADDRESS, rig.memory.size)
+    before = bytes(rig.memory.view[:RAM])
+    assert rig.run(store(DATA)) is HostStop.HALTED
+    assert rig.vmcs.read(F.PML_INDEX) == 510
+    changed = [at for at in range(0, RAM, 8) if before[at : at + 8] != bytes(rig.memory.view[at : at + 8])]
+    assert all(at >= EPT_PAGES for at in changed)  # the flags in the EPT
