@@ -11,7 +11,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
+from simvirt.guests.firmware_tables import TABLES, TABLES_END
 from simvirt.guests.image import BootMode, BootProtocol, BootState, GuestImage, ImageKind, Segment
+from simvirt.guests.memory_map import LOW_MEMORY_END
 from simvirt.guests.placement import Placement, refuse_modules
 from simvirt.guests.symbols import SymbolTable
 from simvirt.machine.disk import SECTOR
@@ -26,11 +28,37 @@ RESET_VECTOR: Final = Gpa(0xFFFFFFF0)
 """SDM Vol. 3A §10.1.4 "First Instruction Executed"."""
 BOOT_SIGNATURE: Final = b"\x55\xaa"
 _SIGNATURE_AT: Final = 510
+LOW_DATA_SIZE: Final = 0x500
+"""The interrupt vectors, and the BIOS data area."""
+EXTENDED_DATA_SIZE: Final = 0x400
 
 
 def firmware() -> bytes:
     """The firmware's 64 KiB, as built from its sources."""
-    return resources.files("simvirt.guests").joinpath("firmware", "firmware.bin").read_bytes()
+    return _read("firmware.bin")
+
+
+def _read(name: str) -> bytes:
+    return resources.files("simvirt.guests").joinpath("firmware", name).read_bytes()
+
+
+def firmware_left_behind() -> tuple[Segment, ...]:
+    """What firmware that has run has left to the boot loader, and that to a kernel: itself, and its data in RAM.
+
+    The interrupt vectors, the BIOS data area and the extended one, as they are on a PC without disks when the power-on
+    self-test is done. A kernel may look into them for the size of base memory or the serial ports, or go
+    back to real-address mode to call a BIOS service.
+    """
+    rom, data = firmware(), _read("data_areas.bin")
+    low, extended = data[:LOW_DATA_SIZE], data[LOW_DATA_SIZE:]
+    return (
+        *(
+            Segment(Gpa(FIRMWARE + start), rom[start:end], end - start, writable=False)
+            for start, end in ((0, TABLES - FIRMWARE), (TABLES_END - FIRMWARE, len(rom)))
+        ),
+        Segment(Gpa(0), low, len(low)),
+        Segment(Gpa(LOW_MEMORY_END), extended, len(extended)),
+    )
 
 
 def is_boot_disk(data: bytes) -> bool:

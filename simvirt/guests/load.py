@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import ImageError
-from simvirt.guests.disk_boot import place_firmware
+from simvirt.guests.disk_boot import firmware_left_behind, place_firmware
 from simvirt.guests.firmware_tables import TABLES, firmware_tables
 from simvirt.guests.image import BootProtocol, BootState, GuestImage, Segment, refuse_overlaps
 from simvirt.guests.linux import place_linux
@@ -44,6 +44,12 @@ def load(
     for segment in placement.segments:
         if segment.data:
             write(segment.gpa, segment.data)
+    if image.boot in _BEHIND_A_BOOT_LOADER:
+        for area in firmware_left_behind():
+            if area.end <= memory_size and all(
+                area.end <= each.gpa or each.end <= area.gpa for each in placement.segments
+            ):
+                write(area.gpa, area.data)
     rows = () if hardware is None else hardware.virtio_rows
     virtio = [(row.memory, row.irq) for row in rows if row.memory is not None and row.irq is not None]
     write(TABLES, firmware_tables(virtio))
@@ -68,6 +74,9 @@ def _place_flat(image: GuestImage, memory_size: int) -> Placement:
     refuse_modules(image, f"a guest that is {image.kind.value}")
     return Placement(image.segments, BootState(image.entry, esp=stack_top(memory_size)))
 
+
+_BEHIND_A_BOOT_LOADER: Final = frozenset({BootProtocol.MULTIBOOT, BootProtocol.LINUX_32, BootProtocol.LINUX_64})
+"""Protocols by which a kernel is entered on a PC whose BIOS has run."""
 
 _PLACEMENTS: Final[dict[BootProtocol, Callable[[GuestImage, int], Placement]]] = {
     BootProtocol.PROTECTED_FLAT: _place_flat,

@@ -20,7 +20,7 @@ from simvirt.machine.pc import FIRMWARE_PLACES, FIRMWARE_SIZE
 from simvirt.observe.comparison import Equivalence
 from simvirt.observe.session import compare, run
 from tests.guests import qemu
-from tests.guests.refresh_firmware import build_firmware
+from tests.guests.refresh_firmware import build_firmware, data_areas
 
 SERVICES: Final = Path(__file__).parent / "boot_sectors" / "services.S"
 DISKETTE, FIXED_DISK = 2880, 20 * 16 * 63
@@ -93,7 +93,10 @@ def test_qemu_runs_it_alike(disk: Path, firmware: str, tmp_path: Path) -> None:
 
 def test_the_firmware_is_what_its_sources_say() -> None:
     pytest.importorskip("ziglang")
-    assert build_firmware() == disk_boot.firmware()
+    rom, end = build_firmware()
+    assert rom == disk_boot.firmware()
+    *_, low, extended = disk_boot.firmware_left_behind()
+    assert low.data + extended.data == data_areas(rom, end)
 
 
 def test_the_firmware_answers_below_1_mib_and_below_4_gib_and_cannot_be_written(disk: Path) -> None:

@@ -27,6 +27,8 @@ start:
     movl $EBDA_STACK_TOP, %esp
     movw $EBDA_STACK_TOP, EBDA_FREE_STACK
     calll post
+    .globl power_on_is_done
+power_on_is_done:
     int $0x19
 1:  hlt
     jmp 1b
