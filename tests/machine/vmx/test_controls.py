@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntFlag
+from pathlib import Path
 
 import pytest
 
-from simvirt.machine.vmx.capabilities import THIS_PC
+from simvirt.machine.vmx.capabilities import PRESETS, THIS_PC
 from simvirt.machine.vmx.non_root import HostStop, VmEntryError
 from simvirt.x86.addresses import Gpa
 from simvirt.x86.registers import GeneralRegister
@@ -377,6 +379,19 @@ def test_a_pair_of_guests(pair: Pair) -> None:
         rig = Rig()
         put(rig, pair.control, on=on)
         assert pair.guest(rig) == expected
+
+
+def test_the_page_tells_of_every_control_and_since_when() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "vmx-controls.md").read_text(encoding="utf-8")
+    told = [
+        (int(bit), name, since)
+        for bit, name, since in re.findall(r"^\| (\d+) \| `(\w+)` \| ([\w -]+) \|", page, re.MULTILINE)
+    ]
+    expected = []
+    for control in CONTROLS:
+        since = next((preset.name for preset in PRESETS.values() if preset.offers(control)), "not offered")
+        expected.append((int(control).bit_length() - 1, control.name, since))
+    assert told == expected
 
 
 @pytest.mark.parametrize("control", NOT_OFFERED, ids=[f"{type(flag).__name__}.{flag.name}" for flag in NOT_OFFERED])
