@@ -23,7 +23,7 @@ def port_exits(memory: memoryview, bitmap_a: int, bitmap_b: int, port: int, size
         return True
     for p in range(port, port + size):
         at = (bitmap_a if p < 0x8000 else bitmap_b) + ((p & 0x7FFF) >> 3)
-        if memory[at] >> (p & 7) & 1:
+        if _byte(memory, at) >> (p & 7) & 1:
             return True
     return False
 
@@ -31,7 +31,12 @@ def port_exits(memory: memoryview, bitmap_a: int, bitmap_b: int, port: int, size
 def msr_exits(memory: memoryview, bitmaps: int, number: int, *, is_write: bool) -> bool:
     """Does RDMSR or WRMSR of `number` exit? An MSR outside both ranges always does (SDM Vol. 3C §26.1.3)."""
     at = msr_bit(number, is_write=is_write)
-    return True if at is None else bool(memory[bitmaps + at[0]] >> at[1] & 1)
+    return True if at is None else bool(_byte(memory, bitmaps + at[0]) >> at[1] & 1)
+
+
+def _byte(memory: memoryview, at: int) -> int:
+    """Where there is no memory, ones are read."""
+    return memory[at] if at < len(memory) else 0xFF
 
 
 def msr_bit(number: int, *, is_write: bool) -> tuple[int, int] | None:
