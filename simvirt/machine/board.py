@@ -116,7 +116,7 @@ class Board:
         self,
         retired: Callable[[], int],
         hardware: Hardware | None = None,
-        on_intr: Callable[[bool], None] = lambda _level: None,
+        on_intr: Callable[[bool], None] | None = None,
         on_console: Callable[[int], None] | None = None,
     ) -> None:
         self.clock = GuestClock(retired)
@@ -412,7 +412,8 @@ class Board:
 
     def _drive_intr(self, high: bool) -> None:
         self.attention.needed = True
-        self.on_intr(high)
+        if self.on_intr is not None:
+            self.on_intr(high)
 
     def _raise_nmi(self) -> None:
         self._nmi_rose = True

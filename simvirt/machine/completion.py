@@ -135,7 +135,7 @@ def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
         value = event.value
     else:
         value = bus.read_port(event.port, event.size)
-    goes_on = runs_on(cpu, event)
+    goes_on = event.is_repeated and runs_on(cpu, event)
     finish_port_access(cpu, event, value)
     if goes_on:
         further_iterations(cpu, bus, event)

@@ -610,8 +610,7 @@ class Cpu:
 
     def _port_access(self) -> PortAccess:
         engine = self.engine
-        port, size, is_out, value = engine.io
-        opcode, length = engine.io_opcode, engine.instruction_length
+        port, size, is_out, value, opcode, length = engine.io
         if opcode >= _FIRST_IO_NOT_STRING:
             return PortAccess(port, size, is_out, value, length, is_immediate=opcode < _FIRST_IO_BY_DX)
         prefixes, _ = self._opcode()
@@ -750,9 +749,8 @@ class Cpu:
 
         :raises Shutdown: a triple fault.
         """
-        rip = self.state.rip
-        if not self._deliver_natively(vector, Source.EXTERNAL, rip):
-            self._deliver(Interruption(vector, Source.EXTERNAL, rip), None, 0)
+        if not self._interrupt_natively(vector):
+            self._deliver(Interruption(vector, Source.EXTERNAL, self.state.rip), None, 0)
 
     def raise_nmi(self) -> None:
         """An edge on the NMI pin: an NMI is pending until it is delivered. One is kept, however many edges come."""
@@ -892,6 +890,12 @@ class Cpu:
         if self.native_delivery == DELIVER_NOTHING or self.on_delivery is not None:
             return False
         return self.engine.deliver(vector, source, return_rip, error_code, cr2)
+
+    def _interrupt_natively(self, vector: int) -> bool:
+        """As `_deliver_natively`, for a maskable interrupt."""
+        if self.native_delivery == DELIVER_NOTHING or self.on_delivery is not None:
+            return False
+        return self.engine.interrupt(vector)
 
     # ---------------------------------------------------------------------------------------- configuration
 

@@ -453,6 +453,10 @@ class Engine:
         error = -1 if error_code is None else error_code
         return bool(self._library.deliver(self._self, vector, source, return_rip, error, cr2 is not None, cr2 or 0))
 
+    def interrupt(self, vector: int) -> bool:
+        """As `deliver`, for a maskable interrupt."""
+        return bool(self._library.interrupt(self._self, vector))
+
     def describe_guest(
         self,
         *,
@@ -535,16 +539,14 @@ class Engine:
         )
 
     @property
-    def io(self) -> tuple[Port, int, bool, int]:
-        """The last I/O access: port, size in bytes, is it OUT, the value written."""
+    def io(self) -> tuple[Port, int, bool, int, int, int]:
+        """The last I/O access: port, size in bytes, is it OUT, the value written; the instruction's opcode and length.
+
+        The opcode is that of SDM Vol. 2A "IN", "INS", Vol. 2B "OUT", "OUTS", without prefixes.
+        """
         w = self._words
         port: Port = w[_IO_PORT]  # type: ignore[assignment]  # calling Port would be a call at every exit
-        return port, w[_IO_SIZE], w[_IO_IS_OUT] != 0, w[_IO_VALUE]
-
-    @property
-    def io_opcode(self) -> int:
-        """The opcode of the last I/O instruction (SDM Vol. 2A "IN", "INS", Vol. 2B "OUT", "OUTS")."""
-        return self._words[_IO_OPCODE]
+        return port, w[_IO_SIZE], w[_IO_IS_OUT] != 0, w[_IO_VALUE], w[_IO_OPCODE], w[_LENGTH]
 
     @property
     def system_call_is_sysenter(self) -> bool:

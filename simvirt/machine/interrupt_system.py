@@ -12,7 +12,6 @@ IRQ 0 is the I/O APIC's input 2, which its cascade leaves free, as on every PC w
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.devices.pic import Irq, PicPair
@@ -66,12 +65,14 @@ class InterruptSystem:
 
         :raises MonitorError: there is no such line for a device.
         """
-        return partial(self._drive, self.pic.line(irq), io_apic_input(irq))
+        to_pic, number = self.pic.line(irq), io_apic_input(irq)
 
-    def _drive(self, to_pic: InterruptLine, number: int, high: bool) -> None:
-        to_pic(high)
-        if self.io_apic is not None:
-            self.io_apic.set_line(number, high)
+        def drive(high: bool) -> None:
+            to_pic(high)
+            if self.io_apic is not None:
+                self.io_apic.set_line(number, high)
+
+        return drive
 
     def can_deliver(self, irq: int) -> bool:
         """Whether a request made on this line now would raise INTR."""
@@ -91,16 +92,25 @@ class InterruptSystem:
         return self.local_apic is None or self.local_apic.passes_8259
 
     def _pic_changed(self, high: bool) -> None:
-        if high and self.local_apic is not None:
-            self.local_apic.drive_lint0()
-        self.update()
+        local_apic = self.local_apic
+        if local_apic is None:
+            pending = high
+        else:
+            if high:
+                local_apic.drive_lint0()
+            pending = local_apic.interrupt_pending or (high and local_apic.passes_8259)
+        if pending is not self._driven:
+            self._tell(pending)
 
     def update(self) -> None:
         """Drive INTR by what the controllers want now."""
-        self.pending = pending = self._wanted()
+        pending = self._wanted()
         if pending is not self._driven:
-            self._driven = pending
-            self._on_intr(pending)
+            self._tell(pending)
+
+    def _tell(self, pending: bool) -> None:
+        self._driven = self.pending = pending
+        self._on_intr(pending)
 
     def _wanted(self) -> bool:
         """Does any controller want an interrupt?"""

@@ -35,8 +35,8 @@ class BoardBus:
         self.cpu_model = cpu_model
         self._board = board
         self._space = space
-        self.read_port: Callable[[Port, int], int] = board.read_port  # type: ignore[assignment]  # sizes are 1, 2 or 4 by construction
-        self.write_port: Callable[[Port, int, int], None] = board.write_port  # type: ignore[assignment]  # likewise
+        self.read_port: Callable[[Port, int], int] = board.bus.read  # type: ignore[assignment]  # sizes are 1, 2 or 4 by construction
+        self.write_port: Callable[[Port, int, int], None] = board.bus.write  # type: ignore[assignment]  # likewise
         self.attention = board.attention
         """Set when the board has to be looked at before the processor goes on."""
         self._clock = board.clock

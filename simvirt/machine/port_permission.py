@@ -23,8 +23,10 @@ def io_allowed(cpu: Core, port: int, size: int) -> bool:
     """
     state = cpu.state
     eflags = state.eflags
-    if not eflags & _VM and state.cpl <= iopl(eflags):  # real mode too, where CPL is 0
-        return True
+    if not eflags & _VM:
+        cpl = state.cpl
+        if not cpl or cpl <= iopl(eflags):  # real mode too, where CPL is 0
+            return True
     return bitmap_allows(cpu, port, size)
 
 

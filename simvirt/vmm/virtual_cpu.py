@@ -21,6 +21,7 @@ from simvirt.machine.engine import DELIVER_NOTHING
 from simvirt.machine.events import Event, ExceptionRaised, PhysicalAccess, WatchedWrite
 from simvirt.machine.faults import general_protection
 from simvirt.machine.fills import Access, Refusal, Verdict
+from simvirt.machine.interrupts import Source
 from simvirt.machine.state import PDPTE_COUNT
 from simvirt.vmm.deprivileged_state import DeprivilegedState
 from simvirt.vmm.guest_segment_loads import GuestSegmentLoads
@@ -36,7 +37,6 @@ from simvirt.x86.paging import PAGING_PAE, PageEntry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from simvirt.machine.interrupts import Source
     from simvirt.machine.memory import GatedAddressSpace, HostMemory
     from simvirt.machine.segment_loads import SegmentLoads
     from simvirt.vmm.allocator import Allocator
@@ -100,6 +100,9 @@ class VirtualCpu(Cpu):
         if cr2 is not None:
             p.cr2 = cr2
         return True
+
+    def _interrupt_natively(self, vector: int) -> bool:
+        return self._deliver_natively(vector, Source.EXTERNAL, self.state.rip)
 
     def iret_natively(self) -> bool:
         """Carry out the IRET at RIP on the guest's machine in native code, if nothing about it is unusual and it traps.

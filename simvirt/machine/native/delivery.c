@@ -198,6 +198,12 @@ int simvirt_deliver(struct simvirt *s, u32 vector, int source, u64 return_rip, i
     return deliver(s, &what);
 }
 
+/* A maskable interrupt, which has but a vector. */
+int simvirt_interrupt(struct simvirt *s, u32 vector) {
+    const struct interruption what = {.vector = vector, .source = SOURCE_EXTERNAL, .return_rip = ENV64(s, s->off_env_eip)};
+    return deliver(s, &what);
+}
+
 int simvirt_deliver_to_guest(struct simvirt *s, u32 vector, int source, u64 return_rip, int64_t error_code, int has_cr2, u64 cr2) {
     const struct interruption what = interruption(vector, source, return_rip, error_code, has_cr2, cr2);
     const struct processor guest = guest_processor(s);

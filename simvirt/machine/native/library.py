@@ -42,6 +42,9 @@ class NativeLibrary:
             ctypes.c_uint64,
         )
         self.deliver = deliver(("simvirt_deliver", library))
+        self.interrupt = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32)(
+            ("simvirt_interrupt", library)
+        )
         self.deliver_to_guest = deliver(("simvirt_deliver_to_guest", library))
         self.guest_iret = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("simvirt_guest_iret", library))
         self.load_pdptes = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64)(

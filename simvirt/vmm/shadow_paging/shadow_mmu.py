@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from simvirt.errors import EngineError, UnsupportedGuestError
 from simvirt.machine.faults import ProcessorFault
@@ -36,6 +36,7 @@ _WRITES_WITHOUT_USE: Final = 8
 """A table that is written so often and not walked in between is no table any more, or will be used much later."""
 _OFF: Final = PagingControls(None)
 _PEEKS_KEPT: Final = 256
+_MODES_KEPT: Final = 64
 _RSVD: Final = int(PageFaultErrorCode.RSVD)
 
 
@@ -48,14 +49,22 @@ class FaultKind(Enum):
     TRACED = "a write to a page whose contents the VMM follows"
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """A page fault, told apart."""
 
     kind: FaultKind
     gpa: Gpa
     error_code: int = 0
     """Of the guest's own fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """How the guest's tables are walked, and what their shadows mean in either ring; no roles where paging is off."""
+
+    walker: GuestWalker
+    user_role: Role | None = None
+    kernel_role: Role | None = None
 
 
 class ShadowMmu:
@@ -86,13 +95,12 @@ class ShadowMmu:
         self.on_write: Callable[[Gpa, int], None] = lambda _gpa, _size: None
         self.dependencies: set[int] = set()
         self._walker = GuestWalker(_OFF, physical.read_entry)
-        self._peeked: dict[tuple[int, int], GuestWalk] = {}
+        self._peeked: dict[tuple[GuestWalker, int, int], GuestWalk] = {}
         """The walks of `peek`, which nearly always find the same again, by root and address."""
-        self._registers: tuple[int, int, int, int] | None = None
+        self._modes: dict[tuple[int, int, int, int], _Mode] = {}
+        """By CR0, CR4, IA32_EFER and MAXPHYADDR, of which a guest uses but a few settings."""
         self._guest_root = Gpa(0)
         self._role: Role | None = None
-        self._user_role: Role | None = None
-        self._kernel_role: Role | None = None
         self._root: ShadowTable | None = None
         self._valid = False
         self._watched: Gva | None = None
@@ -138,10 +146,13 @@ class ShadowMmu:
         self._valid = True
         state = self._state
         registers = state.cr0, state.cr4, state.efer, self._engine.physical_bits
-        if registers != self._registers:
-            self._registers = registers
-            self._take_controls(PagingControls.of(*registers, gigabyte_pages=False))
-        controls = self._walker.controls
+        mode = self._modes.get(registers)
+        if mode is None:
+            if len(self._modes) >= _MODES_KEPT:
+                self._modes.clear()
+            mode = self._modes[registers] = self._mode(PagingControls.of(*registers, gigabyte_pages=False))
+        self._walker = mode.walker
+        controls = mode.walker.controls
         if controls.form is None:
             if self._role is not None:
                 self._forget()
@@ -150,27 +161,30 @@ class ShadowMmu:
             state.real.set_control_register(3, self._allocator.directory)
         else:
             self._guest_root = Gpa(self.physical.through_gate(controls.root(state.cr3)))
-            self._role = self._kernel_role if self._in_kernel else self._user_role
+            self._role = mode.kernel_role if self._in_kernel else mode.user_role
             self._find_root()
             self._settle_window()
         self.cache.stale = True
         self._settle()
 
-    def _take_controls(self, controls: PagingControls) -> None:
-        """The control registers say something else about paging."""
-        self._peeked.clear()
-        pdptes = (lambda: self._state.pdptes) if controls.form is PAGING_PAE else None
-        self._walker = GuestWalker(controls, self.physical.read_entry, pdptes)
-        if controls.form is not None:
-            self._user_role, self._kernel_role = (
-                Role.of(
-                    controls.form,
-                    page_size_extensions=controls.page_size_extensions,
-                    execute_disable=controls.execute_disable,
-                    ignores_write_protection=ignores,
-                )
-                for ignores in (False, not controls.write_protect)
+    def _mode(self, controls: PagingControls) -> _Mode:
+        """What one setting of the control registers asks for."""
+        form = controls.form
+        walker = GuestWalker(
+            controls, self.physical.read_entry, (lambda: self._state.pdptes) if form is PAGING_PAE else None
+        )
+        if form is None:
+            return _Mode(walker)
+        user_role, kernel_role = (
+            Role.of(
+                form,
+                page_size_extensions=controls.page_size_extensions,
+                execute_disable=controls.execute_disable,
+                ignores_write_protection=ignores,
             )
+            for ignores in (False, not controls.write_protect)
+        )
+        return _Mode(walker, user_role, kernel_role)
 
     @property
     def _in_kernel(self) -> bool:
@@ -368,7 +382,7 @@ class ShadowMmu:
         """
         if self._walker.controls.form is None:
             return Gpa(linear & 0xFFFFFFFF)
-        key = self._guest_root, linear
+        key = self._walker, self._guest_root, linear
         found = self._peeked.get(key)
         if found is None or not self._walker.still_finds(self._guest_root, found.entries):
             found = self._walk(linear, Access.READ, user=False, explicit=True)
