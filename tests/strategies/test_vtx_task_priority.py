@@ -10,8 +10,12 @@ import simvirt
 from simvirt.guests import build as build_module
 from simvirt.guests import catalogue
 from simvirt.guests.build import build
+from simvirt.guests.resolve import resolve
 from simvirt.observe.comparison import Equivalence
 from simvirt.observe.results import Run
+from simvirt.strategies.registry import find
+from simvirt.strategies.strategy import MachineConfig
+from simvirt.x86.cpuid import DEFAULT_CPU_MODEL, find_cpu_model
 
 SOURCES = Path(__file__).parent / "task_priority"
 LONG_MODE = catalogue.SOURCES / "microbenchmarks" / "long_mode.S"
@@ -40,6 +44,20 @@ def test_interrupts_are_held_back_and_let_through_as_on_the_bare_pc(guest: Path,
     exits = vtx.counted.vm_exits
     assert 0 < exits["TPR_BELOW_THRESHOLD"] < 500
     assert "CR_ACCESS" not in exits
+
+
+@pytest.mark.parametrize("count", [3_001, 40_009, 77_777])
+def test_the_shadow_is_saved_and_restored(guest: Path, count: int) -> None:
+    image, config = resolve(guest), MachineConfig(64 << 20, find_cpu_model(DEFAULT_CPU_MODEL))
+    expected = simvirt.run(image).console_bytes
+    first, second = (find("vtx").build(image, config).machine for _ in range(2))
+    first.run_to(count)
+    saved = first.save()
+    first.run_to(count + 3_000)
+    for machine in (first, second):
+        machine.restore(saved)
+        machine.run()
+        assert bytes(machine.board.console) == expected
 
 
 def test_cr8_of_a_guest_without_interrupts_never_exits() -> None:

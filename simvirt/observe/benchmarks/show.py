@@ -48,7 +48,7 @@ def _counted(shown: BenchmarkTable, virtual: list[StrategyInfo]) -> Table:
     grid.add_column("what is done once")
     grid.add_column("instructions", justify="right", no_wrap=True)
     for info in virtual:
-        grid.add_column(f"exits under {info.name}")
+        grid.add_column(f"exits under {info.name}", overflow="fold")
     for row in shown.rows:
         instructions = next((p.instructions for i in shown.strategies if (p := row.expense(i.name))), None)
         grid.add_row(
@@ -77,7 +77,7 @@ def _exits(row: BenchmarkRow, info: StrategyInfo) -> str:
 def _beside_the_paper(shown: BenchmarkTable) -> Table:
     """Cycles of the paper's processor: its own numbers, and those that the preset makes of the counts here."""
     preset = shown.paper_preset
-    grid = table(title=f"published, and modelled by {preset.name}: cycles of one operation")
+    grid = _narrow(f"published, and modelled by {preset.name}: cycles of one operation")
     grid.add_column("benchmark", no_wrap=True)
     for heading in ("native", "software VMM", "hardware VMM"):
         grid.add_column(f"{heading}:\npaper", justify="right", no_wrap=True)
@@ -102,7 +102,7 @@ def _memory(info: StrategyInfo, preset: CostPreset) -> str:
 
 def _modelled(shown: BenchmarkTable, info: StrategyInfo) -> Table:
     """A column for each preset, but one for all where they do not differ."""
-    grid = table(title=f"modelled: cycles of one operation under {info.name}")
+    grid = _narrow(f"modelled: cycles of one operation under {info.name}")
     grid.add_column("benchmark", no_wrap=True)
     rows = [row for row in shown.rows if row.expense(info.name) is not None]
     alike = all(len({_cycles(row, preset, info) for preset in shown.presets}) == 1 for row in rows)
@@ -112,6 +112,13 @@ def _modelled(shown: BenchmarkTable, info: StrategyInfo) -> Table:
         grid.add_column("by every preset" if alike else f"{name}\n{preset.year}", justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(row.benchmark.name, *(_cycles(row, preset, info) for preset in presets))
+    return grid
+
+
+def _narrow(title: str) -> Table:
+    """A table of many columns."""
+    grid = table(title)
+    grid.padding = (0, 1, 0, 0)
     return grid
 
 

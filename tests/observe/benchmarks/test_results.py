@@ -33,6 +33,7 @@ def test_json_keeps_the_kinds_apart(micro: BenchmarkTable) -> None:
 def test_text_has_a_table_for_each_kind(micro: BenchmarkTable) -> None:
     text = str(micro)
     assert max(map(len, text.splitlines())) <= 110
+    assert "…" not in text  # nothing is cut off
     flat = " ".join(text.split())
     for title in (
         "counted: one operation",
