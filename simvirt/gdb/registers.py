@@ -159,6 +159,8 @@ class Element:
         values = list(getattr(file.state, self.field))
         values[self.index] = value
         changes = {self.field: tuple(values)}
+        if self.field == "control":
+            changes["pdptes"] = ()  # those that CR3 leads to from now on, as behind a MOV to CR
         file.state = replace(file.state, **changes)  # type: ignore[arg-type]  # of the two fields that the table names
 
 

@@ -51,11 +51,12 @@ from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.msrs import read_msr, write_msr
 from simvirt.machine.port_permission import io_allowed
-from simvirt.machine.segment_loading import load_task_register
+from simvirt.machine.segment_loading import load_local_descriptor_table, load_task_register
 from simvirt.machine.string_io import further_iterations, runs_on
 from simvirt.machine.system_calls import syscall, sysenter
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr4, Dr6, Eflags, iopl
+from simvirt.x86.paging import is_canonical
 from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
@@ -290,23 +291,30 @@ def _debug_register(cpu: Cpu, _bus: Bus, event: DebugRegisterAccess) -> None:
 
 
 def _descriptor_table(cpu: Cpu, _bus: Bus, event: DescriptorTableAccess) -> Event | None:
-    """LTR, and SGDT, SIDT, SLDT, STR while CR4.UMIP forbids them; the others run in the engine."""
+    """LTR and LLDT; the checks of LGDT and LIDT, and of SGDT, SIDT, SLDT, STR by CR4.UMIP, which run in the engine."""
     state = cpu.state
     if not event.is_write:
         if state.cr4 & int(Cr4.UMIP) and state.cpl:
             raise general_protection(0)
         return cpu.run_natively()
-    if event.register is DescriptorTableRegister.TR:
-        operand = cpu.memory_operand()
-        if operand is None:
-            prefixes, code = split_prefixes(cpu.engine.code_bytes, state.bits)
-            selector = state.register(code[2] & 7 | prefixes.rex_b << 3, 2)
-        else:
-            selector = cpu.memory.read_integer(operand[0], 2, explicit=True)
-        load_task_register(state, cpu.memory, selector)
-        cpu.advance(event.length)
-        return None
-    return cpu.run_natively()
+    operand = cpu.memory_operand()
+    if event.register in (DescriptorTableRegister.GDTR, DescriptorTableRegister.IDTR):
+        if (
+            state.code_64
+            and operand is not None
+            and not is_canonical(cpu.memory.read_integer(operand[0] + 2, 8, explicit=True))
+        ):
+            raise general_protection(0)
+        return cpu.run_natively()
+    if operand is None:
+        prefixes, code = split_prefixes(cpu.engine.code_bytes, state.bits)
+        selector = state.register(code[2] & 7 | prefixes.rex_b << 3, 2)
+    else:
+        selector = cpu.memory.read_integer(operand[0], 2, explicit=True)
+    load = load_task_register if event.register is DescriptorTableRegister.TR else load_local_descriptor_table
+    load(state, cpu.memory, selector)
+    cpu.advance(event.length)
+    return None
 
 
 def _invalidate_page(cpu: Cpu, _bus: Bus, event: InvalidatePage) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import MonitorError, UsageError
 from simvirt.machine import exact_instructions, floating_exceptions, interrupts, long_mode_segments, self_test
 from simvirt.machine.alignment import is_aligned
+from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.delivery_log import FaultRecord
@@ -26,6 +27,7 @@ from simvirt.machine.events import (
     DescriptorTableAccess,
     DescriptorTableRegister,
     EngineFault,
+    EptViolated,
     Event,
     ExceptionRaised,
     FlagsAccess,
@@ -71,7 +73,6 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
-    from simvirt.machine.architectural_state import ArchitecturalState
     from simvirt.machine.memory import HostMemory
     from simvirt.machine.state import ProcessorState
     from simvirt.x86.instruction import Instruction, MemoryOperand
@@ -386,7 +387,10 @@ class Cpu:
         :raises EptRefused: the VMM has to look at it first.
         """
         while (outcome := self.engine.load_pdptes(cr3)) is PdpteLoad.REFUSED:
-            refused = EptRefused(ept_event(self.engine.verdict))
+            event = ept_event(self.engine.verdict)
+            if isinstance(event, EptViolated):
+                event.gva = None
+            refused = EptRefused(event)
             if not self.memory.serve_refusal(refused):
                 raise refused
         if outcome is PdpteLoad.RESERVED:
@@ -399,14 +403,17 @@ class Cpu:
     def take_up_state(self, state: ArchitecturalState) -> None:
         """Be in `state`; PDPTEs that it does not have are loaded.
 
-        :raises UsageError: they cannot be.
+        :raises UsageError: they cannot be; the state is as it was.
         """
+        before = ArchitecturalState.of(self.state) if state.lacks_pdptes else None
         state.put(self.state)
         self.engine.follow_floating_masks()
-        if state.lacks_pdptes:
+        if before is not None:
             try:
                 self.load_pdptes(self.state.cr3)
             except ProcessorFault:
+                before.put(self.state)
+                self.engine.follow_floating_masks()
                 raise UsageError(
                     f"CR3 = {self.state.cr3:#x} names a page-directory-pointer table with a reserved bit in a present "
                     "entry, which no processor loads: clear it"

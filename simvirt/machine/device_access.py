@@ -93,7 +93,7 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
 
 def _as_access(bus: Bus, event: Event | None) -> Event | None:
     """For the devices of a VM, what its EPT does not map is an access to what the VM has there."""
-    if not isinstance(event, EptViolated) or not event.to_page:
+    if not isinstance(event, EptViolated) or not event.to_page or event.gva is None:
         return event
     return PhysicalAccess(target_of(bus.region(event.gpa)), event.gpa, event.gva, event.access, event.length)
 

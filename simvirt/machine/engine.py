@@ -38,7 +38,15 @@ from simvirt.machine.native.layout import (
 )
 from simvirt.machine.native.library import NativeLibrary
 from simvirt.machine.state import ProcessorState, Segment
-from simvirt.machine.svm import INSTRUCTIONS_BASE, NO_INTERCEPTS, UMIP_READS, Intercepts, SvmExit, intercept_mask
+from simvirt.machine.svm import (
+    INSTRUCTIONS_BASE,
+    NO_INTERCEPTS,
+    TABLE_LOADS,
+    UMIP_READS,
+    Intercepts,
+    SvmExit,
+    intercept_mask,
+)
 from simvirt.machine.world import WORLD_BYTES, World
 from simvirt.x86.addresses import PAGE_SHIFT, PAGE_SIZE, Gpa, Gva, Hpa
 from simvirt.x86.cpuid import CR4_FEATURES, Feature
@@ -300,7 +308,7 @@ class Engine:
         """Choose what the engine hands over from now on."""
         self.intercepts = intercepts
         umip = bool(self.state.control_register(4) & int(Cr4.UMIP))
-        instructions = intercepts.instructions | UMIP_READS if umip else intercepts.instructions
+        instructions = intercepts.instructions | TABLE_LOADS | (UMIP_READS if umip else frozenset())
         if self.state.nmi_blocked:
             instructions |= _IRET
         self._arm_intercepts(instructions, intercepts, umip)

@@ -132,8 +132,8 @@ class EptViolated:
     """The EPT has no translation for a guest-physical address, or none that allows the access."""
 
     gpa: Gpa
-    gva: Gva
-    """The linear address whose translation was under way."""
+    gva: Gva | None
+    """The linear address whose translation was under way; None where MOV to CR loads the PDPTE registers."""
     access: Access
     rights: int
     """What all entries of the walk allow: bit 0 reads, bit 1 writes, bit 2 fetches."""

@@ -20,6 +20,7 @@ from simvirt.machine.state import Segment
 from simvirt.machine.task_switch import TaskSwitch
 from simvirt.x86.exceptions import SelectorErrorCode, Vector
 from simvirt.x86.flags import Eflags
+from simvirt.x86.paging import is_canonical
 from simvirt.x86.registers import SegmentRegister
 from simvirt.x86.segments import Descriptor, GateDescriptor, Selector
 from simvirt.x86.tss import Tss64
@@ -205,7 +206,7 @@ def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Int
     code = _handler_segment(state, memory, gate.selector, what)
     if not code.long or code.default_size:
         raise general_protection(gate.selector, external=what.external)
-    if not _canonical(gate.offset):
+    if not is_canonical(gate.offset):
         raise general_protection(0, external=what.external)
     cpl = state.cpl
     inner = not code.conforming and code.dpl < cpl
@@ -228,7 +229,7 @@ def _deliver_in_long_mode(state: ProcessorState, memory: LinearMemory, what: Int
     if what.error_code is not None:
         frame.append(what.error_code)
     bottom = (sp & ~0xF) - 8 * len(frame) & (1 << 64) - 1
-    if not _canonical(bottom):
+    if not is_canonical(bottom):
         raise stack_fault(0, external=what.external)
     data = b"".join(value.to_bytes(8, "little") for value in reversed(frame))
     memory.write(bottom, data, user=new_cpl == _USER_LEVEL, explicit=True)
@@ -247,16 +248,12 @@ def _enter(state: ProcessorState, gate: GateDescriptor, code: Segment, eflags: i
     state.refresh(cpl=cpl)
 
 
-def _canonical(address: int) -> bool:
-    return address < 1 << 47 or address >= (1 << 64) - (1 << 47)
-
-
 def _long_stack(state: ProcessorState, memory: LinearMemory, offset: int, what: Interruption) -> int:
     """A stack pointer of the 64-bit TSS (SDM Vol. 3A §6.14.5)."""
     task = state.tr
     if offset + 7 > task.limit:
         raise invalid_tss(task.selector, external=what.external)
     sp = memory.read_integer(task.base + offset, 8)
-    if not _canonical(sp):
+    if not is_canonical(sp):
         raise stack_fault(0, external=what.external)
     return sp

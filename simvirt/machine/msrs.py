@@ -19,6 +19,7 @@ from simvirt.machine.state import Segment
 from simvirt.x86.cpuid import Feature
 from simvirt.x86.flags import Efer
 from simvirt.x86.msrs import APIC_BASE_BSP, APIC_BASE_ENABLE, ArchCapability, Msr
+from simvirt.x86.paging import is_canonical
 from simvirt.x86.registers import SegmentRegister
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Storage:
 
     def accepts(self, value: int) -> bool:
         """May the register take `value`?"""
-        if value & ~self.writable or (self.canonical and not _canonical(value)):
+        if value & ~self.writable or (self.canonical and not is_canonical(value)):
             return False
         return not (self.memory_types and any(byte in _RESERVED_MEMORY_TYPES for byte in value.to_bytes(8, "little")))
 
@@ -170,7 +171,7 @@ def write_msr(cpu: Cpu, bus: Bus, number: int, value: int) -> None:
         if number != _IGNORES_WRITES and (number != _TAKES_ITS_VALUE or value):
             raise general_protection(0)
     elif (register := _BASES.get(number)) is not None:  # type: ignore[call-overload]  # plain integers look up enum keys
-        if not _canonical(value):
+        if not is_canonical(value):
             raise general_protection(0)
         old = state.segment(register)
         state.set_segment(register, Segment(old.selector, value, old.limit, old.flags))
@@ -232,7 +233,3 @@ def _write_efer(cpu: Cpu, model: CpuModel, value: int) -> None:
         raise general_protection(0)
     state.efer = value & writable | old & int(Efer.LMA)
     cpu.engine.flush_tlb()
-
-
-def _canonical(address: int) -> bool:
-    return address < 1 << 47 or address >= (1 << 64) - (1 << 47)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _ACCESSED = 1
 _BUSY = 2
+_SECOND_TYPE = 13
+_TYPE_BITS = 0x1F
+"""S and type of the upper half of a system descriptor of 16 bytes."""
 
 
 def descriptor_address(state: ProcessorState, selector: int, size: int = 8) -> int | None:
@@ -59,24 +62,47 @@ def accessed(segment: Segment) -> Segment:
     return Segment(segment.selector, segment.base, segment.limit, segment.flags | _ACCESSED << 8)
 
 
+def load_local_descriptor_table(state: ProcessorState, memory: LinearMemory, selector: int) -> None:
+    """LLDT (SDM Vol. 2A "LLDT"): the LDT must be present and described in the GDT; a null selector leaves none.
+
+    :raises ProcessorFault: #GP(selector), #NP(selector), #PF.
+    """
+    if Selector(selector).is_null:
+        state.ldtr = Segment(selector, 0, 0, 0)
+        return
+    _, descriptor = _system_descriptor(state, memory, selector)
+    if descriptor.system_type is not SystemDescriptorType.LDT:
+        raise general_protection(selector)
+    if not descriptor.present:
+        raise not_present(selector)
+    state.ldtr = Segment.from_descriptor(selector, descriptor)
+
+
+def _system_descriptor(state: ProcessorState, memory: LinearMemory, selector: int) -> tuple[int, Descriptor]:
+    """The address and the contents of a descriptor of the GDT; in IA-32e mode it has 16 bytes, with no second type.
+
+    :raises ProcessorFault: #GP(selector), #PF.
+    """
+    size = 16 if state.long_mode else 8
+    address = None if Selector(selector).in_ldt else descriptor_address(state, selector, size)
+    if address is None:
+        raise general_protection(selector)
+    data = memory.read(address, size)
+    if size == 16 and data[_SECOND_TYPE] & _TYPE_BITS:
+        raise general_protection(selector)
+    return address, Descriptor.from_bytes(data)
+
+
 def load_task_register(state: ProcessorState, memory: LinearMemory, selector: int) -> None:
     """LTR (SDM Vol. 2A "LTR"): the TSS must be present, available and in the GDT; it becomes busy.
 
     :raises ProcessorFault: #GP(0) for a null selector, #GP(selector), #NP(selector), #PF.
     """
-    named = Selector(selector)
-    if named.is_null:
+    if Selector(selector).is_null:
         raise general_protection(0)
-    if named.in_ldt:
-        raise general_protection(selector)
-    long_mode = state.long_mode
-    size = 16 if long_mode else 8
-    address = descriptor_address(state, selector, size)
-    if address is None:
-        raise general_protection(selector)
-    descriptor = Descriptor.from_bytes(memory.read(address, size))
+    address, descriptor = _system_descriptor(state, memory, selector)
     allowed = {SystemDescriptorType.AVAILABLE_TSS_32}
-    if not long_mode:
+    if not state.long_mode:
         allowed.add(SystemDescriptorType.AVAILABLE_TSS_16)
     if descriptor.system_type not in allowed:
         raise general_protection(selector)

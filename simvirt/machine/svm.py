@@ -70,6 +70,7 @@ ALWAYS_INTERCEPTED: Final = frozenset(
         SvmExit.INVLPGA,
         SvmExit.MSR,
         SvmExit.SHUTDOWN,
+        SvmExit.LDTR_WRITE,
         SvmExit.TR_WRITE,
         SvmExit.RSM,
         SvmExit.INVD,
@@ -90,6 +91,8 @@ ALWAYS_INTERCEPTED: Final = frozenset(
 """What the processor of this PC completes itself, whoever runs on it; all exceptions come on top."""
 
 
+TABLE_LOADS: Final = frozenset({SvmExit.GDTR_WRITE, SvmExit.IDTR_WRITE})
+"""LGDT and LIDT, whose base the engine does not look at."""
 UMIP_READS: Final = frozenset({SvmExit.GDTR_READ, SvmExit.IDTR_READ, SvmExit.LDTR_READ, SvmExit.TR_READ})
 """SGDT, SIDT, SLDT and STR, which CR4.UMIP forbids above CPL 0 (SDM Vol. 3A §2.5); SMSW is a read of CR0."""
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.faults import ProcessorFault, general_protection, not_present
-from simvirt.machine.segment_loading import load_task_register, read_descriptor
+from simvirt.machine.faults import ProcessorFault, general_protection
+from simvirt.machine.segment_loading import load_local_descriptor_table, load_task_register
 from simvirt.machine.stack import Stack
-from simvirt.machine.state import DescriptorTable, Segment
+from simvirt.machine.state import DescriptorTable
 from simvirt.vmm.guest_far_transfers import GuestFarTransfers, refuse_task
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Eflags, iopl
@@ -21,7 +21,6 @@ from simvirt.x86.instruction import Instruction, SegmentOperand
 from simvirt.x86.operations import Operation
 from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import SegmentRegister
-from simvirt.x86.segments import Selector, SystemDescriptorType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,21 +171,7 @@ class Interpreter:
 
     def _lldt(self, instruction: Instruction) -> None:
         self._require_ring_0()
-        state = self._cpu.state
-        selector = self._cpu.operand(instruction, 2)
-        named = Selector(selector)
-        if named.is_null:
-            # As the engine of the bare PC leaves it: of the hidden part, only base and limit go.
-            state.ldtr = Segment(selector, 0, 0, state.ldtr.flags)
-        else:
-            if named.in_ldt:
-                raise general_protection(selector)
-            descriptor = read_descriptor(state, self._cpu.memory, selector)
-            if descriptor.system_type is not SystemDescriptorType.LDT:
-                raise general_protection(selector)
-            if not descriptor.present:
-                raise not_present(selector)
-            state.ldtr = Segment.from_descriptor(selector, descriptor)
+        load_local_descriptor_table(self._cpu.state, self._cpu.memory, self._cpu.operand(instruction, 2))
         self._cpu.advance(instruction.length)
 
     def _ltr(self, instruction: Instruction) -> None:

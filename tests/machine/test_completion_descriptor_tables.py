@@ -214,8 +214,42 @@ def test_lldt_loads_and_null_makes_it_unusable() -> None:
     pc.step()
     assert (pc.state.ldtr.base, pc.state.ldtr.limit) == (LDT, 0x3F)
     pc.step(3)
-    assert pc.state.ldtr.selector == 0
+    assert pc.state.ldtr == Segment(0, 0, 0, 0)
     assert fault_of(pc) == (Vector.GP, [0x0C, CODE + 13])
+
+
+@pytest.mark.parametrize("listing", ["0f 01 13 ; lgdt [rbx]", "0f 01 1b ; lidt [rbx]"])
+@pytest.mark.parametrize("base", [0x8000_0000_0000, 0xFFFF_7FFF_FFFF_FFFF])
+def test_tables_do_not_begin_at_an_address_that_is_not_canonical(listing: str, base: int) -> None:
+    pc = long_pc()
+    before = pc.state.gdtr, pc.state.idtr
+    pc.write(DATA, b"\xff\x0f" + base.to_bytes(8, "little"))
+    pc.state[EBX] = DATA
+    pc.load(listing)
+    assert fault_of(pc) == (Vector.GP, [0, CODE])
+    assert (pc.state.gdtr, pc.state.idtr) == before
+
+
+@pytest.mark.parametrize(("listing", "access"), [("0f 00 d0 ; lldt ax", 0x82), ("0f 00 d8 ; ltr ax", 0x89)])
+@pytest.mark.parametrize("upper", [0, 0x1, 0x1F, 0xE0])
+def test_the_upper_half_of_a_system_descriptor_has_no_type(listing: str, access: int, upper: int) -> None:
+    """IA-32e mode: bits 12:8 of its second doubleword are 0, or it is #GP(selector)."""
+    pc = long_pc()
+    data = bytearray(tables.system_segment_64(access, 0xFFFF_8000_0000_0000, 0x67))
+    data[13] = upper
+    pc.set_descriptor(SPARE, bytes(data))
+    pc.state[EAX] = SPARE
+    pc.load(listing)
+    assert fault_of(pc) == ((Vector.GP, [SPARE, CODE]) if upper & 0x1F else None)
+
+
+def test_lldt_beyond_the_table_counts_sixteen_bytes() -> None:
+    pc = long_pc()
+    pc.state.gdtr = DescriptorTable(GDT, SPARE + 14)
+    pc.set_descriptor(SPARE, tables.system_segment_64(0x82, 0, 0x67))
+    pc.state[EAX] = SPARE
+    pc.load("0f 00 d0 ; lldt ax")
+    assert fault_of(pc) == (Vector.GP, [SPARE, CODE])
 
 
 @pytest.mark.parametrize(

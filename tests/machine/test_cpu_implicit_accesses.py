@@ -16,22 +16,29 @@ from tests.support.pc import (
     CS,
     CS0,
     CS3,
+    CS3_64,
     DATA,
     DS,
     DS3,
+    DS3_64,
     EAX,
     EBX,
     ES,
     ESP,
+    FS,
     GDT,
+    GS,
     INNER_STACK,
     LDT,
     LDT_SELECTOR,
+    PAGE_TABLES,
     SPARE,
+    SS,
     STACK,
     TSS,
     USER_STACK,
     Pc,
+    long_pc,
 )  # fmt: skip
 
 SUPERVISOR_PAGES = (GDT, LDT, TSS, INNER_STACK - 0x1000, STACK - 0x1000)
@@ -112,6 +119,41 @@ def test_the_selector_itself_is_read_as_a_user(listing: str) -> None:
     pc.state[EBX] = GDT + 0xF0
     pc.load(listing)
     assert pc.event() == ExceptionRaised(Vector.PF, 5, Gva(GDT + 0xF0))
+
+
+@pytest.mark.parametrize("prefix", ["2e", "36", "3e", "26", "64", "65"])
+@pytest.mark.parametrize(("code", "name"), [("8e 03", "mov es, [ebx]"), ("8e 13", "mov ss, [ebx]")])
+def test_so_it_is_through_any_segment(prefix: str, code: str, name: str) -> None:
+    """MOV ES and MOV SS with an operand that a prefix takes to a segment with a base, in a supervisor page."""
+    pc = user_pc()
+    pc.write32(GDT + 0xF0, DS3)
+    base = 0x1000
+    number = {"26": ES, "2e": CS, "36": SS, "3e": DS, "64": FS, "65": GS}[prefix]
+    if number not in (CS, SS):
+        pc.state.set_segment(number, Segment(DS3, base, 0xFFFF_FFFF, 0x00CF_F300))
+    pc.state[EBX] = GDT + 0xF0 - (base if number not in (CS, SS) else 0)
+    pc.state.refresh()
+    pc.load(f"{prefix} {code} ; {name}")
+    assert pc.event() == ExceptionRaised(Vector.PF, 5, Gva(GDT + 0xF0))
+    assert (pc.state.rip, pc.cpu.count) == (CODE, 0)
+
+
+@pytest.mark.parametrize("prefix", ["", "2e", "36", "3e", "26"])
+@pytest.mark.parametrize("code", ["8e 03", "8e 13"], ids=["ES", "SS"])
+def test_in_64_bit_mode_bases_do_not_hide_whose_access_it_is(prefix: str, code: str) -> None:
+    """The engine adds the base that a prefix names; the operand is the program's all the same."""
+    pc = long_pc()
+    supervisor = 0x20_0000  # the second of the pages of 2 MiB
+    pc.write64(PAGE_TABLES + 0x2008, supervisor | 0x83)
+    pc.ring(3, CS3_64, DS3_64, 0x3_0000)
+    pc.engine.flush_tlb()
+    pc.state.set_segment(DS, Segment(DS3_64, 0x1000, 0xFFFF_FFFF, 0x00CF_F300))
+    pc.state[EBX] = supervisor + 0x2000
+    pc.state.refresh(cpl=3)
+    pc.load(f"{prefix} {code} ; raw")
+    event = pc.event()
+    assert isinstance(event, ExceptionRaised)
+    assert (event.vector, event.error_code) == (Vector.PF, 5)
 
 
 def test_pop_segment_reads_the_stack_as_a_user() -> None:

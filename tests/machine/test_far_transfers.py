@@ -129,11 +129,6 @@ def test_null_segments_lose_their_rpl_on_the_way_out(pc: Twins) -> None:
     assert state.segments[FS].selector == 0
 
 
-def test_lldt_of_null_leaves_the_attributes(pc: Twins) -> None:
-    state = bare(pc, b"\x0f\x00\xd0")
-    assert (state.ldtr.selector, state.ldtr.limit, state.ldtr.flags) == (0, 0, 0x8200)
-
-
 def test_iret_in_ring_3_does_not_look_at_vm(pc: Twins) -> None:
     body = _push(0x2_3202, USER, CODE + 0x40) + b"\xcf"
     state = bare(pc, body, start(cs=USER), steps=4)

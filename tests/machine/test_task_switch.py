@@ -186,6 +186,44 @@ def test_cr3_is_loaded_with_paging_alone() -> None:
     assert (pc.state.cr3, pc.state.rip) == (0x9000, TARGET)
 
 
+def pae_pc() -> tuple[Pc, int]:
+    """PAE paging that maps memory at itself, and another page-directory-pointer table of the same kind."""
+    pc = flat_pc()
+    first, second, directory = 0x7000, 0x8000, 0x9000
+    for number in range(4):
+        pc.write64(directory + 8 * number, number << 21 | 0x83)
+    for table in (first, second):
+        pc.write64(table, directory | 1)
+    pc.set_paging(first, cr4=0x20)
+    return pc, second
+
+
+def test_a_switch_loads_the_pdpte_registers() -> None:
+    """With PAE paging, from the table that the new CR3 names (§4.4.1)."""
+    pc, table = pae_pc()
+    pc.write64(table + 8, 0x9000 | 1)
+    new_task(pc, cr3=table)
+    jump(pc)
+    assert (pc.state.cr3, pc.state.pdptes[:2], pc.state.rip) == (table, (0x9001, 0x9001), TARGET)
+
+
+@pytest.mark.parametrize("bit", [1, 2, 5, 8, 63])
+def test_a_pdpte_with_a_reserved_bit_faults_in_the_switch(bit: int) -> None:
+    """The manual says what MOV to CR3 does, #GP(0), and of a task switch only that it loads them (§4.4.1): the same.
+
+    TR names the new task by then; its other registers are not loaded, and the old PDPTEs stay in use, so that a handler
+    can run.
+    """
+    pc, table = pae_pc()
+    before = pc.state.pdptes
+    pc.write64(table + 16, 1 << bit | 1)
+    new_task(pc, cr3=table)
+    jump(pc)
+    assert (pc.vector, pc.stack(1)) == (Vector.GP, [0])
+    assert pc.state.pdptes == before
+    assert pc.state.cr3 == 0x7000
+
+
 def test_into_virtual_8086_mode() -> None:
     pc = flat_pc()
     new_task(pc, eflags=VM | 2, cs=0x1000, eip=0x400, ss=0x3000, esp=0xFFFE, ds=0x4000, fs=0x1234)

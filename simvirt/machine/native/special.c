@@ -90,6 +90,11 @@ static int is_far_transfer(const u8 *op) {
     }
 }
 
+/* LSS, LFS and LGS, of which the engine takes four bytes of offset where REX.W wants eight. */
+static int loads_far_pointer(const u8 *op) {
+    return op[0] == 0x0f && (op[1] == 0xb2 || op[1] == 0xb4 || op[1] == 0xb5) && op[2] >> 6 != 3;
+}
+
 /* BEXTR, BZHI, PDEP, PEXT and RORX; POPCNT in 16-bit code; PUSHFD in virtual-8086 mode. */
 static int is_inexact(const u8 *op, int prefixes, const struct block *b) {
     const int code_16 = !(b->flags & (HF_CS32 | HF_CS64));
@@ -236,6 +241,7 @@ static enum special kind_of(const struct simvirt *s, const struct block *b, cons
     if (s->override_count) return PLAIN;
     if (code_64 && is_inexact_load(op, i && (op[-1] & 0xf8) == 0x48)) return EXACT;
     if (op[0] != 0xc4 && is_inexact(op, prefixes, b)) return EXACT;
+    if (i && code_64 && (code[i - 1] & 0xf8) == 0x48 && loads_far_pointer(op)) return EXACT;
     if (is_guarded_string_io(op, b)) return STRING_IO;
     const enum special floating = floating_kind(s, op, prefixes);
     if (floating) return floating;

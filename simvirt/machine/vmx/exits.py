@@ -230,8 +230,10 @@ def ept_violation(non_root: NonRootOperation, event: EptViolated) -> ExitReason:
     """
     fields = non_root.vmcs.fields
     fields[_F.GUEST_PHYSICAL_ADDRESS] = event.gpa
-    fields[_F.GUEST_LINEAR_ADDRESS] = event.gva
-    qualification = _EPT_ACCESS[event.access] | event.rights << _EPT_RIGHTS_SHIFT | _LINEAR_VALID
+    fields[_F.GUEST_LINEAR_ADDRESS] = event.gva or 0
+    qualification = _EPT_ACCESS[event.access] | event.rights << _EPT_RIGHTS_SHIFT
+    if event.gva is not None:
+        qualification |= _LINEAR_VALID
     if non_root.cpu.struck_iret() and non_root.cpu.undelivered is None:
         qualification |= _NMI_UNBLOCKING
     if event.to_page:

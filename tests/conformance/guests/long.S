@@ -287,10 +287,37 @@ checks:
 
     check gp_lgdt_non_canonical, "2A LGDT", "LGDT of such a base: #GP(0)"
     faults 13, 0, 1f
+    then 2f
     mov word ptr [scratch], 0xff
     mov rax, 0x800000000000
     mov qword ptr [scratch + 2], rax
 1:  lgdt [scratch]
+    int DONE
+2:  mov qword ptr [scratch], 0
+    conclude
+
+    check lss_64, "2A LDS", "LSS with REX.W: eight bytes of offset, then the selector"
+    then 2f
+    mov rax, 0x1122334455667788
+    mov qword ptr [scratch], rax
+    mov word ptr [scratch + 8], DATA0
+    .byte 0x48, 0x0f, 0xb2, 0x04, 0x25 /* lss rax, [scratch] */
+    .long scratch
+    equals eax, 0x55667788
+    shr rax, 32
+    equals eax, 0x11223344
+    mov ebx, ss
+    equals ebx, DATA0
+    int DONE
+2:  mov qword ptr [scratch], 0
+    conclude
+
+    check gp_lldt_upper, "2A LLDT", "LLDT of an LDT whose upper half has a type: #GP(selector)"
+    faults 13, 0x50, 1f
+    descriptor 0x50, 0x00000067, 0x00008200
+    mov dword ptr [gdt + 0x5c], 0x100
+    mov eax, 0x50
+1:  lldt ax
     finish
 
     /* ------------------------------------------------------------------------------------- exceptions */
