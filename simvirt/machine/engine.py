@@ -26,6 +26,7 @@ from simvirt.machine.fills import Access, PageFlag, PdpteLoad, Refusal, Verdict
 from simvirt.machine.memory import A20_BIT, AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
     GUEST_WORDS,
+    INSTRUCTION_FEATURES,
     MAX_BREAKPOINTS,
     MAX_CPUID,
     MAX_IMPLICIT,
@@ -352,15 +353,22 @@ class Engine:
         """
         self.intercept(self.intercepts)
 
-    def follow_paging_features(self, model: CpuModel) -> None:
-        """Walk page tables as this model does: MAXPHYADDR, from which on entries' bits are reserved, and 1-GByte pages.
+    def follow_model(self, model: CpuModel) -> None:
+        """Be this model: the instructions that it has, the bits of CR4, MAXPHYADDR, 1-GByte pages.
 
-        More than 40 bits count as 40. CR4 has the bits of this model's features from now on.
+        From MAXPHYADDR on bits of paging-structure entries are reserved; more than 40 bits count as 40.
         """
         self.cr4_features = model.cr4_features
         self._record.max_physical_bits = min(model.physical_bits, _WIDEST_ADDRESS)
         self._record.gigabyte_pages = model.has(Feature.PDPE1GB)
+        self._lack(sum(1 << bit for bit, feature in enumerate(INSTRUCTION_FEATURES) if not model.has(feature)))
         self.flush_tlb()
+
+    def _lack(self, features: int) -> None:
+        """Instructions of these features, as bits of `INSTRUCTION_FEATURES`, are #UD from now on."""
+        if self._record.absent_features != features:
+            self._record.absent_features = features
+            self._library.flush_translations(self._self)
 
     @property
     def physical_bits(self) -> int:
@@ -798,6 +806,7 @@ class Engine:
     def load_world(self, world: World) -> None:
         """Put a saved world back. Translated code stays, since it goes by host-physical addresses."""
         self.state.image[:] = world.image
+        lacked = self._record.absent_features
         for part, data in zip(WORLD_BYTES, world.record, strict=True):
             self._bytes[part] = data
         self.intercepts, self.cr4_features = world.intercepts, world.cr4_features
@@ -805,6 +814,8 @@ class Engine:
         if self.address_space is not world.address_space:
             self.set_address_space(world.address_space)
         self.follow_floating_masks()
+        if self._record.absent_features != lacked:
+            self._library.flush_translations(self._self)
         self.set_breakpoints(world.breakpoints)
         self.set_watches(world.watches)
         self.flush_tlb()

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from simvirt.machine.faults import ProcessorFault, general_protection
 from simvirt.machine.port_permission import io_allowed
-from simvirt.machine.segment_loads import SegmentLoads
 from simvirt.machine.stack import Stack
-from simvirt.machine.state import Segment
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Eflags, iopl
 from simvirt.x86.instruction import GeneralOperand, ImmediateOperand, Instruction, MemoryOperand, Operand, Repeat
-from simvirt.x86.registers import GeneralRegister, SegmentRegister
-from simvirt.x86.segments import Selector
+from simvirt.x86.registers import GeneralRegister
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,21 +121,19 @@ def _pushfd(cpu: Core, instruction: Instruction) -> None:
     stack.set_pointer(stack.pushed((state.eflags & ~_NEVER_PUSHED,), 4))
 
 
-def _load_far_pointer(cpu: Core, instruction: Instruction) -> None:
-    """LSS, LFS, LGS with REX.W: an offset of eight bytes, then the selector (SDM Vol. 2A "LDS")."""
-    state, register = cpu.state, _FAR_POINTERS[instruction.mnemonic]
-    offset, selector = cpu.operand(instruction, 8), cpu.operand(instruction, 2, 8)
-    cpl = int(state.cpl)
-    if register is SegmentRegister.SS and Selector(selector).is_null and cpl == selector & 3 < _USER:
-        state.set_segment(register, Segment(selector, 0, 0, cpl << _DPL_SHIFT))
-    else:
-        SegmentLoads(cpu).load(register, selector)
-    _finish(cpu, instruction, offset)
+def _scan(cpu: Core, instruction: Instruction) -> None:
+    """F3 before BSF or BSR, which is TZCNT or LZCNT on processors that have these (SDM Vol. 2A "BSF", Vol. 2B "LZCNT").
+
+    With a source of 0 the destination stays, and of the flags ZF alone is defined.
+    """
+    (source,) = _sources(cpu, instruction)
+    if not source:
+        cpu.state.eflags |= _ZF
+        return
+    found = source.bit_length() - 1 if instruction.mnemonic == "lzcnt" else (source & -source).bit_length() - 1
+    _finish(cpu, instruction, found, cpu.state.eflags & _ARITHMETIC & ~_ZF)
 
 
-_FAR_POINTERS: Final = {"lss": SegmentRegister.SS, "lfs": SegmentRegister.FS, "lgs": SegmentRegister.GS}
-_USER: Final = 3
-_DPL_SHIFT: Final = 13
 _ROUTINES: Final[dict[str, Callable[[Core, Instruction], None]]] = {
     "bzhi": _bzhi,
     "bextr": _bextr,
@@ -147,7 +142,7 @@ _ROUTINES: Final[dict[str, Callable[[Core, Instruction], None]]] = {
     "rorx": _rorx,
     "popcnt": _popcnt,
     "pushfd": _pushfd,
-    **dict.fromkeys(_FAR_POINTERS, _load_far_pointer),
+    **dict.fromkeys(("tzcnt", "lzcnt"), _scan),
 }
 
 

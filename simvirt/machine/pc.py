@@ -124,7 +124,7 @@ class BareProcessor:
         cpu.intercept(Intercepts())
         cpu.engine.set_cpuid(bus.cpu_model.native_leaves())
         cpu.engine.set_native_tsc(0, rdtscp=bus.cpu_model.has_rdtscp)
-        cpu.engine.follow_paging_features(bus.cpu_model)
+        cpu.engine.follow_model(bus.cpu_model)
         cpu.engine.answer_in_holes()
 
     @property

@@ -1,9 +1,9 @@
 """CPUID: the features it tells of, and the processors that the simulated PC can be.
 
 A model claims what its namesake had *and* this PC can do, nothing else: no machine check, no VME, no
-MONITOR, no AVX, no RDRAND, and no hypervisor bit. The converse does not hold: the engine decodes the same
-instructions under every model, so an SSE4 instruction runs on the "pentium" too. CPUID is what a guest asks, and it
-is answered the same on every host (SDM Vol. 2A "CPUID—CPU Identification").
+MONITOR, no AVX, no RDRAND, and no hypervisor bit. And it can do what it claims, nothing else: an SSE4 instruction is
+#UD on the "pentium" (native/features.c), a bit of CR4 or an MSR that goes with a missing feature #GP. CPUID is what a
+guest asks, and it is answered the same on every host (SDM Vol. 2A "CPUID—CPU Identification").
 """
 
 from __future__ import annotations

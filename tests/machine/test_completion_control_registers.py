@@ -167,7 +167,7 @@ def test_cr4_has_the_bits_of_the_model_s_features(model: str, bits: int) -> None
     """TSD, DE, PSE; PAE, PGE, PCE, OSFXSR, OSXMMEXCPT; UMIP, FSGSBASE, SMEP, SMAP."""
     for bit in range(32):
         pc = flat_pc(cpu_model=model)
-        pc.engine.follow_paging_features(pc.bus.cpu_model)
+        pc.engine.follow_model(pc.bus.cpu_model)
         assert (mov_to_cr(pc, 4, 1 << bit) is None) is bool(bits >> bit & 1), bit
 
 
@@ -242,7 +242,7 @@ def test_cr8_without_a_local_apic_reads_zero() -> None:
 @pytest.mark.parametrize("bit", [36, 40, 52, 63])
 def test_reserved_bits_of_cr3_are_refused_in_64_bit_mode(bit: int) -> None:
     pc = long_pc(cpu_model="core2")
-    pc.engine.follow_paging_features(pc.bus.cpu_model)
+    pc.engine.follow_model(pc.bus.cpu_model)
     assert mov_to_cr(pc, 3, PAGE_TABLES | 1 << bit) == GP0
     assert pc.state.cr3 == PAGE_TABLES
 
@@ -271,7 +271,7 @@ _GIGABYTE = 1 << 30
 def pae_pc() -> Pc:
     """PAE paging in use; the first 2 MBytes are mapped by the first PDPTE, and again by the second."""
     pc = flat_pc(cpu_model="core2")
-    pc.engine.follow_paging_features(pc.bus.cpu_model)
+    pc.engine.follow_model(pc.bus.cpu_model)
     pc.write64(PAGE_TABLES + 0x1000, 0x83)
     for number in range(2):
         pc.write64(PAGE_TABLES + 8 * number, PAGE_TABLES + 0x1000 | 1)

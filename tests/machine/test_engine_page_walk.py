@@ -155,7 +155,7 @@ CODE_BYTES = """
 def test_random_walks(mode: Mode, model: str) -> None:
     pc = _pc(mode)
     cpu_model = find_cpu_model(model)
-    pc.engine.follow_paging_features(cpu_model)
+    pc.engine.follow_model(cpu_model)
     gigabyte_pages = cpu_model.has(Feature.PDPE1GB)
     rng = random.Random(f"page walk {mode.name}")
     physical_bits = pc.engine.physical_bits

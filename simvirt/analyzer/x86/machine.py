@@ -121,7 +121,7 @@ class X86Machine:
         cpu.intercept(Intercepts())
         cpu.engine.set_cpuid([])
         cpu.engine.set_native_tsc(None)
-        cpu.engine.follow_paging_features(self._around.cpu_model)
+        cpu.engine.follow_model(self._around.cpu_model)
         cpu.exception_filter = _stop_at
         self._by_name = {row.component.name: row for row in variant.accessors}
         self._word = 8 if variant.bits == 64 else 4

@@ -11,6 +11,8 @@ import struct
 from enum import IntEnum
 from typing import Final
 
+from simvirt.x86.cpuid import Feature
+
 MAX_REGIONS: Final = 32
 MAX_OVERRIDES: Final = 16
 MAX_CPUID: Final = 64
@@ -20,6 +22,15 @@ MAX_WATCHES: Final = 64
 MAX_FAULTS: Final = 16
 """Natively delivered exceptions that the record remembers."""
 _MAX_BLOCKS: Final = 1 << 20
+
+
+INSTRUCTION_FEATURES: Final = (
+    Feature.CX8, Feature.SEP, Feature.CMOV, Feature.CLFSH, Feature.MMX, Feature.FXSR, Feature.SSE, Feature.SSE2,
+    Feature.SSE3, Feature.PCLMULQDQ, Feature.SSSE3, Feature.CX16, Feature.SSE4_1, Feature.SSE4_2, Feature.MOVBE,
+    Feature.POPCNT, Feature.AES, Feature.FSGSBASE, Feature.BMI1, Feature.BMI2, Feature.ADX, Feature.SMAP,
+    Feature.LAHF64, Feature.LZCNT,
+)  # fmt: skip
+"""The features that `features.c` knows the instructions of, in its order."""
 
 
 class NativeEvent(IntEnum):
@@ -129,8 +140,8 @@ class SharedRecord(ctypes.Structure):
         ("overrides", OverrideWords * MAX_OVERRIDES),
         *_words("implicit_count"),
         ("implicit_pages", ctypes.c_uint64 * MAX_IMPLICIT),
-        *_words("max_physical_bits gigabyte_pages ept_pointer host_physical_bits pml_address pml_index"),
-        *_words("absent_page breakpoint_count"),
+        *_words("max_physical_bits gigabyte_pages absent_features ept_pointer host_physical_bits"),
+        *_words("pml_address pml_index absent_page breakpoint_count"),
         ("breakpoints", ctypes.c_uint64 * MAX_BREAKPOINTS),
         *_words("watch_count"),
         ("watches", WatchWords * MAX_WATCHES),

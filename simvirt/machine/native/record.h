@@ -107,6 +107,7 @@ struct simvirt {
     u64 implicit_count;
     u64 implicit_pages[MAX_IMPLICIT];   /* linear pages that one instruction at CPL 3 may access as supervisor */
     u64 max_physical_bits, gigabyte_pages;
+    u64 absent_features;                /* of `enum feature`: what CPUID denies is #UD */
     u64 ept_pointer, host_physical_bits;  /* the second dimension is this EPT, in host-physical memory; 0: the regions */
     u64 pml_address, pml_index;         /* the page-modification log, 0 without it, and its next entry */
     u64 absent_page;                    /* what answers in holes: reads give ones, writes go nowhere; 0 refuses the access instead */
@@ -204,6 +205,17 @@ INTERNAL enum refusal reach(struct simvirt *s, u64 gpa, int access, int commit, 
 INTERNAL u8 *physical(struct simvirt *s, u64 gpa, int for_write);
 INTERNAL u64 read_entry(struct simvirt *s, u64 gpa, int size, int commit, struct walk *w);
 INTERNAL int set_entry_flags(struct simvirt *s, u64 gpa, u8 flags, struct walk *w);
+
+/* features.c; the order is that of machine.native.layout.INSTRUCTION_FEATURES */
+enum feature {
+    FEATURE_CX8 = 1 << 0, FEATURE_SEP = 1 << 1, FEATURE_CMOV = 1 << 2, FEATURE_CLFSH = 1 << 3, FEATURE_MMX = 1 << 4, FEATURE_FXSR = 1 << 5,
+    FEATURE_SSE = 1 << 6, FEATURE_SSE2 = 1 << 7, FEATURE_SSE3 = 1 << 8, FEATURE_PCLMULQDQ = 1 << 9, FEATURE_SSSE3 = 1 << 10,
+    FEATURE_CX16 = 1 << 11, FEATURE_SSE4_1 = 1 << 12, FEATURE_SSE4_2 = 1 << 13, FEATURE_MOVBE = 1 << 14, FEATURE_POPCNT = 1 << 15,
+    FEATURE_AES = 1 << 16, FEATURE_FSGSBASE = 1 << 17, FEATURE_BMI1 = 1 << 18, FEATURE_BMI2 = 1 << 19, FEATURE_ADX = 1 << 20,
+    FEATURE_SMAP = 1 << 21, FEATURE_LAHF64 = 1 << 22, FEATURE_LZCNT = 1 << 23,
+};
+INTERNAL u64 feature_of(const u8 *op, int prefixes, int rex_w, int code_64);
+INTERNAL u64 feature_of_vex(const u8 *vex);
 
 /* iret.c */
 INTERNAL int usual_iret(struct simvirt *s, u64 size);

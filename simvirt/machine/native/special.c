@@ -90,9 +90,10 @@ static int is_far_transfer(const u8 *op) {
     }
 }
 
-/* LSS, LFS and LGS, of which the engine takes four bytes of offset where REX.W wants eight. */
-static int loads_far_pointer(const u8 *op) {
-    return op[0] == 0x0f && (op[1] == 0xb2 || op[1] == 0xb4 || op[1] == 0xb5) && op[2] >> 6 != 3;
+/* TZCNT and LZCNT, which are BSF and BSR on processors without them. */
+static u64 counts_zeros(const u8 *op, int prefixes) {
+    if (op[0] != 0x0f || !(prefixes & PF3)) return 0;
+    return op[1] == 0xbc ? FEATURE_BMI1 : op[1] == 0xbd ? FEATURE_LZCNT : 0;
 }
 
 /* BEXTR, BZHI, PDEP, PEXT and RORX; POPCNT in 16-bit code; PUSHFD in virtual-8086 mode. */
@@ -232,16 +233,19 @@ static enum special kind_of(const struct simvirt *s, const struct block *b, cons
     }
     const u8 *op = code + i;
     if ((op[0] & 0xfe) == 0xc4 && has_selectors && (code_64 || op[1] >> 6 == 3)) {
-        if (!is_bmi(op)) return UNDEFINED;
+        if (!is_bmi(op) || feature_of_vex(op) & s->absent_features) return UNDEFINED;
         return is_inexact(op, prefixes, b) && !s->override_count ? EXACT : PLAIN;
     }
     if (is_hole(op, prefixes) || (lock && !lockable(op))) return UNDEFINED;
     if (code_64 && (op[0] == 0x9a || op[0] == 0xea)) return UNDEFINED;
     if (!code_64 && op[0] == 0x0f && op[1] == 0x07) return UNDEFINED;   /* SYSRET, which AMD's processors have there too */
+    if (s->absent_features) {
+        if (feature_of(op, prefixes, i && code_64 && (code[i - 1] & 0xf8) == 0x48, code_64) & s->absent_features) return UNDEFINED;
+        if (counts_zeros(op, prefixes) & s->absent_features && !s->override_count) return EXACT;
+    }
     if (s->override_count) return PLAIN;
     if (code_64 && is_inexact_load(op, i && (op[-1] & 0xf8) == 0x48)) return EXACT;
     if (op[0] != 0xc4 && is_inexact(op, prefixes, b)) return EXACT;
-    if (i && code_64 && (code[i - 1] & 0xf8) == 0x48 && loads_far_pointer(op)) return EXACT;
     if (is_guarded_string_io(op, b)) return STRING_IO;
     const enum special floating = floating_kind(s, op, prefixes);
     if (floating) return floating;

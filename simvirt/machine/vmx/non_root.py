@@ -117,7 +117,7 @@ class NonRootProcessor:
         self._pending: Event | None = None
         self._deliver = DELIVER_NOTHING
         cpu.engine.set_cpuid(())
-        cpu.engine.follow_paging_features(bus.cpu_model)
+        cpu.engine.follow_model(bus.cpu_model)
         vmcs.enter(cpu)
 
     # ---------------------------------------------------------------------------------------- VM entry

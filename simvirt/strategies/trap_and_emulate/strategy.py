@@ -108,7 +108,7 @@ class TrapAndEmulate:
         guest.mmu.statistics = log.shadow_paging
         processor = DeprivilegedProcessor(guest, allocator, Dispatcher(guest, Interpreter(guest), bus, log), bus)
         real.engine.set_cpuid(config.cpu_model.native_leaves())
-        real.engine.follow_paging_features(config.cpu_model)
+        real.engine.follow_model(config.cpu_model)
         real.engine.set_native_tsc(0, rdtscp=config.cpu_model.has_rdtscp)
         machine = Machine(processor, board, memory, space, guest.host_was_written)
         boot = load(image, config.memory_size, machine.write_physical, machine.board.hardware)
