@@ -1,4 +1,4 @@
-"""An instruction that a CPU model's CPUID denies is #UD, and one that it claims is not: the decoder library is the judge.
+"""Instructions that a CPU model does not claim are #UD, and those that it claims are not, by the decoder library.
 
 The library's table says which feature brought each encoding form; nothing of the project's own tables enters.
 """
