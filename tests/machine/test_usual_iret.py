@@ -113,3 +113,17 @@ def test_the_engine_and_the_reference_agree(part: int, long: bool) -> None:
         assert (bytes(pc.memory[:0x9_0000]), pc.cpu.count - count) == found[1:], f"seed {seed}"
         done += expected is None
     assert done > 20, "most frames must not be bad"
+
+
+def test_a_null_stack_in_ring_0_needs_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels return with a null SS behind each interrupt from ring 3 that has met another one."""
+    pc = long_pc()
+    pc.write(GDT + (CS0_64 & ~7) + 5, bytes([pc.read(GDT + (CS0_64 & ~7) + 5, 1) | 1]))
+    pc.write(CODE, b"\x48\xcf")
+    frame = (CODE + 0x40, CS0_64, 0x246, STACK - 0x800, 0)
+    pc.state[ESP] = STACK - 40
+    pc.write(STACK - 40, b"".join(value.to_bytes(8, "little") for value in frame))
+    monkeypatch.setattr(pc.cpu.far_transfers, "perform", None)
+    count = pc.cpu.count
+    pc.cpu.run(count + 1)
+    assert (pc.state.rip, pc.state[ESP], pc.state.eflags, pc.cpu.count) == (*frame[:1], frame[3], frame[2], count + 1)
