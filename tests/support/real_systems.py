@@ -27,7 +27,8 @@ _HERE = Path(__file__).resolve().parents[2] / ".cache" / "real-systems"
 DIRECTORY = Path(os.environ.get("SIMVIRT_REAL_SYSTEMS", _HERE))
 PROMPT = b"/ # "
 MIB = 1 << 20
-LIMIT = 4_000_000_000
+LIMIT = 10_000_000_000
+"""The 686 kernel needs three thousand million instructions to unpack itself."""
 COMMANDS = ("uname -a", "cat /proc/cpuinfo", "dmesg | head", "ls -l /", "poweroff -f")
 
 
