@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import compute, control, host, operations, round_trips, show, start_up, virtual_machines
+from benchmarks import compute, control, host, linux, operations, round_trips, show, start_up, virtual_machines
 from benchmarks.figures import Report
 from benchmarks.plan import FULL, TINY
 
@@ -26,6 +26,7 @@ BENCHMARKS: Final[dict[str, Callable[[Plan], Section]]] = {
     "control": control.run,
     "comparison": control.run_comparisons,
     "virtual-machines": virtual_machines.run,
+    "linux": linux.run,
 }
 
 

@@ -19,6 +19,7 @@ class Plan:
         processes: processes started to measure start-up.
         compared: guests that are compared whole.
         analyzed: the instruction set that is analyzed whole.
+        boots_linux: is a whole kernel booted, where its files are?
     """
 
     rounds: int
@@ -29,6 +30,7 @@ class Plan:
     processes: int
     compared: tuple[str, ...]
     analyzed: str
+    boots_linux: bool
 
 
 FULL: Final = Plan(
@@ -40,6 +42,7 @@ FULL: Final = Plan(
     processes=9,
     compared=("popf-mask", "bench-sieve"),
     analyzed="x86-32",
+    boots_linux=True,
 )
 TINY: Final = Plan(
     rounds=1,
@@ -50,5 +53,6 @@ TINY: Final = Plan(
     processes=1,
     compared=("hello",),
     analyzed="m68k",
+    boots_linux=False,
 )
 """To see whether the harness works; its figures mean nothing."""
