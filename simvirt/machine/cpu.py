@@ -287,9 +287,6 @@ class Cpu:
 
     def _instruction(self) -> Event | None:
         """Far JMP, CALL, RET, IRET, or STI while IF is 1: the processor does it, and tells of faults alone."""
-        if not self.engine.hands_over(SvmExit.IRET) and self.engine.iret_to_null_stack():
-            self.unblock_nmi()
-            return None
         instruction = self.instruction()
         if instruction.operation is Operation.STI:
             if self.state.cpl > iopl(self.state.eflags) and self.state.protected_mode:

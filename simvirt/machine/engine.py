@@ -517,13 +517,6 @@ class Engine:
         """
         return bool(self._library.guest_iret(self._self))
 
-    def iret_to_null_stack(self) -> bool:
-        """Carry out the IRETQ at RIP as `FarTransfers.iret` does, if it is the usual one with a null SS in ring 0.
-
-        :return: was it done? If not, nothing has changed.
-        """
-        return bool(self._library.iret_to_null_stack(self._self))
-
     def public_register(self, name: str) -> int | tuple[int, ...]:
         """A register by the manual's name, read through Unicorn's public interface: for comparison with `state`."""
         from unicorn import x86_const

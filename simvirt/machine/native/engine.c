@@ -1009,6 +1009,10 @@ int simvirt_run(struct simvirt *s) {
         if (status != UC_OK) { s->event = EVENT_ENGINE_ERROR; break; }
         if (s->event == EVENT_SYSTEM_CALL) ENV64(s, s->off_env_eip) -= s->instruction_length;   /* the engine has stepped over it */
         if (s->event == EVENT_SVM_EXIT && deliver_svm_exit(s)) { step = first_step(s), idle = 0; continue; }
+        if (s->event == EVENT_INSTRUCTION) {
+            fetch_bytes(s);
+            if (iret_to_null_stack(s)) { step = first_step(s), idle = 0; continue; }
+        }
         if (s->event != EVENT_NONE) break;
         if (s->count > before) idle = 0;   /* the engine left without a reason of ours, its code buffer full: go on */
     }

@@ -41,20 +41,21 @@ int usual_iret(struct simvirt *s, u64 size) {
 }
 
 /* IRETQ from ring 0 to ring 0 with a null SS, which kernels have behind every interrupt from ring 3 and in their early days. The engine's own
- * IRET leaves a hidden SS that a processor does not: so it is done here, for Python, while the engine stands in front of the instruction.
- * Where anything is unusual, nothing is, and 0 is returned. */
+ * IRET leaves a hidden SS that a processor does not: so it is done here, while the engine stands in front of the instruction, whose bytes
+ * are in the record. Where anything is unusual, or IRET is handed over, nothing is done, and 0 is returned. */
 #define FLAGS_ARITHMETIC 0x8d5ULL
 #define FLAG_DF (1ULL << 10)
 #define FLAG_ID (1ULL << 21)
 #define UNUSUAL_FLAGS (FLAG_TF | FLAG_NT | EFLAGS_RF | FLAG_VM | FLAGS_VIRTUAL_INTERRUPT)
 #define LOADED_FLAGS (FLAGS_ARITHMETIC | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_AC | FLAG_ID)
+#define INTERCEPT_IRET (1ULL << (0x74 - 0x60))
 enum { REX_W = 0x48, IRET = 0xcf };
 
-int simvirt_iret_to_null_stack(struct simvirt *s) {
+int iret_to_null_stack(struct simvirt *s) {
     const struct processor real = real_processor(s);
     const u64 old = flags_in_one_piece(s), sp = ENV64(s, 8 * RSP);
     if (s->byte_count < 2 || s->bytes[0] != REX_W || s->bytes[1] != IRET || !(ENV32(s, s->off_env_hflags) & HF_CS64)) return 0;
-    if (CPL(s) || old & UNUSUAL_FLAGS || !is_usual(s)) return 0;
+    if (CPL(s) || old & UNUSUAL_FLAGS || !is_usual(s) || ENV64(s, s->off_env_intercept) & INTERCEPT_IRET) return 0;
     u64 frame[5];                                                         /* RIP, CS, RFLAGS, RSP, SS */
     if (!read_plainly(s, &real, sp, frame, sizeof frame, SUPERVISOR)) return 0;
     struct descriptor code;

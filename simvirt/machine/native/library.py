@@ -47,9 +47,6 @@ class NativeLibrary:
         )
         self.deliver_to_guest = deliver(("simvirt_deliver_to_guest", library))
         self.guest_iret = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("simvirt_guest_iret", library))
-        self.iret_to_null_stack = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(
-            ("simvirt_iret_to_null_stack", library)
-        )
         self.load_pdptes = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64)(
             ("simvirt_load_pdptes", library)
         )

@@ -219,6 +219,7 @@ INTERNAL u64 feature_of_vex(const u8 *vex);
 
 /* iret.c */
 INTERNAL int usual_iret(struct simvirt *s, u64 size);
+INTERNAL int iret_to_null_stack(struct simvirt *s);
 
 /* special.c */
 enum special { PLAIN = 0, UNDEFINED = 1, BREAKPOINT = 2, FAR_TRANSFER = 3, STRING_LENGTH = 4, STI_AGAIN = 5, ALIGNMENT = 6,
