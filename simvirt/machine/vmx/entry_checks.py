@@ -15,6 +15,8 @@ from simvirt.machine.vmx.guest_non_register_checks import GUEST_NON_REGISTER_CHE
 from simvirt.machine.vmx.guest_register_checks import GUEST_REGISTER_CHECKS
 from simvirt.machine.vmx.guest_segment_checks import GUEST_SEGMENT_CHECKS
 from simvirt.machine.vmx.host_state_checks import HOST_STATE_CHECKS
+from simvirt.x86.flags import Eflags
+from simvirt.x86.vmx import Interruptibility, VmcsField
 
 if TYPE_CHECKING:
     from simvirt.machine.vmx.entry_rule import CheckKind, EntryCheck
@@ -31,6 +33,14 @@ ENTRY_CHECKS: Final[tuple[EntryCheck, ...]] = (
 _INJECTION_CHECKS: Final = tuple(check for check in ENTRY_CHECKS if check.on_injection)
 
 
+_F: Final = VmcsField
+_INFORMATION: Final = int(_F.ENTRY_INTERRUPTION_INFORMATION)
+_INTERRUPT: Final = 1 << 31
+"""Valid, type 0 (external interrupt), no error code, no reserved bit."""
+_IF: Final = int(Eflags.IF)
+_SHADOWS: Final = int(Interruptibility.BLOCKING_BY_STI | Interruptibility.BLOCKING_BY_MOV_SS)
+
+
 def first_failure(vmcs: Vmcs, kinds: frozenset[CheckKind]) -> EntryCheck | None:
     """The first check of these kinds that does not hold."""
     return next((check for check in ENTRY_CHECKS if check.kind in kinds and not check.holds(vmcs)), None)
@@ -38,4 +48,12 @@ def first_failure(vmcs: Vmcs, kinds: frozenset[CheckKind]) -> EntryCheck | None:
 
 def event_injection_failure(vmcs: Vmcs) -> EntryCheck | None:
     """The first of the checks on event injection that does not hold; they are made at every entry that injects."""
+    if (
+        vmcs.fields.get(_INFORMATION, 0) & ~0xFF == _INTERRUPT
+        and vmcs.read(_F.GUEST_RFLAGS) & _IF
+        and not vmcs.read(_F.GUEST_INTERRUPTIBILITY_STATE) & _SHADOWS
+    ):
+        return (
+            None  # an interrupt that the guest can take keeps all of them, and that is what is injected nearly always
+        )
     return next((check for check in _INJECTION_CHECKS if not check.holds(vmcs)), None)

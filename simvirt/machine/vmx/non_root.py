@@ -137,6 +137,8 @@ class NonRootProcessor:
     def _enter(self, limit: int) -> ExitReason | HostStop:
         vmcs = self.vmcs
         injects = vmcs.fields.get(_INJECTION, 0) & _VALID
+        if vmcs.window_changed:
+            self._take_up_window()
         if (vmcs.controls_changed or vmcs.guest_changed or injects) and (check := self._check_entry()) is not None:
             return self._fail_entry(ExitReason.ENTRY_FAILURE_GUEST_STATE, check.qualification)
         state = self.cpu.state
@@ -316,6 +318,13 @@ class NonRootProcessor:
         self.operation.exit(reason, qualification)
         self.vmcs.fields[_EXIT_REASON] |= _ENTRY_FAILURE
         return reason
+
+    def _take_up_window(self) -> None:
+        """The VMM has changed "interrupt-window exiting", which every processor offers and no other check looks at."""
+        operation = self.operation
+        self.vmcs.window_changed = False
+        operation.primary = primary_controls(self.vmcs)
+        self._events.take_up_controls(operation.pin, operation.primary)
 
     def _take_up_controls(self) -> None:
         """Check controls and host state, and set the CPU up to hand over what they ask for."""

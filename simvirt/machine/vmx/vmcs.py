@@ -75,6 +75,7 @@ _CONTROLS_CHANGE: Final = frozenset(
         VmcsField.ENTRY_INSTRUCTION_LENGTH,
     }
 )
+_WINDOW: Final = int(PrimaryControls.INTERRUPT_WINDOW_EXITING)
 _ALL: Final = (1 << 32) - 1
 _GUEST_CHECKS_GO_BY: Final = {
     VmcsField.PRIMARY_CONTROLS: int(PrimaryControls.ACTIVATE_SECONDARY_CONTROLS),
@@ -94,10 +95,20 @@ class Vmcs:
     :ivar capabilities: what the processor that it is for offers.
     :ivar fields: the values as the processor itself keeps them; a VMM uses `read` and `write`.
     :ivar controls_changed: set by `write` when what the controls mean has to be worked out again.
+    :ivar window_changed: set by `write` when that is "interrupt-window exiting" alone, as a VMM changes it all the time.
     :ivar guest_changed: set by `write` when the guest state has to be checked again.
     """
 
-    __slots__ = ("_apart", "_cpu", "_unheld", "capabilities", "controls_changed", "fields", "guest_changed")
+    __slots__ = (
+        "_apart",
+        "_cpu",
+        "_unheld",
+        "capabilities",
+        "controls_changed",
+        "fields",
+        "guest_changed",
+        "window_changed",
+    )
 
     def __init__(self, capabilities: Capabilities = THIS_PC) -> None:
         self.capabilities = capabilities
@@ -107,6 +118,7 @@ class Vmcs:
         self._unheld: dict[int, int] = {}  # values that the processor's state has no room for, or none like that
         self.controls_changed = True
         self.guest_changed = True
+        self.window_changed = False
 
     @property
     def is_current(self) -> bool:
@@ -148,7 +160,8 @@ class Vmcs:
                 f"{value:#x} does not fit its {field.bits} bits",
                 VmInstructionError.UNSUPPORTED_FIELD,
             )
-        if field in _GUEST_CHECKS_GO_BY and (value ^ self.fields.get(field, 0)) & _GUEST_CHECKS_GO_BY[field]:
+        before = self.fields.get(field, 0)
+        if field in _GUEST_CHECKS_GO_BY and (value ^ before) & _GUEST_CHECKS_GO_BY[field]:
             self.guest_changed = True
         live = GUEST_FIELDS.get(field)
         if live is not None and self._cpu is not None and field not in self._apart:
@@ -157,7 +170,10 @@ class Vmcs:
         else:
             self.fields[field] = value
             self.guest_changed |= live is not None or field in _HIDDEN_STATE_FIELDS
-        self.controls_changed |= field in _CONTROLS_CHANGE
+        if field == VmcsField.PRIMARY_CONTROLS and (value ^ before) & ~_WINDOW == 0:
+            self.window_changed = True
+        else:
+            self.controls_changed |= field in _CONTROLS_CHANGE
 
     def enter(self, cpu: Cpu) -> None:
         """Become current on `cpu`: the guest state is loaded.
