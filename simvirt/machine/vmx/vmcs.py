@@ -95,7 +95,7 @@ class Vmcs:
     :ivar capabilities: what the processor that it is for offers.
     :ivar fields: the values as the processor itself keeps them; a VMM uses `read` and `write`.
     :ivar controls_changed: set by `write` when what the controls mean has to be worked out again.
-    :ivar window_changed: set by `write` when that is "interrupt-window exiting" alone, as a VMM changes it all the time.
+    :ivar window_changed: set by `write` when that is "interrupt-window exiting" alone, which a VMM changes often.
     :ivar guest_changed: set by `write` when the guest state has to be checked again.
     """
 
