@@ -4,13 +4,50 @@ from __future__ import annotations
 
 import codecs
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
     from simvirt.cli.progress import ProgressLine
+
+_NEWLINE: Final = 0x0A
+
+
+class LiveConsoles:
+    """The same for several guests that run in turns: line by line, each with the number of its VM before it."""
+
+    def __init__(self, *, wanted: bool, stream: TextIO | None = None) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self.shown = wanted and self._stream.isatty()
+        self._lines: dict[int, bytearray] = {}
+
+    def of(self, number: int) -> Callable[[int], None] | None:
+        """What takes the bytes that a VM prints."""
+        if not self.shown:
+            return None
+        line = self._lines[number] = bytearray()
+
+        def put(byte: int) -> None:
+            line.append(byte)
+            if byte == _NEWLINE:
+                self._write(number)
+
+        return put
+
+    def finish(self) -> None:
+        """All have ended: write what has not come to the end of its line."""
+        for number, line in self._lines.items():
+            if line:
+                line.append(_NEWLINE)
+                self._write(number)
+
+    def _write(self, number: int) -> None:
+        line = self._lines[number]
+        self._stream.write(f"{number}| {line.decode('utf-8', 'backslashreplace')}")
+        self._stream.flush()
+        line.clear()
 
 
 class LiveConsole:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from simvirt.cli.console import LiveConsole
+from simvirt.cli.console import LiveConsole, LiveConsoles
 from simvirt.cli.options import add_boot_options, add_shared_options, boot_image, shared_arguments
 from simvirt.cli.output import print_figures, print_json, print_result, print_screen
 from simvirt.cli.progress import ProgressLine
@@ -91,21 +92,29 @@ def _run_together(arguments: Namespace) -> ExitStatus:
     Raises:
         UsageError: an option that makes sense with one guest only.
     """
+    from simvirt.guests.resolve import resolve
     from simvirt.observe.session import run_together
+    from simvirt.observe.sharing import Watcher
 
-    for name in ("interactive", "step", "break_at", "break_on", "trace", "append", "initrd", "boot", "symbols"):
+    for name in ("interactive", "step", "break_at", "break_on", "append", "initrd", "boot", "symbols"):
         if getattr(arguments, name):
             raise UsageError(f"--{name.replace('_', '-')} is for one guest, and several were named: leave one out")
     slices = {} if arguments.slice is None else {"slice_instructions": arguments.slice}
-    together = run_together(
-        [arguments.guest, *arguments.others], arguments.strategy, **slices, **shared_arguments(arguments)
-    )
+    images = [resolve(name) for name in (arguments.guest, *arguments.others)]
+    consoles = LiveConsoles(wanted=not arguments.json)
+    with ExitStack() as traces:
+        watchers = [
+            Watcher(traces.enter_context(open_trace(arguments, image, str(number))), consoles.of(number))
+            for number, image in enumerate(images, 1)
+        ]
+        together = run_together(images, arguments.strategy, watchers=watchers, **slices, **shared_arguments(arguments))
+    consoles.finish()
     if arguments.json:
         print_json(together.to_dict())
     else:
         for number, result in enumerate(together.runs, 1):
             print(f"{'' if number == 1 else chr(10)}--- VM {number}: {result.guest}")
-            print_run(result, arguments, console_shown=False)
+            print_run(result, arguments, console_shown=consoles.shown)
             if arguments.screen:
                 print_screen(result)
         if not arguments.quiet:

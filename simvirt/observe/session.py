@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from simvirt.observe.live import LiveInput
     from simvirt.observe.profile.profile import Profile
     from simvirt.observe.results import Run
-    from simvirt.observe.sharing import SharedRun
+    from simvirt.observe.sharing import SharedRun, Watcher
     from simvirt.strategies.strategy import Strategy
     from simvirt.vmm.exit_log import ExitRecord
 
@@ -147,6 +147,7 @@ def run_together(
     features: Iterable[MachineFeature | str] = (),
     max_instructions: int = DEFAULT_MAX_INSTRUCTIONS,
     costs: str = DEFAULT_COSTS,
+    watchers: Sequence[Watcher] = (),
 ) -> SharedRun:
     """Run several guests at a time, each in a VM of its own, on one PC whose VMM lets them take turns.
 
@@ -164,6 +165,7 @@ def run_together(
         features: as for `run`.
         max_instructions: as for `run`, for each VM.
         costs: as for `run`.
+        watchers: who is told of each VM's exits and of what it prints, while they run; none, or one for each guest.
 
     Raises:
         UsageError: no such guest, strategy, CPU model or preset, or the guests do not fit.
@@ -185,6 +187,7 @@ def run_together(
         ),
         slice_instructions=slice_instructions,
         costs=find_costs(costs),
+        watchers=watchers,
     )
 
 

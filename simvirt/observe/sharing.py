@@ -22,12 +22,15 @@ from simvirt.vmm.scheduler import DEFAULT_SLICE, RoundRobin
 from simvirt.x86.cpuid import find_cpu_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from simvirt.guests.image import GuestImage
     from simvirt.observe.costs import CostPreset
     from simvirt.observe.results import Run, RunConfig
     from simvirt.strategies.strategy import Strategy
+    from simvirt.vmm.exit_log import ExitRecord
+
+    Listener = Callable[[ExitRecord], None]
 
 SHARED_RUN_SCHEMA: Final = "simvirt.shared-run/1"
 
@@ -66,11 +69,25 @@ class SharedRun:
         return json.dumps(self.to_dict(), indent=indent)
 
 
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who watches one of the VMs while they run.
+
+    Attributes:
+        trace: is called with each of its exits.
+        console: is called with every byte that it prints, as it comes.
+    """
+
+    trace: Listener | None = None
+    console: Callable[[int], None] | None = None
+
+
 class _Vm:
     """A trial that takes turns with others."""
 
-    def __init__(self, host: Host, image: GuestImage, strategy: Strategy, config: RunConfig) -> None:
-        self.trial = Trial(image, strategy, config, host=host)
+    def __init__(self, host: Host, image: GuestImage, strategy: Strategy, config: RunConfig, watcher: Watcher) -> None:
+        self.trial = Trial(image, strategy, config, watcher.trace, host=host)
+        self.trial.machine.board.on_console = watcher.console
         self._host = host
         cpu = host.on_processor
         assert cpu is not None
@@ -106,8 +123,11 @@ def share(
     *,
     slice_instructions: int = DEFAULT_SLICE,
     costs: CostPreset,
+    watchers: Sequence[Watcher] = (),
 ) -> SharedRun:
     """Run each image in a VM of its own, all on one PC, to the ends of all.
+
+    `watchers` are those of the VMs in their order; none, or one for each.
 
     Raises:
         UsageError: the strategy's VMs cannot share a PC, they do not fit into it, or they would write to one disk.
@@ -119,7 +139,8 @@ def share(
     size = aligned(sharing(strategy).partition_size(MachineConfig(config.memory, find_cpu_model(config.cpu))))
     with StopOnInterrupt() as stop:
         host = Host(size * len(images))
-        vms = [_Vm(host, image, strategy, config) for image in images]
+        of_each = watchers or [Watcher()] * len(images)
+        vms = [_Vm(host, image, strategy, config, one) for image, one in zip(images, of_each, strict=True)]
         stop.watch(*(vm.trial.machine for vm in vms))
         switches = host.switches
         scheduler = RoundRobin(vms, slice_instructions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from simvirt.cli.console import LiveConsoles
 from simvirt.guests.catalogue import Ending, find, guests
 
 if TYPE_CHECKING:
@@ -332,6 +334,33 @@ def test_several_guests_share_the_pc(simvirt: Simvirt) -> None:
         check_run(run)
     text = simvirt("run", "hello", "hello", "--strategy", "vtx", "--quiet").out
     assert text == "--- VM 1: hello\nHello from ring 0.\n\n--- VM 2: hello\nHello from ring 0.\n"
+
+
+def test_several_guests_have_a_trace_each(simvirt: Simvirt, tmp_path: Path) -> None:
+    """The same as that of the guest alone."""
+    words = ("--strategy", "vtx", "--quiet", "--trace-format", "jsonl", "--trace")
+    assert simvirt("run", "hello", "ticker", *words, str(tmp_path / "both.jsonl"), "--slice", "100").status == 0
+    for number, guest in enumerate(("hello", "ticker"), 1):
+        assert simvirt("run", guest, *words, str(tmp_path / f"{guest}.jsonl")).status == 0
+        assert (tmp_path / f"both.{number}.jsonl").read_text() == (tmp_path / f"{guest}.jsonl").read_text()
+
+
+def test_what_several_guests_print_comes_line_by_line() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    consoles = LiveConsoles(wanted=True, stream=terminal)
+    puts = [put for number in (1, 2) if (put := consoles.of(number)) is not None]
+    for text in (b"ab", b"x\ny", b"c\n\xff"):
+        for put, byte in ((puts[n & 1], byte) for n, byte in enumerate(text)):
+            put(byte)
+    consoles.finish()
+    lines = terminal.getvalue().splitlines()
+    assert sorted({line[:3] for line in lines}) == ["1| ", "2| "]
+    assert "".join(line[3:] for line in lines if line[0] == "1") == "axyc\\xff"
+    assert LiveConsoles(wanted=True, stream=io.StringIO()).of(1) is None
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ def event_injection_failure(vmcs: Vmcs) -> EntryCheck | None:
         and vmcs.read(_F.GUEST_RFLAGS) & _IF
         and not vmcs.read(_F.GUEST_INTERRUPTIBILITY_STATE) & _SHADOWS
     ):
-        return (
-            None  # an interrupt that the guest can take keeps all of them, and that is what is injected nearly always
-        )
+        # An interrupt that the guest can take, which is what is injected nearly always, passes all of them.
+        return None
     return next((check for check in _INJECTION_CHECKS if not check.holds(vmcs)), None)
