@@ -108,6 +108,9 @@ def _costs() -> list[Row]:
                 name: _cost(getattr(preset, name)) for name in ("instruction", "vm_exit", "vm_exit_service", "trap")
             },
             "vm_exits": {reason.name: _cost(cost) for reason, cost in preset.vm_exits.items()},
+            "ept": preset.ept,
+            "traced_write": _cost(preset.traced_write) if preset.traced_write else None,
+            "native": {operation.value: _cost(cost) for operation, cost in preset.native.items()},
         }
         for preset in cost_presets()
     ]

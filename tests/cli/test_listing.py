@@ -39,6 +39,13 @@ def test_json(simvirt: Simvirt, kind: str) -> None:
     assert all(row["summary"] for row in listed[kind])
 
 
+def test_a_cost_preset_is_listed_with_every_number(simvirt: Simvirt) -> None:
+    oldest, *_, newest = simvirt("list", "costs", "--json").json()["costs"]
+    assert (oldest["ept"], newest["ept"]) == (False, True)
+    assert (oldest["native"]["in"]["cycles"], oldest["traced_write"]["cycles"]) == (3209, 12733)
+    assert (newest["native"], newest["traced_write"]) == ({}, None)
+
+
 def test_one_default_of_each(simvirt: Simvirt) -> None:
     for kind in ("cpus", "costs"):
         assert [row["default"] for row in simvirt("list", kind, "--json").json()[kind]].count(True) == 1

@@ -62,8 +62,8 @@ class Window:
     length: int
 
 
-def window_of(image: GuestImage, config: RunConfig) -> Window:
-    """Find the rounds of a guest on the bare machine.
+def window_of(image: GuestImage, config: RunConfig) -> Window | NotApplicable:
+    """Find the rounds of a guest on the bare machine, unless it ends before, for want of something that this processor has not.
 
     Raises:
         UsageError: it has no rounds of one length at one symbol `site_*`.
@@ -78,6 +78,9 @@ def window_of(image: GuestImage, config: RunConfig) -> Window:
     while len(reached) < _LOOKED_AT and trial.advance(_ENOUGH) is Outcome.BREAKPOINT:
         reached.append(trial.count)
         trial.machine.resume()
+    if len(reached) < _LOOKED_AT and trial.outcome is Outcome.FINISHED:
+        told = bytes(trial.machine.board.console).decode("ascii", "backslashreplace").strip()
+        return NotApplicable(f"on the CPU model {config.cpu} {image.name} says: {told}")
     lengths = {after - before for before, after in pairwise(reached)}
     if len(reached) < _LOOKED_AT or len(lengths) != 1:
         raise UsageError(f"{image.name} is no benchmark: its rounds are not all of one length")

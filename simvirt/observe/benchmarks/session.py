@@ -114,6 +114,8 @@ class _Session:
         self._progress(name)
         image = resolve(name)
         window = window_of(image, self._config)
+        if isinstance(window, NotApplicable):
+            return {strategy.info.name: window for strategy in self._strategies}
         return {
             strategy.info.name: expense_of_rounds(image, strategy, self._config, window, self._rounds)
             for strategy in self._strategies

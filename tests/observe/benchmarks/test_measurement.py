@@ -7,8 +7,9 @@ import pytest
 from simvirt.errors import UsageError
 from simvirt.guests.resolve import resolve
 from simvirt.observe.benchmarks.expense import Expense
-from simvirt.observe.benchmarks.measurement import NotApplicable, expense_of_rounds, window_of
+from simvirt.observe.benchmarks.measurement import NotApplicable, Window, expense_of_rounds, window_of
 from simvirt.observe.benchmarks.results import BenchmarkTable
+from simvirt.observe.benchmarks.session import compare_benchmarks
 from simvirt.observe.results import RunConfig
 from simvirt.strategies.registry import STRATEGIES, find
 from simvirt.x86.exceptions import Vector
@@ -31,17 +32,30 @@ LOOP = 2
     ],
 )
 def test_a_round_is_as_long_as_its_source_says(guest: str, operation: int) -> None:
-    assert window_of(resolve(guest), CONFIG).length == operation + LOOP
+    window = window_of(resolve(guest), CONFIG)
+    assert isinstance(window, Window)
+    assert window.length == operation + LOOP
 
 
 def test_all_rounds_lie_in_the_guest_s_run() -> None:
     """The window is taken from rounds that there are: the guest does 100,000 of them, whatever its kind."""
     image = resolve("bench-divzero")
     window = window_of(image, CONFIG)
+    assert isinstance(window, Window)
     expense = expense_of_rounds(image, find("vtx"), CONFIG, window, 90_000)
     assert isinstance(expense, Expense)
     assert expense.instructions == pytest.approx(window.length)
     assert expense.delivered == pytest.approx({Vector.DE: 1})
+
+
+def test_what_an_old_processor_does_not_have_is_not_applicable() -> None:
+    table = compare_benchmarks(["cr8wr", "wr_msr", "cpuid"], rounds=5, cpu="pentium")
+    cr8wr, wr_msr, cpuid = (
+        {found.reason for found in row.expenses.values() if isinstance(found, NotApplicable)} for row in table.rows
+    )
+    assert cr8wr == {"on the CPU model pentium bench-cr8wr says: this processor has no 64-bit mode"}
+    assert wr_msr == {"on the CPU model pentium bench-wr-msr says: no handler for vector 13"}  # it has no IA32_PAT
+    assert cpuid == set()
 
 
 @pytest.mark.parametrize("guest", ["hello", "sensitive"])
