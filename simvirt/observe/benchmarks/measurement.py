@@ -63,7 +63,7 @@ class Window:
 
 
 def window_of(image: GuestImage, config: RunConfig) -> Window | NotApplicable:
-    """Find the rounds of a guest on the bare machine, unless it ends before, for want of something that this processor has not.
+    """Find the rounds of a guest on the bare machine, unless it ends before: for want of what this processor has not.
 
     Raises:
         UsageError: it has no rounds of one length at one symbol `site_*`.

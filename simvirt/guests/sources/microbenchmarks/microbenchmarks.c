@@ -14,6 +14,7 @@
 #include "guest.h"
 
 enum { TIMES = 100000, DIVIDE_ERROR = 0, UNDEFINED = 6, PAGE_FAULT = 14, SYSTEM_CALL = 0x80, STACK_SIZE = 4096 };
+enum { FEATURE_PGE = 1 << 13, FEATURE_PAT = 1 << 16 };
 enum { PRESENT = 1, WRITABLE = 2, LARGE = 0x80, PAGE_SIZE = 4096, ENTRIES = 1024, OTHER = 0x400000 };
 
 /* operations.S: each does its operation so many times. */
@@ -35,6 +36,7 @@ void page_attribute_writes(u32 times);
 void write_protect_toggles(u32 times);
 void global_page_toggles(u32 times);
 u32 has_long_mode(void);
+u32 features(void); /* CPUID.01H:EDX */
 
 /* long_mode.S: the same in 64-bit mode. */
 void long_mode_run(u32 times, void (*work)(void), u32 *top_table);
@@ -78,13 +80,19 @@ static void report(const char *name) {
     exit_guest(arrived == TIMES ? 0 : 1);
 }
 
+static void need(u32 present, const char *what) {
+    if (present)
+        return;
+    put_string("this processor has no ");
+    put_string(what);
+    put_char('\n');
+    exit_guest(2);
+}
+
 /* 64-bit mode, with the first 2 MiB mapped to themselves, for rings 0 and 3: SDM Vol. 3A figure 4-8. */
 static void run_long(void (*work)(void)) {
     enum { USER = 4 };
-    if (!has_long_mode()) {
-        put_string("this processor has no 64-bit mode\n");
-        exit_guest(2);
-    }
+    need(has_long_mode(), "64-bit mode");
     directory[0] = (u32)table | PRESENT | WRITABLE | USER;
     table[0] = (u32)other_table | PRESENT | WRITABLE | USER;
     other_table[0] = LARGE | PRESENT | WRITABLE | USER;
@@ -180,6 +188,7 @@ BENCH run_mov_dr(void) {
 
 /* IA32_PAT, which a VMM has to look at; the value stays. */
 BENCH run_wr_msr(void) {
+    need(features() & FEATURE_PAT, "IA32_PAT");
     page_attribute_writes(TIMES);
     arrived = TIMES;
 }
@@ -196,6 +205,7 @@ BENCH run_toggle_cr0_wp(void) {
 
 /* CR4.PGE off and on again, by which kernels flush the TLB of global pages too. */
 BENCH run_toggle_cr4_pge(void) {
+    need(features() & FEATURE_PGE, "CR4.PGE");
     map_memory();
     global_page_toggles(TIMES);
     arrived = TIMES;

@@ -200,6 +200,14 @@ function paging_start
     movl %eax, %cr0
     ret
 
+function features
+    pushl %ebx
+    movl $1, %eax
+    cpuid
+    movl %edx, %eax
+    popl %ebx
+    ret
+
 /* u32 has_long_mode(void) */
 function has_long_mode
     pushl %ebx
