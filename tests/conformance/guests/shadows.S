@@ -1,7 +1,9 @@
-/* shadows: when a maskable interrupt that is pending is taken: behind STI, POPF, IRET, HLT; paging is off. */
+/* shadows: when an interrupt that is pending is taken: behind STI, POPF, IRET, HLT; NMI and its blocking; paging is off. */
 #include "frame32.h"
 
     .set IRQ0, 0x20
+    .set ICR, 0xfee00300        /* of the local APIC */
+    .set SELF_NMI, 0x4400       /* delivery mode NMI, to APIC 0 */
 
 /* The timer's interrupt is pending at the 8259A, IF is 0. */
 .macro pending
@@ -13,6 +15,16 @@
 8:  mov al, 0xff
     out 0x21, al
     call verify
+9:
+.endm
+
+/* As `finish`, and NMIs are no longer blocked. */
+.macro finish_nmi
+8:  push 2
+    push CODE0
+    push_address 7f
+    iretd
+7:  call verify
 9:
 .endm
 
@@ -154,4 +166,78 @@ checks:
 1:  nop
     int DONE
     finish_masked
+    check nmi, "3A 6.7", "an NMI goes through vector 2 although IF is 0"
+    faults 2, 0, 1f
+    mov dword ptr [ICR], SELF_NMI
+1:  nop
+    nop
+    int DONE
+    finish_nmi
+
+    check nmi_user, "3A 6.7, 6.12.1.2", "in ring 3, whatever the DPL of its gate"
+    faults 2, 0, 1f
+    then 2f
+    push DATA3
+    push_address user_stack
+    push 0x2
+    push CODE3
+    push_address 3f
+    iretd
+3:  mov dword ptr [ICR], SELF_NMI
+1:  nop
+    int DONE
+2:  holds got_cs, CODE3
+    finish_nmi
+
+    check nmi_np_ext, "3A 6.13", "a gate that is not present: #NP(2 * 8 + 2) with EXT"
+    faults 11, 19, 1f
+    mov byte ptr [idt + 8 * 2 + 5], 0x0e
+    mov dword ptr [ICR], SELF_NMI
+1:  nop
+    nop
+    int DONE
+    finish_nmi
+
+    check nmi_blocked, "3A 6.7.1", "another one waits until an IRET ends the handler"
+    gate 2, CODE0, nmi_handler, 0x8e00
+    mov dword ptr [scratch], 0
+    mov dword ptr [ICR], SELF_NMI
+    nop
+    nop
+    mov ebx, dword ptr [scratch + 4]
+    equals ebx, 1
+    mov ebx, dword ptr [scratch]
+    equals ebx, 2
+    int DONE
+    finish_nmi
+
+    check nmi_before_irq, "3A 6.9", "it comes before a maskable interrupt; that follows when IRET sets IF"
+    gate 2, CODE0, nmi_and_irq, 0x8e00
+    faults IRQ0, 0, 1f
+    then 2f
+    mov dword ptr [scratch], 0
+    pending
+    sti
+    mov dword ptr [ICR], SELF_NMI
+1:  nop
+    nop
+    int DONE
+2:  holds scratch, 1
+    finish_masked
     jmp report
+
+/* Counts, and sends another one to itself the first time. */
+nmi_handler:
+    inc dword ptr [scratch]
+    cmp dword ptr [scratch], 1
+    jne 1f
+    mov dword ptr [ICR], SELF_NMI
+    nop
+    nop
+    mov ebx, dword ptr [scratch]
+    mov dword ptr [scratch + 4], ebx
+1:  iretd
+
+nmi_and_irq:
+    inc dword ptr [scratch]
+    iretd
