@@ -26,7 +26,7 @@ from simvirt.kvm.structures import (
 from simvirt.kvm.user_space import NeedsUserSpace, UserSpaceBus
 from simvirt.machine import device_access
 from simvirt.machine.completion import finish_port_access
-from simvirt.machine.cpu import Livelock, Shutdown
+from simvirt.machine.delivery import Livelock, Shutdown
 from simvirt.machine.engine import NEVER
 from simvirt.machine.events import PhysicalAccess, PhysicalTarget, PortAccess
 from simvirt.machine.faults import ProcessorFault

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.errors import EngineError
 from simvirt.machine import device_access
 from simvirt.machine.control_registers import TASK_PRIORITY, access_control_register, access_task_priority
+from simvirt.machine.core import opcode
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.events import (
     ControlRegisterAccess,
@@ -57,7 +58,6 @@ from simvirt.machine.system_calls import syscall, sysenter
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr4, Dr6, Eflags, iopl
 from simvirt.x86.paging import is_canonical
-from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def _descriptor_table(cpu: Cpu, _bus: Bus, event: DescriptorTableAccess) -> Even
             raise general_protection(0)
         return cpu.run_natively()
     if operand is None:
-        prefixes, code = split_prefixes(cpu.engine.code_bytes, state.bits)
+        prefixes, code = opcode(cpu)
         selector = state.register(code[2] & 7 | prefixes.rex_b << 3, 2)
     else:
         selector = cpu.memory.read_integer(operand[0], 2, explicit=True)

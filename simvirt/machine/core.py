@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from simvirt.x86.prefixes import split_prefixes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from simvirt.machine.linear_memory import LinearMemory
     from simvirt.machine.state import ProcessorState
     from simvirt.x86.instruction import Instruction, MemoryOperand
+    from simvirt.x86.prefixes import Prefixes
 
 
 class Core(Protocol):
@@ -37,6 +40,14 @@ class Core(Protocol):
         """The instruction is complete and has set RIP itself."""
         ...
 
+    def instruction(self) -> Instruction:
+        """The instruction that the last event stands on, decoded."""
+        ...
+
+    def run_natively(self) -> Event | None:
+        """Run the instruction at RIP alone, with no intercepts but those that every instruction has."""
+        ...
+
     def run_alone(self, permit: Callable[[], None]) -> Event | None:
         """Run the instruction at RIP alone, `permit` having said that it may be; the event that it met, or None."""
         ...
@@ -52,3 +63,8 @@ class Core(Protocol):
     def trap_of_task_switch(self) -> None:
         """The TSS of the new task has the T flag set: a debug exception before its first instruction."""
         ...
+
+
+def opcode(cpu: Core) -> tuple[Prefixes, bytes]:
+    """The prefixes of the instruction that the last event stands on, and its bytes from the opcode on."""
+    return split_prefixes(cpu.engine.code_bytes, cpu.state.bits)

@@ -10,43 +10,26 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from simvirt.errors import MonitorError, UsageError
-from simvirt.machine import exact_instructions, floating_exceptions, interrupts, long_mode_segments, self_test
+from simvirt.errors import UsageError
+from simvirt.machine import exact_instructions, floating_exceptions, long_mode_segments, self_test
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
-from simvirt.machine.debug_registers import GENERAL_DETECT
-from simvirt.machine.delivery_log import FaultRecord
-from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, Engine
+from simvirt.machine.core import opcode
+from simvirt.machine.delivery import Delivery
+from simvirt.machine.engine import DELIVER_NOTHING, Engine
 from simvirt.machine.events import (
-    ControlRegisterAccess,
-    ControlRegisterOperation,
-    Cpuid,
     DebuggerHit,
-    DebugRegisterAccess,
-    DescriptorTableAccess,
-    DescriptorTableRegister,
     EngineFault,
     EptViolated,
     Event,
     ExceptionRaised,
     FlagsAccess,
-    Halt,
     Interrupted,
-    InterruptWindow,
-    InvalidateCaches,
-    InvalidatePage,
     LimitReached,
-    MsrAccess,
     NonMaskableInterrupt,
-    Pause,
     PhysicalAccess,
     PhysicalTarget,
-    PortAccess,
-    ReadPerformanceCounter,
-    ReadTimeStampCounter,
-    SoftwareInterrupt,
-    SoftwareInterruptKind,
     SystemCall,
     WatchedWrite,
     ept_event,
@@ -54,34 +37,29 @@ from simvirt.machine.events import (
 from simvirt.machine.far_transfers import FarTransfers
 from simvirt.machine.faults import EptRefused, ProcessorFault, general_protection
 from simvirt.machine.fills import EPT_REFUSALS, Access, PdpteLoad, Refusal, Verdict
-from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
 from simvirt.machine.segment_loads import SegmentLoads
 from simvirt.machine.svm import Intercepts, SvmExit
+from simvirt.machine.svm_events import port_access, svm_event, wants_iret
 from simvirt.machine.task_switch import TaskSwitch, switch_tasks, task_gate_target
 from simvirt.x86.addresses import PAGE_SHIFT, Gva
 from simvirt.x86.decode import decode, used_memory
-from simvirt.x86.exceptions import ERROR_CODE_VECTORS, Escalation, Vector, escalate
-from simvirt.x86.flags import DR6_BREAKPOINTS, Dr6, Eflags, iopl
+from simvirt.x86.exceptions import Vector
+from simvirt.x86.flags import Dr6, Eflags, iopl
 from simvirt.x86.instruction import Flow, GeneralOperand, Repeat
 from simvirt.x86.operations import Operation
-from simvirt.x86.prefixes import Prefixes, split_prefixes
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
+    from simvirt.machine.delivery_log import FaultRecord
+    from simvirt.machine.interrupts import Interruption
     from simvirt.machine.memory import HostMemory
     from simvirt.machine.state import ProcessorState
     from simvirt.x86.instruction import Instruction, MemoryOperand
-
-    ExceptionFilter = Callable[[int, int | None, int | None, Interruption | None], None]
-    """Takes vector, error code, exit qualification, and what was being delivered when it struck.
-
-    The qualification is the linear address of a page fault, the conditions of a debug exception, None for others.
-    """
 
 _TF: Final = int(Eflags.TF)
 _RF: Final = int(Eflags.RF)
@@ -90,26 +68,10 @@ _LARGEST_OPERAND: Final = 16
 _LONGEST_STRING: Final = 0x7FFF_FFFF
 
 
-class Shutdown(Exception):  # noqa: N818 - a state of the processor, not an error of this program
-    """The processor has met an exception while delivering a double fault: the triple fault."""
-
-
-class Livelock(Exception):  # noqa: N818 - the guest's doing, not an error of this program
-    """The processor delivers interrupts and exceptions for ever and retires no instruction.
-
-    A handler of #UD whose own first instruction is undefined does it: a real processor is as busy until somebody
-    resets it. Instructions do not count on, so no budget of instructions would end it.
-    """
-
-
-class Cpu:
+class Cpu(Delivery):
     """One processor.
 
-    :ivar engine: what executes the instructions.
-    :ivar state: the architectural state, live.
-    :ivar memory: linear memory, as the processor's own accesses see it.
-    :ivar native_delivery: what may be delivered to the guest without coming back to Python (`Engine.run`). An observer
-        that wants to see an exception as an event takes it out of this set.
+    Delivery into handlers is its base class (`machine.delivery`).
     """
 
     def __init__(self, memory: HostMemory) -> None:
@@ -125,32 +87,14 @@ class Cpu:
         return cpu
 
     def _assemble(self, engine: Engine, state: ProcessorState, memory: LinearMemory) -> None:
-        self.engine = engine
-        self.state = state
-        self.memory = memory
-        self.undelivered: Interruption | None = None
-        """What was being delivered when the EPT refused an access."""
+        self.prepare_delivery(engine, state, memory)
         self.breakpoints = Breakpoints(engine, state)
         self._noted = NO_HITS
-        self.nmi_window = False
-        """Report when an NMI could be taken, whether one is pending or not (VMX's NMI-window exiting)."""
-        self.iret_unblocks_nmi = True
-        """Does IRET end blocking by NMI? Not in VMX non-root operation where NMIs exit and are not virtual."""
-        self.nmi_unblocked_at = -1
-        """The count of instructions at which an IRET has ended blocking by NMI and has met nothing else yet."""
-        self.native_delivery = DELIVER_EVERYTHING
         self._stop_requested = False
         self.loads = self._segment_loads()
         self.far_transfers = FarTransfers(self, self.loads, self.switch_task)
         self.task_switch_filter: Callable[[TaskSwitch, Interruption | None], None] | None = None
         """Sees every task switch before it begins, and what goes through a task gate; may raise something instead."""
-        self.exception_filter: ExceptionFilter | None = None
-        """Sees every exception before it is delivered, and may raise something to prevent that.
-
-        VMX non-root mode consults its exception bitmap in it.
-        """
-        self.on_delivery: Callable[[Interruption], None] | None = None
-        """Told of every interrupt and exception that has been delivered, when its handler is next."""
 
     def _segment_loads(self) -> SegmentLoads:
         return SegmentLoads(self)
@@ -225,12 +169,9 @@ class Cpu:
         """What the engine returned, as a typed event; None when the run simply goes on."""
         engine = self.engine
         if native is _IO:
-            return self._port_access()
+            return port_access(self)
         if native is _SVM_EXIT:
-            handler = _SVM_EVENTS.get(engine.svm_exit)
-            if handler is None:
-                raise MonitorError(f"the engine reported SVM exit {engine.svm_exit:#x}, which nothing asked for")
-            return handler(self)
+            return svm_event(self)
         if native is _LIMIT:
             return _LIMIT_REACHED
         if native is NativeEvent.REFUSED_FILL:
@@ -259,7 +200,7 @@ class Cpu:
         and it would write outside of its own memory. The instruction changes neither register.
         """
         state = self.state
-        prefixes, _ = self._opcode()
+        prefixes, _ = opcode(self)
         sign = 1 << (63 if prefixes.rex_w else 31)
         lengths = {register: state[register] for register in (GeneralRegister.RAX, GeneralRegister.RDX)}
         for register, length in lengths.items():
@@ -293,7 +234,7 @@ class Cpu:
                 return ExceptionRaised(Vector.GP, 0)
             self.advance(instruction.length)
             return None
-        if instruction.operation is Operation.IRET and self.engine.hands_over(SvmExit.IRET) and self._wants_iret():
+        if instruction.operation is Operation.IRET and self.engine.hands_over(SvmExit.IRET) and wants_iret(self):
             return FlagsAccess("iret", instruction.length)
         if instruction.operation is Operation.PUSHF and self.engine.hands_over(SvmExit.PUSHF):
             return FlagsAccess("pushf", instruction.length)
@@ -419,6 +360,14 @@ class Cpu:
                     "entry, which no processor loads: clear it"
                 ) from None
 
+    def through_task_gate(self, task: TaskSwitch, what: Interruption) -> None:
+        """Switch to the task that a task gate of the IDT names.
+
+        :raises ProcessorFault: as `switch_task`, or the gate names no task that can be entered.
+        """
+        task_gate_target(self, task.selector, external=task.external)
+        self.switch_task(task, what)
+
     def trap_of_task_switch(self) -> None:
         """The TSS of the new task has the T flag set: a debug exception before its first instruction."""
         self.raise_exception(Vector.DB, condition=int(Dr6.BT))
@@ -539,7 +488,7 @@ class Cpu:
         """Is a refused access at CPL 3 an implicit supervisor-mode access?"""
         if verdict.access is Access.FETCH or self.state.cpl != 3:
             return False
-        _, code = self._opcode()
+        _, code = opcode(self)
         if code[0] not in _MAY_READ_DESCRIPTORS or self.instruction().operation not in _READS_DESCRIPTORS:
             return False
         return not self._segments_used(verdict.gva)
@@ -584,101 +533,6 @@ class Cpu:
         operand = self.instruction().memory
         return None if operand is None else (self.linear_address(operand), operand.size)
 
-    # ---------------------------------------------------------------------------------------- events of the engine
-
-    def _length(self) -> int:
-        return self.engine.instruction_length
-
-    def _opcode(self) -> tuple[Prefixes, bytes]:
-        return split_prefixes(self.engine.code_bytes, self.state.bits)
-
-    def _exception(self) -> Event:
-        vector = _EXCEPTIONS[self.engine.svm_exit - _EXCEPTION_EXIT]
-        if vector in ERROR_CODE_VECTORS:
-            return ExceptionRaised(vector, self.state.error_code & 0xFFFF)
-        if vector is Vector.UD and self._is_int1():
-            return SoftwareInterrupt(1, SoftwareInterruptKind.INT1, self.instruction().length)
-        if vector is Vector.DB:
-            return ExceptionRaised(vector, condition=self.engine.debug_condition)
-        return ExceptionRaised(vector)
-
-    def _is_int1(self) -> bool:
-        """INT1, which the engine does not know."""
-        prefixes, code = self._opcode()
-        return code[:1] == b"\xf1" and not prefixes.lock
-
-    def _software_interrupt(self) -> Event:
-        _, code = self._opcode()
-        if code[0] == 0xCD:
-            return SoftwareInterrupt(code[1], SoftwareInterruptKind.INT_N, self._length())
-        if code[0] == 0xCC:
-            return SoftwareInterrupt(3, SoftwareInterruptKind.INT3, self._length())
-        return SoftwareInterrupt(4, SoftwareInterruptKind.INTO, self._length())
-
-    def _port_access(self) -> PortAccess:
-        engine = self.engine
-        port, size, is_out, value, opcode, length = engine.io
-        if opcode >= _FIRST_IO_NOT_STRING:
-            return PortAccess(port, size, is_out, value, length, is_immediate=opcode < _FIRST_IO_BY_DX)
-        prefixes, _ = self._opcode()
-        address_size = prefixes.address_size(self.state.bits)
-        return PortAccess(port, size, is_out, value, length, False, True, prefixes.repeated, address_size)
-
-    def _time_stamp_counter(self) -> Event:
-        _, code = self._opcode()
-        return ReadTimeStampCounter(code[:3] == b"\x0f\x01\xf9", self._length())
-
-    def _msr(self) -> Event:
-        _, code = self._opcode()
-        return MsrAccess(code[1] == 0x30, self._length())
-
-    def _cr(self) -> Event:
-        prefixes, code = self._opcode()
-        length = self._length()
-        if code[1] == 0x06:
-            return ControlRegisterAccess(ControlRegisterOperation.CLTS, 0, GeneralRegister.RAX, length)
-        if code[1] == 0x01:
-            operation = ControlRegisterOperation.LMSW if code[2] >> 3 & 7 == 6 else ControlRegisterOperation.SMSW
-            return ControlRegisterAccess(operation, 0, GeneralRegister(code[2] & 7 | prefixes.rex_b << 3), length)
-        number = code[2] >> 3 & 7 | prefixes.rex_r << 3
-        if prefixes.lock and number == 0:  # AMD's alternative encoding of CR8
-            number = 8
-        register = GeneralRegister(code[2] & 7 | prefixes.rex_b << 3)
-        operation = ControlRegisterOperation.MOV_TO_CR if code[1] == 0x22 else ControlRegisterOperation.MOV_FROM_CR
-        return ControlRegisterAccess(operation, number, register, length)
-
-    def _dr(self) -> Event:
-        prefixes, code = self._opcode()
-        register = GeneralRegister(code[2] & 7 | prefixes.rex_b << 3)
-        return DebugRegisterAccess(code[1] == 0x23, code[2] >> 3 & 7, register, self._length())
-
-    def _descriptor_table(self) -> Event:
-        code = SvmExit(self.engine.svm_exit)
-        register, is_write = _DESCRIPTOR_TABLE_EXITS[code]
-        return DescriptorTableAccess(register, is_write, self._length())
-
-    def _wants_iret(self) -> bool:
-        """Does whoever runs the processor want IRET handed over? It may be so for the sake of blocking by NMI alone."""
-        return SvmExit.IRET in self.engine.intercepts.instructions
-
-    def _iret(self) -> Event | None:
-        if self._wants_iret():
-            return FlagsAccess("iret", self._length())
-        self.unblock_nmi()
-        blocked = self.state.nmi_blocked
-        event = self.run_natively()
-        if blocked:  # the engine's IRET has ended it all the same
-            self.engine.block_nmi(True)
-        return event
-
-    def _cache_invalidation(self) -> Event:
-        _, code = self._opcode()
-        return InvalidateCaches(code[1] == 0x09, self._length())
-
-    def _undefined(self) -> Event:
-        """#UD: an instruction of AMD's SVM, or another that the processor of this PC does not have."""
-        return ExceptionRaised(Vector.UD)
-
     # ---------------------------------------------------------------------------------------- after an instruction
 
     def advance(self, length: int) -> None:
@@ -714,195 +568,9 @@ class Cpu:
             self.raise_exception(Vector.DB, condition=condition)
 
     @property
-    def interruptible(self) -> bool:
-        """Can a maskable interrupt be taken now?"""
-        return self.state.interruptible
-
-    @property
-    def nmi_ready(self) -> bool:
-        """Is an NMI pending that can be taken now?
-
-        Not while another is being handled, nor in a shadow: that of MOV SS holds it back in any case, and that of STI
-        may, which it does here as it does for KVM's guests (SDM Vol. 3A §6.8.3, Vol. 3C §26.2, §27.3.1.5).
-        """
-        state = self.state
-        pending = self.engine.nmi_pending or self.nmi_window
-        return pending and not state.nmi_blocked and not state.interrupt_shadow
-
-    @property
     def can_halt(self) -> bool:
         """Does HLT put the processor to sleep? Not while TF is set: the trap behind it wakes it (SDM Vol. 2A "HLT")."""
         return not self.state.eflags & _TF
-
-    # ---------------------------------------------------------------------------------------- delivery
-
-    def raise_exception(
-        self, vector: Vector, error_code: int | None = None, cr2: int | None = None, *, condition: int = 0
-    ) -> None:
-        """Deliver an exception through the IDT, RIP being what its handler returns to.
-
-        `condition` is what DR6 is to show of a debug exception.
-
-        :raises Shutdown: a triple fault.
-        """
-        self.deliver(Interruption(vector, Source.EXCEPTION, self.state.rip, error_code), cr2, condition=condition)
-
-    def raise_fault(self, fault: ProcessorFault) -> None:
-        """Deliver an exception that the processor's own work met."""
-        self.raise_exception(fault.vector, fault.error_code, fault.cr2, condition=fault.condition)
-
-    def deliver_external_interrupt(self, vector: int) -> None:
-        """Take a maskable interrupt.
-
-        :raises Shutdown: a triple fault.
-        """
-        if not self._interrupt_natively(vector):
-            self._deliver(Interruption(vector, Source.EXTERNAL, self.state.rip), None, 0)
-
-    def raise_nmi(self) -> None:
-        """An edge on the NMI pin: an NMI is pending until it is delivered. One is kept, however many edges come."""
-        self.engine.nmi_pending = True
-
-    def deliver_nmi(self) -> None:
-        """Take the pending NMI: vector 2, and no further one until an IRET is executed (SDM Vol. 3A §6.7.1).
-
-        :raises Shutdown: a triple fault.
-        """
-        engine = self.engine
-        engine.nmi_pending = False
-        engine.block_nmi(True)
-        self.deliver(Interruption(Vector.NMI, Source.NMI, self.state.rip))
-
-    def unblock_nmi(self) -> None:
-        """IRET is executed: it ends blocking by NMI even if it faults (SDM Vol. 3C §26.3)."""
-        if self.state.nmi_blocked and self.iret_unblocks_nmi:
-            self.engine.block_nmi(False)
-            self.nmi_unblocked_at = self.engine.count
-
-    def struck_iret(self) -> bool:
-        """Has what the processor has just met been met by an IRET that has ended blocking by NMI? To be asked once."""
-        struck, self.nmi_unblocked_at = self.nmi_unblocked_at == self.engine.count, -1
-        return struck
-
-    def deliver(self, what: Interruption, cr2: int | None = None, *, condition: int = 0) -> bool:
-        """Deliver `what`; exceptions on the way escalate by the table of SDM Vol. 3A §6.15.
-
-        :return: was `what` itself delivered, rather than an exception that it met?
-        :raises Shutdown: a triple fault.
-        :raises Livelock: `FRUITLESS_DELIVERIES` of them have been delivered since an instruction retired.
-        """
-        filtered = self.exception_filter is not None and what.source is Source.EXCEPTION
-        usual = not condition and not filtered
-        if usual and self._deliver_natively(what.vector, what.source, what.return_rip, what.error_code, cr2):
-            delivered = True
-        else:
-            delivered = self._deliver(what, cr2, condition)
-        self.nmi_unblocked_at = -1
-        return delivered
-
-    def _deliver(self, what: Interruption, cr2: int | None, condition: int) -> bool:
-        """As `deliver`, by the reference."""
-        filtered = self.exception_filter is not None and what.source is Source.EXCEPTION
-        if not self.engine.deliveries.begin(self.engine.count):
-            raise Livelock
-        if filtered:
-            self._filter(what.vector, what.error_code, condition if what.vector == Vector.DB else cr2, None)
-        if condition:
-            self._show_condition(condition)
-        return self.deliver_on_the_way(what, cr2)
-
-    def deliver_on_the_way(self, what: Interruption, cr2: int | None = None) -> bool:
-        """Deliver an exception that was met while another event was being delivered; returns as `deliver`.
-
-        :raises Shutdown: a triple fault.
-        """
-        self._begin(what, cr2)
-        return self.deliver_anew(what)
-
-    def deliver_anew(self, what: Interruption) -> bool:
-        """Take up a delivery that an EPT violation ended; returns as `deliver`.
-
-        :raises Shutdown: a triple fault.
-        """
-        wanted = what.vector, what.source
-        while True:
-            try:
-                self._enter_handler(what)
-            except ProcessorFault as fault:
-                what, cr2 = self._escalate(what, fault)
-                self._begin(what, cr2)
-            else:
-                self.engine.deliveries.complete(what.vector)
-                return (what.vector, what.source) == wanted
-
-    def _begin(self, what: Interruption, cr2: int | None) -> None:
-        if what.source is Source.EXCEPTION:
-            self._remember(what.vector, what.error_code, cr2)
-        if cr2 is not None:
-            self.state.set_control_register(2, cr2)
-
-    def _escalate(self, what: Interruption, fault: ProcessorFault) -> tuple[Interruption, int | None]:
-        """What is to be delivered when a fault strikes in the delivery of `what`, and its CR2.
-
-        :raises Shutdown: nothing any more.
-        """
-        self._filter(fault.vector, fault.error_code, fault.cr2, what)
-        rip = self.state.rip
-        outcome = escalate(what.vector if what.source is Source.EXCEPTION else None, fault.vector)
-        if outcome is Escalation.SHUTDOWN:
-            self._remember(fault.vector, fault.error_code, fault.cr2)
-            raise Shutdown from None
-        if outcome is Escalation.DOUBLE_FAULT:
-            self._filter(Vector.DF, 0, None, None)
-            if fault.cr2 is not None:
-                self.state.set_control_register(2, fault.cr2)
-            return Interruption(Vector.DF, Source.EXCEPTION, rip, 0), None
-        return Interruption(fault.vector, Source.EXCEPTION, rip, fault.error_code), fault.cr2
-
-    def _enter_handler(self, what: Interruption) -> None:
-        """Through the IDT or IVT, with no escalation: a fault on the way, or what the EPT refuses, is raised."""
-        if not self.state.protected_mode and what.error_code is not None:
-            what = Interruption(what.vector, what.source, what.return_rip)
-        try:
-            task = interrupts.deliver(self.state, self.memory, what)
-            if task is not None:
-                task_gate_target(self, task.selector, external=task.external)
-                self.switch_task(task, what)
-        except EptRefused:
-            self.undelivered = what
-            raise
-        if self.on_delivery is not None:
-            self.on_delivery(what)
-
-    def _show_condition(self, condition: int) -> None:
-        """A debug exception begins: DR6 shows why, and its handler may use debug registers (SDM Vol. 3B §18.3.1.3)."""
-        state = self.state
-        state.set_debug_register(6, state.debug_register(6) & ~DR6_BREAKPOINTS | condition)
-        state.set_debug_register(7, state.debug_register(7) & ~GENERAL_DETECT)
-
-    def _filter(self, vector: int, error_code: int | None, cr2: int | None, during: Interruption | None) -> None:
-        if self.exception_filter is not None:
-            self.exception_filter(vector, error_code, cr2, during)
-
-    def _remember(self, vector: int, error_code: int | None, cr2: int | None) -> None:
-        """Add an exception to the chain that a post-mortem prints."""
-        state = self.state
-        cs = state.selector(SegmentRegister.CS)
-        self.fault_chain.append(FaultRecord(self.count, vector, error_code, cr2, cs, state.rip, int(state.cpl)))
-
-    def _deliver_natively(
-        self, vector: int, source: Source, return_rip: int, error_code: int | None = None, cr2: int | None = None
-    ) -> bool:
-        """Deliver an interrupt or exception in native code, if nothing about it is unusual."""
-        if self.native_delivery == DELIVER_NOTHING or self.on_delivery is not None:
-            return False
-        return self.engine.deliver(vector, source, return_rip, error_code, cr2)
-
-    def _interrupt_natively(self, vector: int) -> bool:
-        """As `_deliver_natively`, for a maskable interrupt."""
-        if self.native_delivery == DELIVER_NOTHING or self.on_delivery is not None:
-            return False
-        return self.engine.interrupt(vector)
 
     # ---------------------------------------------------------------------------------------- configuration
 
@@ -918,27 +586,12 @@ def _raised(fault: ProcessorFault) -> ExceptionRaised:
 
 
 _STRING_IO: Final = frozenset({Operation.INS, Operation.OUTS})
-_FIRST_IO_NOT_STRING: Final = 0xE4
-_FIRST_IO_BY_DX: Final = 0xEC
-"""By their opcodes: INS and OUTS from 6CH, IN and OUT with an immediate port from E4H, by DX from ECH."""
-_EXCEPTIONS: Final = tuple(Vector)
-_EXCEPTION_EXIT: Final = int(SvmExit.EXCEPTION)
 _IO, _SVM_EXIT, _LIMIT = NativeEvent.IO, NativeEvent.SVM_EXIT, NativeEvent.LIMIT
 _LIMIT_REACHED: Final = LimitReached()
 _TARGETS: Final = {
     Refusal.HOLE: PhysicalTarget.HOLE,
     Refusal.MMIO: PhysicalTarget.MMIO,
     Refusal.ROM_WRITE: PhysicalTarget.ROM,
-}
-_DESCRIPTOR_TABLE_EXITS: Final = {
-    SvmExit.GDTR_READ: (DescriptorTableRegister.GDTR, False),
-    SvmExit.IDTR_READ: (DescriptorTableRegister.IDTR, False),
-    SvmExit.LDTR_READ: (DescriptorTableRegister.LDTR, False),
-    SvmExit.TR_READ: (DescriptorTableRegister.TR, False),
-    SvmExit.GDTR_WRITE: (DescriptorTableRegister.GDTR, True),
-    SvmExit.IDTR_WRITE: (DescriptorTableRegister.IDTR, True),
-    SvmExit.LDTR_WRITE: (DescriptorTableRegister.LDTR, True),
-    SvmExit.TR_WRITE: (DescriptorTableRegister.TR, True),
 }
 _READS_DESCRIPTORS: Final = frozenset(
     {
@@ -959,42 +612,3 @@ _READS_DESCRIPTORS: Final = frozenset(
 _MAY_READ_DESCRIPTORS: Final = frozenset(bytes.fromhex("07 0f 17 1f 8e 9a c4 c5 ca cb cf ea ff"))
 """Their first opcode bytes."""
 _PAGE_FAULTS: Final = frozenset({Refusal.PAGE_FAULT, Refusal.SUPERVISOR_AT_CPL3})
-_CONTROL_REGISTERS: Final = (0, 2, 3, 4, 8)
-
-
-def _svm_events() -> dict[int, Callable[[Cpu], Event | None]]:
-    table: dict[int, Callable[[Cpu], Event | None]] = {
-        SvmExit.VINTR: lambda _: InterruptWindow(),
-        SvmExit.SWINT: Cpu._software_interrupt,
-        SvmExit.HLT: lambda cpu: Halt(cpu._length()),
-        SvmExit.CPUID: lambda cpu: Cpuid(cpu._length()),
-        SvmExit.RDTSC: Cpu._time_stamp_counter,
-        SvmExit.RDTSCP: Cpu._time_stamp_counter,
-        SvmExit.RDPMC: lambda cpu: ReadPerformanceCounter(cpu._length()),
-        SvmExit.MSR: Cpu._msr,
-        SvmExit.INVLPG: lambda cpu: InvalidatePage(cpu._length()),
-        SvmExit.INVD: Cpu._cache_invalidation,
-        SvmExit.WBINVD: Cpu._cache_invalidation,
-        SvmExit.PUSHF: lambda cpu: FlagsAccess("pushf", cpu._length()),
-        SvmExit.POPF: lambda cpu: FlagsAccess("popf", cpu._length()),
-        SvmExit.IRET: Cpu._iret,
-        SvmExit.PAUSE: lambda cpu: Pause(cpu._length()),
-    }
-    table |= dict.fromkeys(_DESCRIPTOR_TABLE_EXITS, Cpu._descriptor_table)
-    for number in _CONTROL_REGISTERS:
-        table[SvmExit.CR_READ + number] = Cpu._cr
-        table[SvmExit.CR_WRITE + number] = Cpu._cr
-    for number in range(8):
-        table[SvmExit.DR_READ + number] = Cpu._dr
-        table[SvmExit.DR_WRITE + number] = Cpu._dr
-    for vector in range(32):
-        table[SvmExit.EXCEPTION + vector] = Cpu._exception
-    undefined = (
-        SvmExit.RSM, SvmExit.INVLPGA, SvmExit.VMRUN, SvmExit.VMMCALL, SvmExit.VMLOAD, SvmExit.VMSAVE, SvmExit.STGI,
-        SvmExit.CLGI, SvmExit.SKINIT, SvmExit.MONITOR, SvmExit.MWAIT,
-    )  # fmt: skip
-    table |= dict.fromkeys(undefined, Cpu._undefined)
-    return table
-
-
-_SVM_EVENTS: Final = _svm_events()

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from simvirt.machine.core import opcode
 from simvirt.machine.events import ExceptionRaised, X87ErrorReported
 from simvirt.machine.faults import ProcessorFault
 from simvirt.x86.decode import used_memory
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr0, Cr4, Eflags
-from simvirt.x86.prefixes import split_prefixes
 
 if TYPE_CHECKING:
     from simvirt.machine.core import Core
@@ -48,7 +48,7 @@ _NO_PRECISION_EXCEPTION: Final = 8
 
 def perform(cpu: Core, instruction: Instruction) -> Event | None:
     """Run the x87 or SSE instruction at RIP, and look after its exceptions; the event that it met, or None."""
-    _, code = split_prefixes(cpu.engine.code_bytes, cpu.state.bits)
+    _, code = opcode(cpu)
     if code[0] == _WAIT or code[0] & 0xF8 == 0xD8:
         return _x87(cpu, instruction, code)
     if code[1] == 0xAE:

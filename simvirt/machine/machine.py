@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from simvirt.machine.board import BoardState  # noqa: TC001 - decoding a MachineState needs it at run time
-from simvirt.machine.cpu import Livelock, Shutdown
+from simvirt.machine.delivery import Livelock, Shutdown
 from simvirt.machine.engine import NEVER
 from simvirt.x86.addresses import PAGE_OFFSET_MASK, PAGE_SHIFT, PAGE_SIZE, Gpa
 
@@ -52,7 +52,7 @@ class Outcome(Enum):
     TRIPLE_FAULT = "triple-fault"
     """The processor shut down: an exception while it delivered a double fault (SDM Vol. 3A §6.15)."""
     LIMIT = "limit"
-    """The allowed number of instructions is spent, or none retires any more (`cpu.Livelock`)."""
+    """The allowed number of instructions is spent, or none retires any more (`delivery.Livelock`)."""
     INTERRUPTED = "interrupted"
     """The host asked for a stop, as Ctrl-C does."""
     BREAKPOINT = "breakpoint"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.delivery import Shutdown
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.x86.exceptions import Vector

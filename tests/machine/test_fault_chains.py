@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.delivery import Shutdown
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.x86.exceptions import Vector
 from tests.support import tables as t

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.delivery import Shutdown
 from simvirt.machine.state import DescriptorTable, Segment
 from simvirt.x86.exceptions import Vector
 from tests.support.delivery import EXCEPTION, EXTERNAL, SOFTWARE, deliver, failure

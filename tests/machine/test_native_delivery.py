@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from simvirt.machine.architectural_state import ArchitecturalState
-from simvirt.machine.cpu import Livelock
+from simvirt.machine.delivery import Livelock
 from simvirt.machine.delivery_log import FRUITLESS_DELIVERIES, FaultRecord
 from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING
 from simvirt.machine.events import LimitReached

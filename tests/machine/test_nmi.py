@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.delivery import Shutdown
 from simvirt.machine.engine import DELIVER_NOTHING
 from simvirt.machine.events import Halt, InterruptWindow, LimitReached, NonMaskableInterrupt
 from simvirt.machine.state import DescriptorTable, Segment

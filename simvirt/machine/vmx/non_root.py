@@ -13,7 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import MonitorError
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.delivery import Shutdown
 from simvirt.machine.engine import DELIVER_EVERYTHING, DELIVER_NOTHING, NEVER
 from simvirt.machine.events import (
     DebuggerHit,

@@ -12,7 +12,7 @@ from simvirt.errors import MonitorError
 from simvirt.machine import device_access
 from simvirt.machine.completion import complete_once, finish_port_access
 from simvirt.machine.control_registers import TASK_PRIORITY, write_task_priority
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.delivery import Shutdown
 from simvirt.machine.events import (
     ControlRegisterAccess,
     DescriptorTableAccess,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.cpu import Shutdown
+from simvirt.machine.delivery import Shutdown
 from simvirt.machine.faults import ProcessorFault
 from simvirt.machine.interrupts import Interruption, Source
 from simvirt.machine.task_switch import TaskSwitch, switch_tasks
