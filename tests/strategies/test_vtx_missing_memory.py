@@ -123,3 +123,30 @@ def test_page_tables_all_over_the_place_do_not_use_up_the_vmm_s_pages(twins: Twi
     region = memory.space.ram[0]
     assert memory.ept.host(region.start) == region.host
     assert twins.compare(b"\x90\xf4", steps=2) is None
+
+
+def test_an_nmi_with_its_stack_in_a_hole(twins: Twins) -> None:
+    """The VMM delivers it in place of the processor, and it blocks others all the same."""
+    code = b"\x90" * 4 + b"\xf4"
+    twins.begin(code, start(esp=HOLE + 0x800))
+    for machine in twins.both:
+        machine.run_to(2)
+        machine.raise_nmi()
+    for step in range(3, 6):
+        for machine in twins.both:
+            machine.run_to(step)
+        assert not twins.difference()
+    assert all(machine.processor.nmi_blocked for machine in twins.both)
+
+
+def test_an_iret_from_a_hole_while_an_nmi_waits(twins: Twins) -> None:
+    """The EPT violation strikes an IRET, and the VMM carries that out; the NMI comes behind it."""
+    twins.begin(b"\x90\xcf\x90\x90\xf4", start(esp=HOLE + 0x800))
+    for machine in twins.both:
+        machine.run_to(1)
+        machine.raise_nmi()
+        machine.raise_nmi()
+    for step in range(2, 6):
+        for machine in twins.both:
+            machine.run_to(step)
+        assert not twins.difference()

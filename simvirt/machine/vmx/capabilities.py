@@ -195,7 +195,7 @@ _NEHALEM_EXIT: Final = _FIRST_EXIT | _PAT_EXIT | _X.SAVE_PREEMPTION_TIMER
 _NEHALEM_ENTRY: Final = _FIRST_ENTRY | _PAT_ENTRY
 _WESTMERE_SECONDARY: Final = _NEHALEM_SECONDARY | _S.UNRESTRICTED_GUEST | _S.PAUSE_LOOP_EXITING
 _HASWELL_SECONDARY: Final = _WESTMERE_SECONDARY | _S.ENABLE_VM_FUNCTIONS
-_BROADWELL_SECONDARY: Final = _HASWELL_SECONDARY | _S.ENABLE_PML
+_BROADWELL_SECONDARY: Final = _HASWELL_SECONDARY | _S.ENABLE_PML | _S.EPT_VIOLATION_VE
 _SKYLAKE_SECONDARY: Final = _BROADWELL_SECONDARY | _S.USE_TSC_SCALING
 
 THIS_PC: Final = _preset(
@@ -228,7 +228,7 @@ PRESETS: Final[dict[str, Capabilities]] = {
             leave=_NEHALEM_EXIT, enter=_NEHALEM_ENTRY, accessed_dirty=True, vm_functions=EPTP_SWITCHING,
         ),
         _preset(
-            "broadwell-2014", "Broadwell: page-modification logging", 2014,
+            "broadwell-2014", "Broadwell: page-modification logging, virtualization exceptions", 2014,
             pin=_NEHALEM_PIN, primary=_NEHALEM_PRIMARY, secondary=_BROADWELL_SECONDARY,
             leave=_NEHALEM_EXIT, enter=_NEHALEM_ENTRY, accessed_dirty=True, vm_functions=EPTP_SWITCHING,
         ),

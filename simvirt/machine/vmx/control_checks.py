@@ -227,6 +227,15 @@ CONTROL_CHECKS: Final = (
         ),
     ),
     EntryCheck(
+        "the virtualization-exception information address is 4-KByte aligned",
+        CheckKind.CONTROLS,
+        "SDM Vol. 3C §27.2.1.1",
+        lambda v: implies(
+            secondary(v) & SecondaryControls.EPT_VIOLATION_VE,
+            _aligned(_F.VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS)(v),
+        ),
+    ),
+    EntryCheck(
         "the EPT pointer is well formed",
         CheckKind.CONTROLS,
         "SDM Vol. 3C §27.2.1.1, Table 25-9",

@@ -45,9 +45,8 @@ from simvirt.machine.events import (
     X87ErrorReported,
 )
 from simvirt.machine.faults import ProcessorFault, general_protection
-from simvirt.machine.fills import Access
 from simvirt.machine.port_permission import io_allowed
-from simvirt.machine.vmx import control_registers, instruction_information, vm_functions
+from simvirt.machine.vmx import control_registers, ept_exits, instruction_information, vm_functions
 from simvirt.machine.vmx.bitmaps import msr_exits, port_exits
 from simvirt.x86.exceptions import Vector
 from simvirt.x86.flags import Cr4
@@ -215,46 +214,6 @@ def _string_port(non_root: NonRootOperation, event: PortAccess) -> None:
     fields[_F.EXIT_INSTRUCTION_INFORMATION] = instruction_information.string_port(event, segment)
 
 
-# `x86.vmx.EptViolation` by its bits, for this is a path that is taken often.
-_EPT_ACCESS: Final = {Access.READ: 1 << 0, Access.WRITE: 1 << 1, Access.FETCH: 1 << 2}
-_EPT_RIGHTS_SHIFT: Final = 3
-_LINEAR_VALID: Final = 1 << 7
-_TO_PAGE: Final = 1 << 8
-_NMI_UNBLOCKING: Final = 1 << 12
-
-
-def ept_violation(non_root: NonRootOperation, event: EptViolated) -> ExitReason:
-    """An EPT violation always exits (SDM Vol. 3C §28.2.1, Table 28-7).
-
-    With accessed and dirty flags in the EPT an access to a guest's paging structure counts as a write besides.
-    """
-    fields = non_root.vmcs.fields
-    fields[_F.GUEST_PHYSICAL_ADDRESS] = event.gpa
-    fields[_F.GUEST_LINEAR_ADDRESS] = event.gva or 0
-    qualification = _EPT_ACCESS[event.access] | event.rights << _EPT_RIGHTS_SHIFT
-    if event.gva is not None:
-        qualification |= _LINEAR_VALID
-    if non_root.cpu.struck_iret() and non_root.cpu.undelivered is None:
-        qualification |= _NMI_UNBLOCKING
-    if event.to_page:
-        qualification |= _TO_PAGE
-    elif event.access is Access.WRITE:
-        qualification |= _EPT_ACCESS[Access.READ]
-    return non_root.exit(ExitReason.EPT_VIOLATION, qualification, event.length)
-
-
-def ept_misconfiguration(non_root: NonRootOperation, event: EptMisconfigured) -> ExitReason:
-    """An EPT misconfiguration always exits; there is no qualification."""
-    non_root.vmcs.fields[_F.GUEST_PHYSICAL_ADDRESS] = event.gpa
-    return non_root.exit(ExitReason.EPT_MISCONFIGURATION, 0, event.length)
-
-
-def modification_log_full(non_root: NonRootOperation, event: ModificationLogFull) -> ExitReason:
-    """The page-modification log is full: an exit before the access (SDM Vol. 3C §28.2.1, §29.3.6)."""
-    qualification = _NMI_UNBLOCKING if non_root.cpu.struck_iret() and non_root.cpu.undelivered is None else 0
-    return non_root.exit(ExitReason.PAGE_MODIFICATION_LOG_FULL, qualification, event.length)
-
-
 # -------------------------------------------------------------------------------------------- instructions
 
 
@@ -400,9 +359,9 @@ EXITS: Final[dict[type, Callable[..., ExitReason | None]]] = {
     SoftwareInterrupt: _software_interrupt,
     PortAccess: _port,
     PhysicalAccess: complete,
-    EptViolated: ept_violation,
-    EptMisconfigured: ept_misconfiguration,
-    ModificationLogFull: modification_log_full,
+    EptViolated: ept_exits.violation,
+    EptMisconfigured: ept_exits.misconfiguration,
+    ModificationLogFull: ept_exits.modification_log_full,
     WatchedWrite: complete,
     Halt: _halt,
     Cpuid: _cpuid,

@@ -192,9 +192,9 @@ class GuestEvents:
         if kind.needs_instruction_length and delivering is not None:
             fields[_LENGTH] = delivering.length
 
-    def ept_refused(self, refused: EptRefused) -> ExitReason:
-        """The processor itself met an EPT violation or misconfiguration, perhaps while it delivered an event."""
-        reason: ExitReason = EXITS[type(refused.event)](self.operation, refused.event) or ExitReason.EPT_VIOLATION
+    def ept_refused(self, refused: EptRefused) -> ExitReason | None:
+        """The processor itself met what the EPT refuses, perhaps while it delivered an event; None after a #VE."""
+        reason: ExitReason | None = EXITS[type(refused.event)](self.operation, refused.event)
         during, self.cpu.undelivered = self.cpu.undelivered, None
         if during is not None:
             self._note_vectoring(during)

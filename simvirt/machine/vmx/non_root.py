@@ -161,7 +161,9 @@ class NonRootProcessor:
         except Intercepted as exit_:
             return exit_.reason
         except EptRefused as refused:
-            return self._events.ept_refused(refused)
+            reason = self._events.ept_refused(refused)
+            assert reason is not None, "in the midst of a delivery there is no virtualization exception"
+            return reason
         except Shutdown:
             return self.operation.exit(ExitReason.TRIPLE_FAULT)
         finally:

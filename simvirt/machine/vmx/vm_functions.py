@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 from simvirt.machine.vmx.capabilities import EPTP_SWITCHING
 from simvirt.machine.vmx.control_checks import is_ept_pointer
 from simvirt.x86.registers import GeneralRegister
-from simvirt.x86.vmx import ExitReason, VmcsField
+from simvirt.x86.vmx import ExitReason, SecondaryControls, VmcsField
 
 if TYPE_CHECKING:
     from simvirt.machine.vmx.non_root_operation import NonRootOperation
 
 _F: Final = VmcsField
+_VIRTUALIZATION_EXCEPTIONS: Final = int(SecondaryControls.EPT_VIOLATION_VE)
 _LIST_ENTRIES: Final = 512
 
 
@@ -29,6 +30,8 @@ def call(non_root: NonRootOperation, length: int) -> ExitReason | None:
     if pointer is None:
         return non_root.exit(ExitReason.VMFUNC, 0, length)
     non_root.vmcs.fields[_F.EPT_POINTER] = pointer
+    if non_root.secondary & _VIRTUALIZATION_EXCEPTIONS:
+        non_root.vmcs.fields[_F.EPTP_INDEX] = cpu.state.register(GeneralRegister.RCX, 2)
     cpu.engine.set_ept(pointer)
     cpu.advance(length)
     return None

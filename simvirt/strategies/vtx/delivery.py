@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _F: Final = VmcsField
 SOURCES: Final = {
     InterruptionType.EXTERNAL_INTERRUPT: Source.EXTERNAL,
-    InterruptionType.NMI: Source.EXTERNAL,
+    InterruptionType.NMI: Source.NMI,
     InterruptionType.HARDWARE_EXCEPTION: Source.EXCEPTION,
     InterruptionType.SOFTWARE_INTERRUPT: Source.SOFTWARE,
     InterruptionType.PRIVILEGED_SOFTWARE_EXCEPTION: Source.EXCEPTION,

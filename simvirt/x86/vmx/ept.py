@@ -28,6 +28,8 @@ class EptEntry(IntFlag):
     """With bit 6 of the EPT pointer."""
     DIRTY = 1 << 9
     """Likewise, where the entry maps a page."""
+    SUPPRESS_VE = 1 << 63
+    """An EPT violation exits, where it could be a virtualization exception."""
 
 
 EPT_RIGHTS: Final = EptEntry.READ | EptEntry.WRITE | EptEntry.EXECUTE

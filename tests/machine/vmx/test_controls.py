@@ -41,7 +41,7 @@ FIELDS: dict[type[IntFlag], VmcsField] = {
     ExitControls: F.EXIT_CONTROLS,
     EntryControls: F.ENTRY_CONTROLS,
 }
-VIRTUAL_APIC, LOG = 0x8_0000, 0x8_1000
+VIRTUAL_APIC, LOG, INFORMATION = 0x8_0000, 0x8_1000, 0x8_2000
 PAGE_DIRECTORY, PAGE_TABLE = 0x5_0000, 0x5_1000
 CPUID, NOPS = b"\x0f\xa2", b"\x90" * 90
 READ_DR7 = b"\x0f\x21\xf8"
@@ -222,6 +222,11 @@ def writing_two_pages(rig: Rig) -> object:
     return reason, [int.from_bytes(rig.memory.view[LOG : LOG + 8], "little")]
 
 
+def reading_a_hole(rig: Rig) -> object:
+    rig.vmcs.write(F.VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, INFORMATION)
+    return rig.run(b"\xa1" + HOLE.to_bytes(4, "little")), rig.handler
+
+
 def saved(field: VmcsField, code: bytes) -> Callable[[Rig], object]:
     """What the VMM reads from the VMCS when the guest has changed the register."""
 
@@ -344,6 +349,7 @@ PAIRS = [
     Pair(S.PAUSE_LOOP_EXITING, running(b"\xf3\x90" * 8, short_window), R.PAUSE),
     Pair(S.ENABLE_VM_FUNCTIONS, running(b"\x0f\x01\xd4"), R.VMFUNC),
     Pair(S.ENABLE_PML, writing_two_pages, (R.PAGE_MODIFICATION_LOG_FULL, [DATA]), (HALTED, [0])),
+    Pair(S.EPT_VIOLATION_VE, reading_a_hole, (HALTED, 20), (R.EPT_VIOLATION, None)),
     Pair(S.USE_TSC_SCALING, scaled_tsc, 8 * 5 // 2 + 1000, 1008),
     Pair(X.SAVE_DEBUG_CONTROLS, saved(F.GUEST_DR7, b"\xb8\x01\x04\0\0\x0f\x23\xf8"), 0x401, 0x400),
     Pair(

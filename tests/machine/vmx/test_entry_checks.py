@@ -73,6 +73,10 @@ BREAKERS: list[tuple[str, Writes]] = [
     ("unrestricted guest needs EPT", {F.SECONDARY_CONTROLS: UNRESTRICTED}),
     ("page-modification", {F.SECONDARY_CONTROLS: 1 << 17}),
     ("page-modification", {F.SECONDARY_CONTROLS: 1 << 17 | 0x82, F.PML_ADDRESS: 0x800}),
+    (
+        "virtualization-exception",
+        {F.SECONDARY_CONTROLS: 1 << 18 | 0x82, F.VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS: 0x10},
+    ),
     ("EPT pointer", {F.EPT_POINTER: 6}),
     ("EPT pointer", {F.EPT_POINTER: 0x1F}),
     ("EPT pointer", {F.EPT_POINTER: 0x9E}),
