@@ -11,7 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UsageError
-from simvirt.machine import exact_instructions, floating_exceptions, long_mode_segments, self_test
+from simvirt.machine import (
+    exact_instructions,
+    floating_exceptions,
+    long_mode_segments,
+    misread_instructions,
+    self_test,
+)
 from simvirt.machine.alignment import is_aligned
 from simvirt.machine.architectural_state import ArchitecturalState
 from simvirt.machine.breakpoints import NO_HITS, Breakpoints, DataAccess, Hits
@@ -40,6 +46,7 @@ from simvirt.machine.fills import EPT_REFUSALS, Access, PdpteLoad, Refusal, Verd
 from simvirt.machine.linear_memory import LinearMemory
 from simvirt.machine.native.layout import NativeEvent
 from simvirt.machine.segment_loads import SegmentLoads
+from simvirt.machine.stack import Stack
 from simvirt.machine.svm import Intercepts, SvmExit
 from simvirt.machine.svm_events import port_access, svm_event, wants_iret
 from simvirt.machine.task_switch import TaskSwitch, switch_tasks, task_gate_target
@@ -229,6 +236,8 @@ class Cpu(Delivery):
     def _instruction(self) -> Event | None:
         """Far JMP, CALL, RET, IRET, or STI while IF is 1: the processor does it, and tells of faults alone."""
         instruction = self.instruction()
+        if not instruction.is_valid:
+            return ExceptionRaised(Vector.UD)
         if instruction.operation is Operation.STI:
             if self.state.cpl > iopl(self.state.eflags) and self.state.protected_mode:
                 return ExceptionRaised(Vector.GP, 0)
@@ -244,6 +253,9 @@ class Cpu(Delivery):
             self._noted = self.breakpoints.at_data(self._data_accesses())
         if exact_instructions.is_done_here(instruction):
             return self._attempt(lambda: self._perform_exactly(instruction))
+        given = misread_instructions.as_engine_reads_it(instruction.encoding, self.state.bits)
+        if given is not None:
+            return misread_instructions.run(self, instruction.encoding, given)
         if instruction.operation in long_mode_segments.OPERATIONS:
             return self._attempt(lambda: long_mode_segments.perform(self, self.loads, instruction))
         return self.transfer_far(instruction)
@@ -495,7 +507,11 @@ class Cpu(Delivery):
 
     def _segments_used(self, address: int) -> set[SegmentRegister]:
         """The segments through which the operands of the instruction at RIP reach a linear address."""
-        operands = [use.operand for use in used_memory(self.instruction())]
+        instruction = self.instruction()
+        operands = {use.operand for use in used_memory(instruction)}
+        # How wide the stack pointer is, SS says, of which the decoder knows nothing.
+        stack = {o for o in operands if o.base is GeneralRegister.RSP and o != instruction.memory}
+        operands = operands - stack | {replace(o, address_bits=8 * Stack(self).width) for o in stack}
         return {o.segment for o in operands if self._reaches(o, address)}
 
     def _reaches(self, operand: MemoryOperand, address: int) -> bool:

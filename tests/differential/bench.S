@@ -73,6 +73,7 @@
 #define REAL 0x8000
 #define REAL_GS 0x2000          /* in CS of the real-mode part */
 #define TF 0x100
+#define SCRATCH 0x3ff           /* a register of COM1 that keeps what is written to it */
 
     .text
     .globl _start
@@ -282,6 +283,8 @@ next_case:
     mov es, eax
     mov ss, eax
     mov esp, KERNEL_STACK
+    mov edx, SCRATCH
+    out dx, al
     mov eax, dword ptr [P_INDEX]
     inc eax
     cmp eax, dword ptr [P_CASES]
@@ -503,6 +506,9 @@ real_next_case:
     mov gs, ax
     mov es, ax
     cld
+    mov dx, SCRATCH
+    out dx, al
+    lgdt gs:[P_GDTR]            /* a case of ring 0 may have come upon LGDT */
     mov eax, dword ptr gs:[P_INDEX]
     inc eax
     cmp eax, dword ptr gs:[P_CASES]
@@ -779,6 +785,9 @@ long_sum:
 
 long_next_case:
     mov esp, KERNEL_STACK
+    xor eax, eax
+    mov edx, SCRATCH
+    out dx, al
     mov eax, dword ptr [P_INDEX]
     inc eax
     cmp eax, dword ptr [P_CASES]

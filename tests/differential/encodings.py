@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import iced_x86
-from iced_x86 import Code, CpuidFeature, Decoder, FlowControl, Mnemonic
+from iced_x86 import Code, CpuidFeature, Decoder, Mnemonic
+
+if TYPE_CHECKING:
+    from simvirt.x86.forms import EncodingForm
 
 _F, _M = CpuidFeature, Mnemonic
-_FEATURES: Final = frozenset(
+FEATURES: Final = frozenset(
     {
         *(_F.INTEL8086, _F.INTEL8086_ONLY, _F.INTEL186, _F.INTEL286, _F.INTEL386, _F.INTEL486, _F.X64, _F.CPUID),
         *(_F.CMOV, _F.CX8, _F.CMPXCHG16B, _F.FPU, _F.FPU287, _F.FPU387, _F.FXSR, _F.MMX, _F.SSE, _F.SSE2, _F.SSE3),
@@ -19,25 +22,34 @@ _FEATURES: Final = frozenset(
         *(_F.MSR, _F.RDTSCP, _F.RDPMC),
     }
 )
-_NOT_COMPARABLE: Final = frozenset(
-    {
-        # What they tell differs between two machines by right.
-        *(_M.CPUID, _M.RDTSC, _M.RDTSCP, _M.RDPMC),
-        # Undefined or of no use on these processors.
-        *(_M.UD0, _M.JMPE, _M.LOADALL, _M.FRSTPM, _M.FSETPM, _M.CLTS, _M.INVD, _M.WBINVD),
-        # They store where the last x87 instruction was, which the two write down differently (docs/deviations.md).
-        *(_M.FNSTENV, _M.FNSAVE, _M.FXSAVE, _M.FXSAVE64),
-        # It reads more than the sandbox has.
-        *(_M.FXRSTOR, _M.FXRSTOR64),
-    }
-)
-_KERNEL_ONLY_HARM: Final = frozenset(
-    {
-        *(_M.HLT, _M.IN, _M.OUT, _M.INSB, _M.INSW, _M.INSD, _M.OUTSB, _M.OUTSW, _M.OUTSD, _M.LGDT, _M.LIDT, _M.LLDT),
-        *(_M.LTR, _M.LMSW, _M.RDMSR, _M.WRMSR, _M.SYSEXIT, _M.SYSEXITQ, _M.SYSRET, _M.SYSRETQ, _M.RSM, _M.INVLPG),
-    }
-)
-"""Faults at CPL 3; in ring 0 they would end the bench, or belong to tests of their own."""
+_NOT_COMPARABLE: Final = {
+    "what it tells differs between two machines by right": (_M.CPUID, _M.RDTSC, _M.RDTSCP, _M.RDPMC),
+    "undefined, or of other processors": (_M.UD0, _M.JMPE, _M.LOADALL, _M.FRSTPM, _M.FSETPM),
+    "QEMU does not wake from HLT by a single-step trap": (_M.HLT,),
+}
+_NOT_IN_RING_0: Final = {
+    "changes what the bench stands on": (_M.LGDT, _M.LIDT, _M.LLDT, _M.LTR, _M.LMSW, _M.WRMSR),
+    "not every MSR exists on both machines": (_M.RDMSR,),
+}
+"""Faults at CPL 3."""
+PORTS: Final = frozenset({_M.IN, _M.OUT, _M.INSB, _M.INSW, _M.INSD, _M.OUTSB, _M.OUTSW, _M.OUTSD})
+SCRATCH_PORT: Final = 0x3FF
+"""The scratch register of COM1, which both machines have; QEMU ends at an access of more than a byte."""
+_NAMES: Final = {number: name for name, number in vars(Mnemonic).items() if isinstance(number, int)}
+_LEFT_OUT: Final = {each: why for why, mnemonics in _NOT_COMPARABLE.items() for each in mnemonics}
+_LEFT_OUT_IN_RING_0: Final = {each: why for why, mnemonics in _NOT_IN_RING_0.items() for each in mnemonics}
+_WHY: Final = {_NAMES[each].lower(): why for each, why in _LEFT_OUT.items()}
+_WHY_IN_RING_0: Final = {_NAMES[each].lower(): why for each, why in _LEFT_OUT_IN_RING_0.items()}
+
+
+def why_left_out(form: EncodingForm, *, kernel: bool) -> str:
+    """Why no case has an instruction of this form, of ring 0 or another; empty if they do."""
+    mnemonic = form.mnemonic.lower()
+    if kernel and form.syntax.startswith(("MOV CR", "MOV DR")):
+        return "changes what the bench stands on"
+    if kernel and form.syntax.startswith("MOV") and form.syntax.endswith("DR"):
+        return "the debug registers are not those of the case"
+    return _WHY.get(mnemonic) or (_WHY_IN_RING_0.get(mnemonic, "") if kernel else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +73,12 @@ class Template:
 def is_allowed(instruction: iced_x86.Instruction, *, kernel: bool) -> bool:
     """May this instruction stand in a case?"""
     code = instruction.code
-    if code == Code.INVALID or instruction.mnemonic in _NOT_COMPARABLE:
+    if code == Code.INVALID or instruction.mnemonic in _LEFT_OUT:
         return False
-    if not set(instruction.cpuid_features()) <= _FEATURES:
+    if not set(instruction.cpuid_features()) <= FEATURES:
         return False
     if kernel:
-        if instruction.mnemonic in _KERNEL_ONLY_HARM:
+        if instruction.mnemonic in _LEFT_OUT_IN_RING_0:
             return False
         if instruction.mnemonic == _M.MOV and _touches_control(instruction):
             return False
@@ -90,7 +102,7 @@ def templates(bits: int) -> dict[int, tuple[Template, ...]]:
     """The templates of every instruction code in 16, 32 or 64-bit code."""
     found: dict[int, set[Template]] = {}
     tail = bytes(12)
-    prefixes = (b"", b"\x66", b"\xf3", b"\xf2")
+    prefixes = (b"", b"\x66", b"\xf3", b"\xf2", b"\x66\xf3", b"\x66\xf2")
     maps = (b"", b"\x0f", b"\x0f\x38", b"\x0f\x3a")
     legacy = {0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3}
     for prefix in prefixes:
@@ -119,11 +131,10 @@ def _code(bits: int, data: bytes) -> tuple[int, int]:
 
 def _explore(found: dict[int, set[Template]], bits: int, prefix: bytes, opcode: bytes, tail: bytes) -> None:
     memory = 0x06 if bits == 16 else 0x05
-    results = {
-        modrm: _code(bits, prefix + opcode + bytes((modrm,)) + tail) for modrm in (memory, memory | 8, 0xC0, 0xC8)
-    }
-    if results[memory] == results[0xC0] and results[memory | 8] == results[0xC8] == results[memory]:
-        code = results[0xC0][0]
+    fields = [register << 3 | rm for register in range(8) for rm in (memory, 0xC0)]
+    results = {_code(bits, prefix + opcode + bytes((modrm,)) + tail) for modrm in fields}
+    if len(results) == 1:
+        ((code, _),) = results
         if code != Code.INVALID:
             found.setdefault(code, set()).add(Template(prefix, opcode, None, False, False))
         return
@@ -137,6 +148,3 @@ def _explore(found: dict[int, set[Template]], bits: int, prefix: bytes, opcode: 
             code, _ = _code(bits, prefix + opcode + bytes((modrm,)) + tail)
             if code != Code.INVALID:
                 found.setdefault(code, set()).add(Template(prefix, opcode, modrm, False, False))
-
-
-__all__ = ["FlowControl", "Template", "is_allowed", "templates"]

@@ -73,7 +73,9 @@ LOW_SANDBOX: Final = Sandbox(0x5_0000, 0x5_0000, 0x600, 0x5_FF00, 0x100)
 
 # Selectors of protected and of long mode.
 KERNEL_CODE, KERNEL_DATA, CODE_3, DATA_3, TASK = 0x08, 0x10, 0x43, 0x4B, 0x58
-CODE_3_64, CODE_3_16, DATA_3_16, SHIFTED_3 = 0x73, 0x7B, 0x83, 0x8B
+CODE_3_64, DATA_3_16, SHIFTED_3 = 0x73, 0x83, 0x8B
+CODE_3_16: Final = 0x303
+"""The first of the segments that divide the code into parts of 64 KiB."""
 LOCAL: Final = 0xA0
 _FIRST_ODD: Final = 0xC0
 
@@ -132,7 +134,8 @@ def _gdt(mode: Mode, sink: int) -> bytes:
     put(TASK, t.system_segment_64(t.TSS32, TSS, 0x67) if long else t.segment(t.TSS32, 0, TSS, 0x67))
     put(LOCAL, t.segment(t.LDT, 0, LDT, 0x1F))  # in long mode its upper half is null, as it must be
     put(CODE_3_64, t.segment(t.CODE_R3 | 1, t.FLAT_64) if long else t.segment(t.CODE_R3 | 1))
-    put(CODE_3_16, t.segment(t.CODE_R3 | 1, t.BYTES_16, CODE, 0xFFFF))
+    for part in range(CODE_SIZE >> 16):
+        put(CODE_3_16 + 8 * part, t.segment(t.CODE_R3 | 1, t.BYTES_16, CODE + (part << 16), 0xFFFF))
     put(DATA_3_16, t.segment(t.DATA_R3 | 1, t.BYTES_16, HIGH_SANDBOX.base, 0xFFFF))
     put(SHIFTED_3, t.segment(t.DATA_R3 | 1, base=0x10))
     for i, odd in enumerate(_odd_descriptors(sink, t.CALL_GATE_32)):

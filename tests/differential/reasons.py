@@ -38,7 +38,7 @@ class Reason(Enum):
     UNDEFINED_FLAGS = "undefined: flags after the instruction"
     UNDEFINED_RESULT = "undefined: BSWAP of 16 bits, upper half of SMSW of 32 bits"
     APPROXIMATION = "undefined: the last bits of RCPPS and RSQRTPS"
-    STORE_ORDER = "undefined: which page of an 80-bit store faults first, and what of it is stored then"
+    STORE_ORDER = "undefined: which page of a decimal number or of an image faults first, and what of it is stored then"
     QEMU_RF = "QEMU: RF is 0 in the EFLAGS image of a fault (SDM Vol. 3B 18.3.1.1 wants 1)"
     QEMU_LOST_TRAP = "QEMU: the single-step trap after PAUSE, STI and LSS comes one instruction late"
     QEMU_STACK_FAULT = "QEMU: a non-canonical address in SS is #GP, not #SS"
@@ -76,7 +76,6 @@ class Reason(Enum):
     QEMU_MXCSR = "QEMU: reserved bits of MXCSR are ignored"
     SCALAR_READS = "here: ROUNDSS and ROUNDSD read 16 bytes"
     SSE_ALIGNMENT = "here: SSE instructions accept unaligned memory operands"
-    COMPARE_PREDICATE = "here: CMPPS and its kin are #UD when reserved bits of the predicate are set"
     HORIZONTAL = "here: horizontal additions of a register to itself are wrong"
     STRING_SEARCH = "here: PCMPESTRI and its kin find no needle that the end of the haystack cuts"
     DOT_PRODUCT = "here: DPPS and DPPD add their products in another order"
@@ -84,12 +83,20 @@ class Reason(Enum):
     MMX_FAULT = "here: conversions to and from MMX operands change TOP and the tag word although they fault"
     MMX_EXPONENT = "here: MMX results leave bits 79:64 of the x87 register"
     X87_SIGNALLING = "here: loads leave signalling NaNs as they are"
-    LOCK_NEG = "here: flags of LOCK NEG are those of the operand, not of the result"
-    COMPATIBILITY_RIP = "here: a near branch above 2 GiB in compatibility mode extends the sign of EIP"
+    QEMU_NEAR_BRANCH = "QEMU: 66 before a near branch in 64-bit mode makes it one of 16 bits, as on AMD's processors"
+    QEMU_FAR_STACK_WIDTH = "QEMU: far returns of 16 and 32 bits in 64-bit mode pop from ESP"
+    FLOATING_POINT_POINTERS = "undefined: FIP, FCS, FDP, FDS and FOP in stored images, which the two write differently"
+    QEMU_TEST = "QEMU: the second encoding of TEST (F6 /1, F7 /1) and the hints 0F 0D and 0F 18 of a register are #UD"
+    QEMU_SYSRET = "QEMU: SYSRET outside of 64-bit mode is not #UD, as on AMD's processors"
+    QEMU_FAR_POINTER = "QEMU: LFS, LGS and LSS with REX.W take offsets of 32 bits, as AMD's processors do"
+    QEMU_REX_W = "QEMU: 66 makes CRC32 with REX.W one of 16 bits"
+    QEMU_UNMASKED = "QEMU: an unmasked invalid operation or division by zero of the x87 gives its result all the same"
+    QEMU_NULL_STACK = "QEMU: a null selector in SS may have another RPL than CPL in 64-bit mode"
+    QEMU_SYSEXIT = "QEMU: SYSEXIT to compatibility mode takes all of RDX and RCX"
+    QEMU_BASE = "QEMU: in 64-bit mode a prefix for ES, CS, SS or DS adds the base of the segment"
+    QEMU_ES = "QEMU: FLDENV, FLDCW and FRSTOR do not renew ES, and a pending exception is forgotten"
     QEMU_INT1 = "QEMU: INT1 is #UD"
     QEMU_XM = "QEMU: unmasked SSE exceptions are not #XM, and leave other results"
-    NEAR_BRANCH = "here: 66 before a near branch in 64-bit mode truncates RIP, as on AMD's processors"
-    OPCODE_EXTENSION = "here: REX.R before C6 /0 and C7 /0 is #UD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,16 @@ _STRINGS: Final = frozenset({_M.PCMPESTRI, _M.PCMPESTRM, _M.PCMPISTRI, _M.PCMPIS
 _PUSH_FLAGS: Final = frozenset({_M.PUSHF, _M.PUSHFD, _M.PUSHFQ})
 _INS: Final = frozenset({_M.INSB, _M.INSW, _M.INSD})
 _OUTS: Final = frozenset({_M.OUTSB, _M.OUTSW, _M.OUTSD})
+_SYSRET: Final = frozenset({_M.SYSRET, _M.SYSRETQ})
+_FAR_POINTER_LOADS: Final = frozenset({_M.LSS, _M.LFS, _M.LGS})
+_SECOND_ENCODINGS: Final = frozenset(
+    {
+        *(Code.TEST_RM8_IMM8_F6R1, Code.TEST_RM16_IMM16_F7R1, Code.TEST_RM32_IMM32_F7R1, Code.TEST_RM64_IMM32_F7R1),
+        *(Code.RESERVEDNOP_RM16_R16_0F0D, Code.RESERVEDNOP_RM32_R32_0F0D, Code.RESERVEDNOP_RM64_R64_0F0D),
+        *(Code.RESERVEDNOP_RM16_R16_0F18, Code.RESERVEDNOP_RM32_R32_0F18, Code.RESERVEDNOP_RM64_R64_0F18),
+    }
+)
+_IMAGES: Final = frozenset({_M.FNSTENV, _M.FNSAVE, _M.FXSAVE, _M.FXSAVE64})
 _TO_MMX: Final = frozenset({_M.CVTTPD2PI, _M.CVTPD2PI, _M.CVTPS2PI, _M.CVTTPS2PI, _M.CVTPI2PS, _M.CVTPI2PD})
 _MOV_IMMEDIATE: Final = frozenset({Code.MOV_RM8_IMM8, Code.MOV_RM16_IMM16, Code.MOV_RM32_IMM32, Code.MOV_RM64_IMM32})
 _FAR: Final = frozenset({_M.RETF, _M.IRET, _M.IRETD, _M.IRETQ, _M.CALL})
@@ -192,12 +209,39 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         Reason.QEMU_IRET,
         lambda s: s.mnemonic in _PUSH_FLAGS and bool(int(s.theirs["rflags"]) & _VIRTUAL) and s.differs_in("sum"),
     ),
+    (
+        Reason.FLOATING_POINT_POINTERS,
+        lambda s: s.mnemonic in _IMAGES and s.here == s.there == _DB and s.differs_in("sum"),
+    ),
+    (
+        Reason.QEMU_FAR_STACK_WIDTH,
+        lambda s: s.bits == 64 and s.mnemonic == _M.RETF and s.here == _SS and not s.rex & 8 and s.has_high_stack,
+    ),
+    (
+        Reason.QEMU_NULL_STACK,
+        lambda s: s.bits == 64 and s.loads_ss and s.here == _GP and s.ours["error"] == 0 and 0 < s.theirs["ss"] < 3,
+    ),
+    (
+        Reason.QEMU_SYSEXIT,
+        lambda s: s.mnemonic == _M.SYSEXIT and s.bits == 64 and s.differs_in("rip", "general") and s.agrees_in_32_bits,
+    ),
+    (Reason.QEMU_BASE, lambda s: s.bits == 64 and s.is_segment_load and s.has_void_override),
+    (Reason.QEMU_TEST, lambda s: s.instruction.code in _SECOND_ENCODINGS and s.there == _UD and s.here != _UD),
+    (Reason.QEMU_SYSRET, lambda s: s.mnemonic in _SYSRET and s.bits != 64 and s.here == _UD and s.there == _GP),
+    (Reason.QEMU_FAR_POINTER, lambda s: s.mnemonic in _FAR_POINTER_LOADS and bool(s.rex & 8)),
+    (Reason.QEMU_REX_W, lambda s: s.mnemonic == _M.CRC32 and s.has_66 and bool(s.rex & 8) and s.differs_in("general")),
+    (
+        Reason.QEMU_UNMASKED,
+        lambda s: (
+            s.is_x87
+            and s.here == s.there == _DB
+            and s.differs_in("fx", "sum", "rflags")
+            and s.has_unmasked_invalid_operation
+        ),
+    ),
+    (Reason.QEMU_ES, lambda s: s.mnemonic == _M.WAIT and s.here == _MF and s.there != _MF),
     (Reason.QEMU_INT1, lambda s: s.mnemonic == _M.INT1 and s.here in (_DB, _GP) and s.there == _UD),
     (Reason.MMX_STATE, lambda s: CpuidFeature.SSSE3 in s.features and s.differs_in("fx") and s.is_mmx),
-    (
-        Reason.COMPARE_PREDICATE,
-        lambda s: s.mnemonic in _COMPARES and s.instruction.immediate8 > 7 and s.here == _UD and s.there != _UD,
-    ),
     (Reason.SCALAR_READS, lambda s: s.mnemonic in (_M.ROUNDSS, _M.ROUNDSD) and s.here == _PF and s.there == _DB),
     (Reason.SSE_ALIGNMENT, lambda s: s.there == _GP and s.here in (_DB, _PF) and s.has_memory_of_16_bytes),
     (Reason.QEMU_MF, lambda s: s.here == _MF and s.there != _MF and s.mnemonic != _M.WAIT),
@@ -212,8 +256,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     ),
     (Reason.APPROXIMATION, lambda s: s.mnemonic in _APPROXIMATE and s.differs_in("fx")),
     (Reason.HORIZONTAL, lambda s: s.mnemonic in _HORIZONTAL and s.differs_in("fx") and s.is_register_with_itself),
-    (Reason.NEAR_BRANCH, lambda s: s.bits == 64 and s.has_66 and s.is_near_branch),
-    (Reason.OPCODE_EXTENSION, lambda s: s.bits == 64 and s.here == _UD and s.instruction.code in _MOV_IMMEDIATE),
+    (Reason.QEMU_NEAR_BRANCH, lambda s: s.bits == 64 and s.has_66 and s.is_near_branch),
     (Reason.QEMU_LOST_TRAP, lambda s: s.mnemonic in (_M.PAUSE, _M.STI, _M.LSS) and s.here == _DB),
     (Reason.QEMU_STACK_FAULT, lambda s: s.here == _SS and s.there == _GP and s.in_long_mode),
     (
@@ -229,7 +272,10 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     ),
     (
         Reason.STORE_ORDER,
-        lambda s: s.mnemonic == _M.FBSTP and s.here == s.there == _PF and s.differs_in("cr2", "fx", "sum"),
+        lambda s: (
+            (s.mnemonic == _M.FBSTP and s.here == s.there == _PF and s.differs_in("cr2", "fx", "sum"))
+            or (s.mnemonic in _IMAGES and s.here == s.there == _PF and s.differs_in("cr2", "sum"))
+        ),
     ),
     (Reason.MMX_FAULT, lambda s: s.mnemonic in _TO_MMX and s.here == s.there != _DB and s.differs_in("fx")),
     (Reason.QEMU_MMX_REX, lambda s: s.bits == 64 and s.is_mmx and s.has_rex_register),
@@ -283,13 +329,6 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (
         Reason.X87_SIGNALLING,
         lambda s: s.mnemonic == _M.FLD and s.differs_in("fx") and bool(int(s.theirs["fx"][_STATUS]) & 1),
-    ),
-    (Reason.LOCK_NEG, lambda s: s.mnemonic == _M.NEG and s.instruction.has_lock_prefix and s.differs_in("rflags")),
-    (
-        Reason.COMPATIBILITY_RIP,
-        lambda s: (
-            s.in_long_mode and s.bits == 32 and s.is_near_branch and s.differs_in("rip") and s.rips_agree_in_32_bits
-        ),
     ),
     (
         Reason.QEMU_FAR_STACK,

@@ -113,11 +113,6 @@ class Step:
         return bool(ours & 2) and (ours >> 3) * 16 | 2 == theirs
 
     @property
-    def rips_agree_in_32_bits(self) -> bool:
-        """Do the instruction pointers differ in their upper halves alone?"""
-        return (int(self.ours["rip"]) ^ int(self.theirs["rip"])) & 0xFFFFFFFF == 0
-
-    @property
     def flags_difference(self) -> int:
         """Bits of RFLAGS."""
         return int(self.ours["rflags"]) ^ int(self.theirs["rflags"])
@@ -138,6 +133,11 @@ class Step:
     def has_unmasked_sse_exception(self) -> bool:
         """Was any exception of MXCSR unmasked?"""
         return int.from_bytes(self.fx_before[24:26], "little") & 0x1F80 != 0x1F80
+
+    @property
+    def has_unmasked_invalid_operation(self) -> bool:
+        """Was an invalid operation or a division by zero of the x87 unmasked, and is one reported now?"""
+        return bool(~self.fx_before[0] & int(self.ours["fx"][2]) & 5)
 
     @property
     def has_odd_number(self) -> bool:
@@ -209,11 +209,43 @@ class Step:
         return bool({CpuidFeature.FPU, CpuidFeature.FPU287, CpuidFeature.FPU387} & self.features)
 
     @property
+    def is_segment_load(self) -> bool:
+        """Does it load a segment register from memory?"""
+        i = self.instruction
+        return i.mnemonic in (
+            iced_x86.Mnemonic.LFS,
+            iced_x86.Mnemonic.LGS,
+            iced_x86.Mnemonic.LSS,
+        ) or (i.mnemonic == iced_x86.Mnemonic.MOV and Register.ES <= i.op0_register <= Register.GS)
+
+    @property
+    def loads_ss(self) -> bool:
+        """Is it LSS or MOV to SS?"""
+        return self.is_segment_load and Register.SS in (self.instruction.op0_register, self._pointer_register)
+
+    @property
+    def _pointer_register(self) -> Any:
+        return Register.SS if self.mnemonic == iced_x86.Mnemonic.LSS else Register.NONE
+
+    @property
+    def agrees_in_32_bits(self) -> bool:
+        """Do RIP and the general registers differ in their upper halves alone?"""
+        rips = int(self.ours["rip"]) ^ int(self.theirs["rip"])
+        differences = [int(a) ^ int(b) for a, b in zip(self.ours["general"], self.theirs["general"], strict=True)]
+        return not any(difference & 0xFFFFFFFF for difference in (rips, *differences))
+
+    @property
+    def has_high_stack(self) -> bool:
+        """Does RSP lie beyond 4 GiB?"""
+        return self._general(Register.RSP) >> 32 != 0
+
+    @property
     def is_near_branch(self) -> bool:
-        """A near jump or call, LOOP or JRCXZ."""
+        """A near jump, call or return, LOOP or JRCXZ."""
         i = self.instruction
         loop = i.is_loop or i.is_loopcc or i.is_jcx_short
-        return loop or i.is_jcc_short_or_near or i.is_jmp_short_or_near or i.is_call_near
+        indirect = i.is_jmp_near_indirect or i.is_call_near_indirect or i.mnemonic == iced_x86.Mnemonic.RET
+        return loop or indirect or i.is_jcc_short_or_near or i.is_jmp_short_or_near or i.is_call_near
 
     @property
     def has_word_register(self) -> bool:

@@ -109,13 +109,6 @@ def test_les_lds_and_bound_are_not_vector_instructions(code: str) -> None:
     assert not _Bench(32).is_undefined(bytes.fromhex(code))
 
 
-@pytest.mark.parametrize("code", ["f6 c8 01", "f7 c8 01 00 00 00", "0f 0d c1", "0f 18 c1"])
-def test_deviation_instructions_that_the_engine_does_not_have(code: str) -> None:
-    """The second encoding of TEST, hints with a register, INT1: all #UD here."""
-    assert decode(bytes.fromhex(code), CODE, 32).is_valid
-    assert _Bench(32).is_undefined(bytes.fromhex(code))
-
-
 def test_undefined_in_the_middle_of_a_block_after_a_fault_and_in_a_loop() -> None:
     """The instructions before it are executed and counted, whether the block was translated before or not."""
     pc = flat_pc()

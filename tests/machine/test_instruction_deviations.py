@@ -35,10 +35,6 @@ class Example:
 
 EXAMPLES = (
     Example(
-        "LOCK NEG", "f0 f7 1e ; lock neg\n 0f 98 c0 ; sets al", 32,
-        {G.RAX: 0}, struct.pack("<I", 1), G.RAX, 1,
-    ),
-    Example(
         "PHADDD of a register to itself", "0f 10 06 ; movups\n 66 0f 38 02 c0 ; phaddd\n 0f 11 86 00 02 00 00 ; movups",
         32, data=struct.pack("<4I", 1, 2, 3, 4), manual=struct.pack("<4I", 3, 7, 3, 7),
     ),
@@ -93,30 +89,6 @@ def test_deviation_instructions_that_the_engine_executes_otherwise(example: Exam
         assert isinstance(example.manual, bytes)
         found = bytes(pc.memory[DATA + _STORE : DATA + _STORE + len(example.manual)])
     assert found != example.manual
-
-
-@pytest.mark.parametrize(
-    ("bits", "code"),
-    [
-        (32, "0f c2 c1 08"),  # CMPPS with a reserved bit of the predicate
-        (64, "66 44 c7 06 00 00"),  # MOV with REX.R, which means nothing there
-    ],
-)
-def test_deviation_instructions_that_are_undefined_here_alone(bits: int, code: str) -> None:
-    pc = _pc(bits)
-    pc.load(f"{code} ; raw")
-    event = pc.event()
-    assert isinstance(event, ExceptionRaised)
-    assert event.vector == 6
-
-
-def test_deviation_66_truncates_rip_at_a_near_branch() -> None:
-    """On Intel's processors the prefix is ignored (Vol. 2A "JMP")."""
-    pc = _pc(64)
-    at = pc.state.rip
-    pc.load("66 eb 00 ; jmp")
-    pc.step()
-    assert pc.state.rip == (at + 3) & 0xFFFF != at + 3
 
 
 def test_deviation_fxrstor_leaves_the_pointer_of_the_last_instruction() -> None:

@@ -945,6 +945,8 @@ int simvirt_run(struct simvirt *s) {
         const int status = ((emu_start_fn)s->emu_start)((void *)s->uc, ENV64(s, s->off_env_eip), 0, 0, 0);
         running = NULL;
         *next = ~0U;
+        if (!(ENV32(s, s->off_env_hflags) & HF_CS64))                     /* a near branch leaves the sign of EIP in the upper half */
+            ENV64(s, s->off_env_eip) = (u32)ENV64(s, s->off_env_eip);
         settle_count(s);
         const int stepped = step == 1 && s->count == before;              /* and not yet past that one instruction */
         const int alone = step == 1;

@@ -6,7 +6,8 @@
  *   ALIGNMENT    any instruction at CPL 3 with CR0.AM and EFLAGS.AC set
  *   FAR_TRANSFER far JMP, CALL, RET and IRET outside of real-address and virtual-8086 mode (machine/far_transfers.py)
  *   STRING_LENGTH  a string comparison with lengths that the engine cannot take
- *   EXACT        what the engine executes otherwise than the manual says (machine/exact_instructions.py, long_mode_segments.py)
+ *   EXACT        what the engine executes otherwise than the manual says (machine/exact_instructions.py, misread_instructions.py,
+ *                long_mode_segments.py)
  *   STRING_IO    INS and OUTS where the port may be forbidden: the engine would access memory before it asks
  *   FLOATING     x87 and SSE instructions whose exceptions have to be looked after (machine/floating_exceptions.py)
  *   X87_STATUS   what reads or clears the x87 status word, to which the engine's accumulated exception flags are added first
@@ -48,10 +49,21 @@ static int lockable(const u8 *op) {
     }
 }
 
-/* BMI1 and BMI2 have VEX prefixes, too. */
+/* BMI1 and BMI2 have VEX prefixes, too: VEX.L is 0, the prefix that pp stands for and the group's field are those of an instruction, and
+ * RORX has no register in vvvv. */
 static int is_bmi(const u8 *vex) {
-    const u8 map = vex[1] & 0x1f, op = vex[3];
-    return vex[0] == 0xc4 && ((map == 2 && (op == 0xf2 || op == 0xf3 || (op >= 0xf5 && op <= 0xf7))) || (map == 3 && op == 0xf0));
+    const u8 map = vex[1] & 0x1f, p = vex[2] & 3, reg = vex[4] >> 3 & 7;
+    if (vex[0] != 0xc4 || vex[2] & 4) return 0;
+    if (map == 3) return vex[3] == 0xf0 && p == 3 && (vex[2] & 0x78) == 0x78;
+    if (map != 2) return 0;
+    switch (vex[3]) {
+    case 0xf2: return p == 0;
+    case 0xf3: return p == 0 && reg > 0 && reg < 4;
+    case 0xf5: return p != 1;
+    case 0xf6: return p == 3;
+    case 0xf7: return 1;
+    default: return 0;
+    }
 }
 
 #define HF_PE (1U << 7)
@@ -105,6 +117,48 @@ static int is_inexact(const u8 *op, int prefixes, const struct block *b) {
     const u8 map = op[1] & 0x1f, p = op[2] & 3;
     if (map == 3) return 1;
     return (op[3] == 0xf5 && p != 1) || (op[3] == 0xf7 && p == 0);
+}
+
+/* Bytes of ModRM, SIB and displacement. */
+static int modrm_size(const u8 *modrm, int address_16) {
+    const int mod = modrm[0] >> 6, rm = modrm[0] & 7, sib = !address_16 && rm == 4;
+    if (mod == 3) return 1;
+    if (address_16) return mod == 1 ? 2 : mod == 2 || rm == 6 ? 3 : 1;
+    return 1 + sib + (mod == 1 ? 1 : mod == 2 || (sib ? modrm[1] & 7 : rm) == 5 ? 4 : 0);
+}
+
+static int is_near_branch(const u8 *op) {
+    const u8 reg = op[1] >> 3 & 7;
+    switch (op[0]) {
+    case 0xc2: case 0xc3: case 0xe0: case 0xe1: case 0xe2: case 0xe3: case 0xe8: case 0xe9: case 0xeb: return 1;
+    case 0x0f: return (op[1] & 0xf0) == 0x80;
+    case 0xff: return reg == 2 || reg == 4;
+    default: return (op[0] & 0xf0) == 0x70;
+    }
+}
+
+/* The opcodes behind 0F of which 66, F2 and F3 make different SSE instructions. */
+static int is_sse(u8 op) {
+    return (op >= 0x10 && op < 0x18) || (op >= 0x28 && op < 0x30) || (op >= 0x50 && op < 0x80) || op == 0xc2 || op >= 0xd0;
+}
+
+/* What the engine takes for another instruction or for none, and machine/misread_instructions.py has it run as it should. `rex` is 0 or
+ * the REX prefix. */
+static int is_misread(const u8 *op, int prefixes, int lock, int rex, int code_64, int address_16) {
+    const u8 modrm = op[0] == 0x0f ? op[2] : op[1], reg = modrm >> 3 & 7;
+    if (code_64 && prefixes & P66 && is_near_branch(op)) return 1;
+    switch (op[0]) {
+    case 0xc6: case 0xc7: return (rex & 4) && reg == 0;
+    case 0xf6: case 0xf7: return reg == 1 || (reg == 3 && lock);
+    case 0x0f: break;
+    default: return 0;
+    }
+    if (prefixes & P66 && prefixes & (PF2 | PF3)) {
+        const int crc32 = op[1] == 0x38 && (op[2] & 0xfe) == 0xf0, adox = op[1] == 0x38 && op[2] == 0xf6, popcnt = op[1] == 0xb8;
+        return is_sse(op[1]) || adox || (rex & 8 && (crc32 || popcnt));
+    }
+    if (op[1] == 0xc2) return op[2 + modrm_size(op + 2, address_16)] > 7;
+    return (op[1] == 0x0d || op[1] == 0x18) && modrm >> 6 == 3;
 }
 
 /* In 64-bit code: MOV to SS, and LSS, LFS and LGS, of which the last two differ with REX.W alone. */
@@ -226,14 +280,17 @@ static int masks_everything(struct simvirt *s, const struct block *b, const u8 c
 
 static enum special kind_of(const struct simvirt *s, const struct block *b, const u8 code[16]) {
     const int code_64 = (b->flags & HF_CS64) != 0, has_selectors = (b->flags & HF_PE) && !(b->flags & EFLAGS_VM);
-    int i = 0, lock = 0, prefixes = 0;
+    int i = 0, lock = 0, prefixes = 0, address_16 = !(b->flags & (HF_CS32 | HF_CS64)), other_address = 0;
     for (; i < 12 && is_prefix(code[i], code_64); i++) {
         lock |= code[i] == 0xf0;
+        other_address |= code[i] == 0x67;
         prefixes |= code[i] == 0x66 ? P66 : code[i] == 0xf2 ? PF2 : code[i] == 0xf3 ? PF3 : 0;
     }
     const u8 *op = code + i;
+    const int rex = code_64 && i && (op[-1] & 0xf0) == 0x40 ? op[-1] : 0;
+    address_16 = !code_64 && address_16 != other_address;
     if ((op[0] & 0xfe) == 0xc4 && has_selectors && (code_64 || op[1] >> 6 == 3)) {
-        if (!is_bmi(op) || feature_of_vex(op) & s->absent_features) return UNDEFINED;
+        if (!is_bmi(op) || prefixes || lock || rex || feature_of_vex(op) & s->absent_features) return UNDEFINED;
         return is_inexact(op, prefixes, b) && !s->override_count ? EXACT : PLAIN;
     }
     if (is_hole(op, prefixes) || (lock && !lockable(op))) return UNDEFINED;
@@ -246,6 +303,7 @@ static enum special kind_of(const struct simvirt *s, const struct block *b, cons
     if (s->override_count) return PLAIN;
     if (code_64 && is_inexact_load(op, i && (op[-1] & 0xf8) == 0x48)) return EXACT;
     if (op[0] != 0xc4 && is_inexact(op, prefixes, b)) return EXACT;
+    if (is_misread(op, prefixes, lock, rex, code_64, address_16)) return EXACT;
     if (is_guarded_string_io(op, b)) return STRING_IO;
     const enum special floating = floating_kind(s, op, prefixes);
     if (floating) return floating;
