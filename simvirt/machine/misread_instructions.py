@@ -35,6 +35,8 @@ from simvirt.x86.prefixes import split_prefixes
 from simvirt.x86.registers import SegmentRegister
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from simvirt.machine.cpu import Cpu
     from simvirt.machine.events import Event
 
@@ -120,7 +122,7 @@ def run(cpu: Cpu, code: bytes, given: bytes) -> Event | None:
         _write(cpu, changes, code)
 
 
-def _write(cpu: Cpu, changes: list[tuple[int, int]], code: bytes) -> None:
+def _write(cpu: Cpu, changes: Sequence[tuple[int, int]], code: bytes) -> None:
     for host, at in changes:
         cpu.engine.memory.view[host] = code[at]
         cpu.engine.written(host, 1)

@@ -176,11 +176,9 @@ def test_no_other_instruction_is_changed(bits: int) -> None:
             given = as_engine_reads_it(was.encoding, bits)
             if given is not None:
                 now = decode(given, CODE, bits)
-                assert (now.mnemonic, now.operands, now.length) == (
-                    was.mnemonic.removeprefix("reserved"),
-                    was.operands,
-                    was.length,
-                )
+                assert now.length == was.length
+                if last not in (0x0D, 0x18):  # hints, of which a NOP is made
+                    assert (now.mnemonic, now.operands) == (was.mnemonic, was.operands)
 
 
 @pytest.mark.parametrize(
