@@ -37,13 +37,13 @@ from simvirt.x86.registers import SegmentRegister
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from simvirt.machine.cpu import Cpu
+    from simvirt.machine.core import Core
     from simvirt.machine.events import Event
 
 _OPERAND_SIZE, _LOCK, _REPNE, _REPE = 0x66, 0xF0, 0xF2, 0xF3
 _REG, _FIRST = 0x38, 0x08
 _NEAR_BRANCHES: Final = frozenset(b"\xc2\xc3\xe0\xe1\xe2\xe3\xe8\xe9\xeb")
-_SSE: Final = frozenset({*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x80), 0xC2, *range(0xD0, 0x100)})
+_SSE: Final = frozenset({*range(0x10, 0x18), *range(0x28, 0x30), *range(0x50, 0x80), 0xC2, *range(0xD0, 0xFF)})
 _INDIRECT: Final = (0x10, 0x20)
 _REX_R: Final = 4
 _PREDICATE: Final = 7
@@ -101,7 +101,7 @@ def _replace(out: bytearray, end: int, old: int, new: int) -> None:
             out[at] = new
 
 
-def run(cpu: Cpu, code: bytes, given: bytes) -> Event | None:
+def run(cpu: Core, code: bytes, given: bytes) -> Event | None:
     """Run the instruction at RIP, whose bytes are `code`, as if they were others.
 
     :return: the event that it met, or None when it is done.
@@ -122,7 +122,7 @@ def run(cpu: Cpu, code: bytes, given: bytes) -> Event | None:
         _write(cpu, changes, code)
 
 
-def _write(cpu: Cpu, changes: Sequence[tuple[int, int]], code: bytes) -> None:
+def _write(cpu: Core, changes: Sequence[tuple[int, int]], code: bytes) -> None:
     for host, at in changes:
         cpu.engine.memory.view[host] = code[at]
         cpu.engine.written(host, 1)

@@ -139,7 +139,7 @@ static int is_near_branch(const u8 *op) {
 
 /* The opcodes behind 0F of which 66, F2 and F3 make different SSE instructions. */
 static int is_sse(u8 op) {
-    return (op >= 0x10 && op < 0x18) || (op >= 0x28 && op < 0x30) || (op >= 0x50 && op < 0x80) || op == 0xc2 || op >= 0xd0;
+    return (op >= 0x10 && op < 0x18) || (op >= 0x28 && op < 0x30) || (op >= 0x50 && op < 0x80) || op == 0xc2 || (op >= 0xd0 && op < 0xff);
 }
 
 /* What the engine takes for another instruction or for none, and machine/misread_instructions.py has it run as it should. `rex` is 0 or
