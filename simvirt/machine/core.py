@@ -36,10 +36,6 @@ class Core(Protocol):
         """Step over the instruction at RIP, which is complete."""
         ...
 
-    def run_natively(self) -> Event | None:
-        """Run the instruction at RIP alone; the event that it met, or None when it is done."""
-        ...
-
     def retire(self, *, stepping: bool | None = None) -> None:
         """The instruction is complete and has set RIP itself."""
         ...
