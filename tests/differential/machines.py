@@ -26,7 +26,7 @@ CPU: Final = (
 )
 """QEMU's processor with the features of simvirt's model "x86-64"."""
 _LIMIT: Final = 50_000_000
-"""Instructions without a step after which simvirt's machine is taken to be lost: a case without TF may loop for ever."""
+"""Instructions without a step after which simvirt is taken to be lost: a case that clears TF may loop for ever."""
 _ROM_SIZE: Final = 0x10000
 _ROM_BASE: Final = 0x1_0000_0000 - _ROM_SIZE
 
