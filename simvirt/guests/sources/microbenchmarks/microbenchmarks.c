@@ -3,7 +3,8 @@
  * BENCHMARK is defined when this is built. What the names mean, and where they come from, stands at each function here:
  *
  *   syscall in cr8wr callret pgfault divzero ptemod    Adams and Agesen (2006, section 6.3)
- *   cpuid vmcall mov_from_cr8 in_from_timer out_to_pic mov_dr wr_msr wr_kernel_gs_base toggle_cr0_wp toggle_cr4_pge
+ *   cpuid vmcall mov_from_cr8 inl_from_pmtimer out_to_pic mov_dr self_ipi wr_msr wr_kernel_gs_base toggle_cr0_wp
+ *   toggle_cr4_pge
  *                                                      the exit benchmarks of KVM's unit tests (x86/vmexit.c)
  *   int80 ptemod_toggle                                the same two as they are done in 32-bit code, and by kernels
  *   empty                                              the loop alone, to subtract
@@ -14,6 +15,8 @@
 #include "guest.h"
 
 enum { TIMES = 100000, DIVIDE_ERROR = 0, UNDEFINED = 6, PAGE_FAULT = 14, SYSTEM_CALL = 0x80, STACK_SIZE = 4096 };
+enum { SELF_INTERRUPT = 0x40, SPURIOUS_VECTOR = 0x8f, APIC_ENABLE = 0x100, APIC_TO_SELF = 0x40000 }; /* SDM Vol. 3A figure 11-12 */
+enum { APIC = (int)0xfee00000, APIC_END_OF_INTERRUPT = APIC + 0xb0, APIC_SPURIOUS = APIC + 0xf0, APIC_COMMAND = APIC + 0x300 };
 enum { FEATURE_PGE = 1 << 13, FEATURE_PAT = 1 << 16 };
 enum { PRESENT = 1, WRITABLE = 2, LARGE = 0x80, PAGE_SIZE = 4096, ENTRIES = 1024, OTHER = 0x400000 };
 
@@ -31,6 +34,7 @@ void cpuids(u32 times);
 void vmcalls(u32 times);
 void timer_reads(u32 times);
 void mask_writes(u32 times);
+void self_interrupts(u32 times, u32 address, u32 command);
 void debug_register_writes(u32 times);
 void page_attribute_writes(u32 times);
 void write_protect_toggles(u32 times);
@@ -168,11 +172,24 @@ BENCH run_vmcall(void) {
 
 BENCH run_mov_from_cr8(void) { run_long(cr8_reads); }
 
-/* The counter of the 8254; KVM's inl_from_pmtimer reads the timer of ACPI's power management. */
-BENCH run_in_from_timer(void) {
-    timer_start(1000);
+/* The timer of ACPI's power management. */
+BENCH run_inl_from_pmtimer(void) {
     timer_reads(TIMES);
     arrived = TIMES;
+}
+
+/* An interrupt to itself, taken at once: KVM's self_ipi_sti_nop. The 8259A is silent, so that nothing else comes. */
+static void on_self_interrupt(struct frame *frame) {
+    (void)frame;
+    arrived++;
+    *(volatile u32 *)APIC_END_OF_INTERRUPT = 0;
+}
+
+BENCH run_self_ipi(void) {
+    install_handler(SELF_INTERRUPT, on_self_interrupt);
+    interrupt_controller_start(0xffff);
+    *(volatile u32 *)APIC_SPURIOUS = APIC_ENABLE | SPURIOUS_VECTOR;
+    self_interrupts(TIMES, APIC_COMMAND, APIC_TO_SELF | SELF_INTERRUPT);
 }
 
 /* The interrupt controller's mask; KVM's outl_to_kernel writes an edge/level register, which came later than the 8259A. */

@@ -6,7 +6,7 @@
 #define CR0_PAGING 0x80000000
 #define CR4_GLOBAL_PAGES 0x00000080
 #define IA32_PAT 0x277
-#define TIMER_CHANNEL_0 0x40
+#define ACPI_TIMER 0x608             /* PM_TMR, where the PIIX4's function 3 has it on the PCs that QEMU and simvirt make */
 #define FIRST_INTERRUPT_MASK 0x21
 #define DR7_NOTHING 0x400
 #define FLAGS_LONG_MODE 0x20000000   /* CPUID.80000001H:EDX.LM */
@@ -129,11 +129,25 @@ function vmcalls
     popl %ebx
     ret
 
-/* void timer_reads(u32 times): one byte of the count, the lower and the upper in turn. */
+/* void timer_reads(u32 times) */
 function timer_reads
     movl 4(%esp), %ecx
-    rounds in_from_timer
-    inb $TIMER_CHANNEL_0, %al
+    movl $ACPI_TIMER, %edx
+    rounds inl_from_pmtimer
+    inl %dx, %eax
+    rounds_end
+    ret
+
+/* void self_interrupts(u32 times, u32 address, u32 command): the interrupt is taken behind the NOP, for STI holds it back until then. */
+function self_interrupts
+    movl 4(%esp), %ecx
+    movl 8(%esp), %edx
+    movl 12(%esp), %eax
+    rounds self_ipi
+    movl %eax, (%edx)
+    sti
+    nop
+    cli
     rounds_end
     ret
 
