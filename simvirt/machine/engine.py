@@ -373,7 +373,7 @@ class Engine:
     @property
     def physical_bits(self) -> int:
         """MAXPHYADDR (SDM Vol. 3A §4.1.4)."""
-        return int(self._record.max_physical_bits)
+        return self._words[_PHYSICAL_BITS]
 
     def set_a20(self, is_open: bool) -> None:
         """Let bit 20 of physical addresses through, or hold it at 0."""
@@ -847,6 +847,7 @@ _REFUSALS: Final = tuple(Refusal)
 _PDPTE_LOADS: Final = tuple(PdpteLoad)
 _ACCESSES: Final = {int(access): access for access in Access}
 _COUNT, _LIMIT, _WINDOW, _DELIVERABLE = word("count"), word("limit"), word("window_wanted"), word("deliverable")
+_PHYSICAL_BITS: Final = word("max_physical_bits")
 _TSC_BASE, _IO_OPCODE = word("tsc_base"), word("io_opcode")
 _CODE, _LENGTH, _STATUS = word("code"), word("instruction_length"), word("engine_status")
 _REFUSAL, _FAULT_ADDRESS, _FAULT_GPA = word("refusal"), word("fault_address"), word("fault_gpa")

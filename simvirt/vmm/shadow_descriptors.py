@@ -235,11 +235,14 @@ class ShadowDescriptors:
         """Where the guest's tables lie, page by page."""
         state = self._state
         tables = [(state.gdtr.base, len(self._gdt.original)), (state.ldtr.base, len(self._ldt.original))]
+        peek = self._mmu.peek
         return tuple(
-            (page, self._mmu.peek(page))
-            for base, size in tables
-            if size
-            for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE)
+            [
+                (page, peek(page))
+                for base, size in tables
+                if size
+                for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE)
+            ]
         )
 
     def _pages(self, places: Iterable[_Place]) -> frozenset[Gpa]:

@@ -66,7 +66,7 @@ from simvirt.vmm.exit_log import Disposition, ExitLog, ExitRecord, Intervention,
 from simvirt.x86.addresses import Gva
 from simvirt.x86.decode import MAX_INSTRUCTION_LENGTH
 from simvirt.x86.exceptions import Vector
-from simvirt.x86.flags import Cr0, iopl
+from simvirt.x86.flags import Cr0, Cr4, iopl
 from simvirt.x86.instruction import ControlOperand, DebugOperand, GeneralOperand, Instruction
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
 _NOT_HERE: Final = (Operation.INVALID, Operation.XSETBV)
 """What is #UD in ring 0: a MOV to CR1, say, or XSETBV while CR4.OSXSAVE is 0, as it always is on this PC."""
 _MP: Final = int(Cr0.MP)
+_SMAP: Final = int(Cr4.SMAP)
 _HIDDEN_FAULT: Final = ExceptionRaised(Vector.PF)
 _EVENTS_KEPT: Final = 1024
 _FIRST_LOAD: Final = (Vector.NP, Vector.PF)
@@ -185,6 +186,8 @@ class Dispatcher:
         """Would the guest's own machine have let it run at the guest's privilege?"""
         if operation not in BY_OPERATION:
             return False
+        if operation in FAULT_OF_PRIVILEGE and not self._guest.engine.cr4_features & _SMAP:
+            return False  # CLAC and STAC are #UD in ring 0, too, where the CPU model has no SMAP
         state = self._guest.state
         return state.cpl == 0 or (operation in IOPL_SENSITIVE and state.cpl <= iopl(state.eflags))
 

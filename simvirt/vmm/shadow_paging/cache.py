@@ -80,6 +80,8 @@ class ShadowCache:
         self._frames = frames
         self._free = list(frames)  # a heap: which frames are in use says which is next
         self._by_key: dict[TableKey, ShadowTable] = {}
+        self._roots: dict[tuple[Role, int], ShadowTable] = {}
+        """What `root` has given, until a root is given up; keys of tables take long to hash."""
         self.by_frame: dict[int, dict[ShadowTable, None]] = {}
         self._mapped: dict[int, dict[tuple[ShadowTable, int], None]] = {}
         self._copies: dict[int, bytearray] = {}
@@ -165,6 +167,8 @@ class ShadowCache:
         key = table.key
         if key is not None:
             del self._by_key[key]
+            if key.level == _PDPT_LEVEL:
+                self._roots.clear()
             shadows = self.by_frame.get(key.frame)
             if shadows is not None and table in shadows:
                 del shadows[table]
@@ -183,6 +187,7 @@ class ShadowCache:
                 self._entries(frame)[:] = _EMPTY
         self._free = [frame for frame in self._frames if frame != self.window.table.frame]
         self._by_key.clear()
+        self._roots.clear()
         self.by_frame.clear()
         self._mapped.clear()
         self._copies.clear()
@@ -325,8 +330,11 @@ class ShadowCache:
         """
         if role.form is PAGING_4_LEVEL:
             return self.keyed(TableKey(guest_root >> PAGE_SHIFT, 4, 0, role, with_vmm=True))
-        shift = 5 if role.form is PAGING_PAE else PAGE_SHIFT
-        root = self.keyed(TableKey(guest_root >> shift, _PDPT_LEVEL, 0, role, with_vmm=True))
+        root = self._roots.get((role, guest_root))
+        if root is None:
+            shift = 5 if role.form is PAGING_PAE else PAGE_SHIFT
+            root = self.keyed(TableKey(guest_root >> shift, _PDPT_LEVEL, 0, role, with_vmm=True))
+            self._roots[role, guest_root] = root
         if role.form is PAGING_PAE:
             for index in [i for i, entry in root.root_entries.items() if entry != pdptes[i]]:
                 self.clear(root, index)

@@ -187,10 +187,10 @@ class GuestWalker:
     def still_finds(self, root: int, entries: Iterable[tuple[int, int]]) -> bool:
         """Do the entries that a walk from `root` has found say what they said?"""
         read_entry, size, registers = self._read_entry, self._size, self._pdptes
-        for number, (at, entry) in enumerate(entries):
-            now = registers()[at - root >> 3] if registers is not None and not number else read_entry(at, size)
-            if now != entry:
+        for at, entry in entries:
+            if (read_entry(at, size) if registers is None else registers()[at - root >> 3]) != entry:
                 return False
+            registers = None
         return True
 
     def _grants(self, rights: int, no_execute: int, access: Access, *, user: bool, smap_suspended: bool) -> bool:

@@ -220,10 +220,9 @@ class ShadowMmu:
         """The processor forgets what the shadows do not say any more, and loads the PDPTEs that they have now."""
         if not self.cache.stale:
             return
-        real = self._state.real
-        if not real.pae_paging:
+        if not self._state.paging:
             self._engine.flush_tlb()
-        elif self._engine.load_pdptes(real.cr3) is not PdpteLoad.LOADED:
+        elif self._engine.load_pdptes(self._state.real.cr3) is not PdpteLoad.LOADED:
             raise EngineError("a shadow PDPTE has a reserved bit set: this is a bug in simvirt, please report it")
         self.cache.stale = False
 
@@ -390,7 +389,7 @@ class ShadowMmu:
                 self._peeked.clear()
             if not self.physical.is_gated:  # what another gate leads to is another matter
                 self._peeked[key] = found
-        self.dependencies.update(at & ~3 for at, _ in found.entries)
+        self.dependencies.update([at & ~3 for at, _ in found.entries])
         return None if _is_nowhere(found) else found.gpa
 
     @staticmethod
