@@ -30,6 +30,7 @@ def execute(arguments: Namespace) -> ExitStatus:
 
         write_boot_image(isa, witness, arguments.boot_image)
         print(f"\n{arguments.boot_image}: a disk that makes both runs on the PC that boots it, for example by")
-        print(f"  qemu-system-i386 -drive file={arguments.boot_image},format=raw -serial stdio -display none \\")
+        emulator = "qemu-system-x86_64 -cpu max" if isa.startswith("x86-64") else "qemu-system-i386"
+        print(f"  {emulator} -drive file={arguments.boot_image},format=raw -serial stdio -display none \\")
         print("    -device isa-debug-exit,iobase=0xf4")
     return ExitStatus.OK

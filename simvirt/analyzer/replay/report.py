@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.analyzer.model.outcome import Called, Completed, Outcome, Trapped
+from simvirt.analyzer.replay.boot_image import bits_of, general_names
 from simvirt.analyzer.x86 import layout
 from simvirt.analyzer.x86.components import MODE, OWN
 from simvirt.errors import UsageError
@@ -21,7 +22,7 @@ _NO_ERROR_CODE: Final = 0xFFFF_FFFF
 _IF, _IOPL = 9, 12
 _GENERAL_FLAGS: Final = 0x00244DD5
 """The flags in general register EFLAGS, but for RF, which a trap's frame shows as the processor likes."""
-_TOUCHED: Final = 32
+_TOUCHED: Final = {32: 32, 64: 64}
 """So many bytes below the stack are the replay's own, when a run ended in ring 0."""
 
 
@@ -51,13 +52,10 @@ def parse(text: str) -> tuple[Replayed, ...]:
     for line in lines:
         if line.startswith("run "):
             pairs = [word.split("=") for word in line.split()[1:]]
-            named = {name: int(value, 16) for name, value in pairs if not _is_address(name)}
-            runs.append(Replayed(named, {int(name, 16): int(value, 16) for name, value in pairs if _is_address(name)}))
+            named = {name: int(value, 16) for name, value in pairs if not name.startswith("@")}
+            cells = {int(name[1:], 16): int(value, 16) for name, value in pairs if name.startswith("@")}
+            runs.append(Replayed(named, cells))
     return tuple(runs)
-
-
-def _is_address(name: str) -> bool:
-    return len(name) == 8 and set(name) <= set("0123456789abcdef")
 
 
 def disagreements(witness: Witness, runs: Sequence[Replayed]) -> list[str]:
@@ -70,12 +68,13 @@ def disagreements(witness: Witness, runs: Sequence[Replayed]) -> list[str]:
 
 
 def _differences(start: State, outcome: Outcome, run: Replayed) -> list[str]:
-    vector, eip = run.fields["vector"], run.fields["eip"]
+    pointer = "RIP" if bits_of(start) == 64 else "EIP"
+    vector, at = run.fields["vector"], run.fields[pointer.lower()]
     if isinstance(outcome, Trapped):
         error = run.fields["error"]
         code = None if error == _NO_ERROR_CODE else error
-        if (vector, eip, code) != (outcome.trap.vector, start["EIP"], outcome.trap.error_code):
-            return [f"{outcome.trap} here, vector {vector} error code {code} at {eip:#x} there"]
+        if (vector, at, code) != (outcome.trap.vector, start[pointer], outcome.trap.error_code):
+            return [f"{outcome.trap} here, vector {vector} error code {code} at {at:#x} there"]
         return []
     if isinstance(outcome, Called):
         return (
@@ -89,24 +88,26 @@ def _differences(start: State, outcome: Outcome, run: Replayed) -> list[str]:
 
 def _end_differences(end: State, run: Replayed) -> list[str]:
     """The completed run: a trap on the next instruction, INT3, shows the state that it found."""
+    bits = bits_of(end)
+    pointer, flags = ("RIP", "RFLAGS") if bits == 64 else ("EIP", "EFLAGS")
     fields = run.fields
-    eip = fields["eip"] - 1 if fields["vector"] == _BREAKPOINT else fields["eip"]
+    found_flags = fields[flags.lower()]
     cpl = run.cpl
     seen: dict[str, object] = {
-        "EIP": eip,
+        pointer: fields[pointer.lower()] - 1 if fields["vector"] == _BREAKPOINT else fields[pointer.lower()],
         MODE: cpl,
-        "ESP": fields["esp"],
         "CS": OWN if fields["cs"] == layout.CODE_SEGMENTS.get(cpl) else fields["cs"],
-        "EFLAGS": fields["eflags"] & _GENERAL_FLAGS,
-        "EFLAGS.IF": fields["eflags"] >> _IF & 1,
-        "EFLAGS.IOPL": fields["eflags"] >> _IOPL & 3,
-        **{name: fields[name.lower()] for name in ("EAX", "ECX", "EDX", "EBX", "EBP", "ESI", "EDI")},
-        **{name: fields[name.lower()] for name in ("DS", "ES", "FS", "GS")},
+        flags: found_flags & _GENERAL_FLAGS,
+        "EFLAGS.IF": found_flags >> _IF & 1,
+        "EFLAGS.IOPL": found_flags >> _IOPL & 3,
+        **{name: fields[name.lower()] for name in (*general_names(bits), "DS", "ES", "FS", "GS")},
     }
-    if cpl:
+    if cpl or bits == 64:
         seen["SS"] = OWN if fields["ss"] == layout.STACK_SEGMENTS.get(cpl) else fields["ss"]
-    expected = dict(end) | {"EFLAGS": int(str(end["EFLAGS"])) & _GENERAL_FLAGS}
-    touched = range(fields["esp"] - _TOUCHED, fields["esp"]) if cpl == 0 else range(0)
+    expected = dict(end) | {flags: int(str(end[flags])) & _GENERAL_FLAGS}
+    # A frame of 64-bit mode begins at a multiple of 16 bytes.
+    stack = fields["rsp"] & ~0xF if bits == 64 else fields["esp"]
+    touched = range(stack - _TOUCHED[bits], stack) if cpl == 0 else range(0)
     for address, value in run.cells.items():
         if address not in touched:
             seen[f"[{address:#06x}]"] = value

@@ -143,7 +143,7 @@ class X86Machine:
         self._quick = tuple(self._by_name[name] for name in (self._pointer, self._flags, *_FLAG_FIELDS, *_OUTSIDE))
         self._shown = (
             *range(layout.DATA, layout.DATA + 16, self._word),
-            *range(layout.STACK, layout.STACK + 32, self._word),
+            *range(layout.STACK, layout.STACK + 8 * self._word, self._word),
         )
         self._called_vector = 0
         every = tuple(self._pairs_of_settings())

@@ -1,5 +1,5 @@
 #include "layout.h"
-# From the runner to the state under test, and back.
+# From the runner to the state under test, and back: 32-bit code.
     .code32
     .section .text.entry, "ax"
     .globl _start
@@ -37,32 +37,32 @@ enter:
     cmpl $0, START_CPL(%ebp)
     jne 2f
     # Ring 0: flags from this stack, then the stack under test, then a far jump.
-    pushl START_EFLAGS(%ebp)
+    pushl START_RFLAGS(%ebp)
     movl START_ENTRY(%ebp), %eax
     movl %eax, far_pointer
     movw START_CS(%ebp), %ax
     movw %ax, far_pointer + 4
-    movl START_ESP(%ebp), %eax
+    movl START_RSP(%ebp), %eax
     movl %eax, stack_pointer
     call load_registers
     popfl
     movl stack_pointer, %esp
     ljmpl *far_pointer
 2:  pushl START_SS(%ebp)
-    pushl START_ESP(%ebp)
-    pushl START_EFLAGS(%ebp)
+    pushl START_RSP(%ebp)
+    pushl START_RFLAGS(%ebp)
     pushl START_CS(%ebp)
     pushl START_ENTRY(%ebp)
     call load_registers
     iretl
 load_registers:
-    movl START_EAX(%ebp), %eax
-    movl START_ECX(%ebp), %ecx
-    movl START_EDX(%ebp), %edx
-    movl START_EBX(%ebp), %ebx
-    movl START_ESI(%ebp), %esi
-    movl START_EDI(%ebp), %edi
-    movl START_EBP(%ebp), %ebp
+    movl START_RAX(%ebp), %eax
+    movl START_RCX(%ebp), %ecx
+    movl START_RDX(%ebp), %edx
+    movl START_RBX(%ebp), %ebx
+    movl START_RSI(%ebp), %esi
+    movl START_RDI(%ebp), %edi
+    movl START_RBP(%ebp), %ebp
     ret
 
     # Every handler pushes its vector and comes here, in ring 0, on whatever stack.
@@ -73,15 +73,15 @@ capture:
     pushl %eax
     movw $0x10, %ax
     movw %ax, %ds
-    popl captured_eax
+    popl captured_general + 0
     popw captured_ds
     popw captured_ds
-    movl %ebx, captured_ebx
-    movl %ecx, captured_ecx
-    movl %edx, captured_edx
-    movl %esi, captured_esi
-    movl %edi, captured_edi
-    movl %ebp, captured_ebp
+    movl %ebx, captured_general + 12
+    movl %ecx, captured_general + 4
+    movl %edx, captured_general + 8
+    movl %esi, captured_general + 24
+    movl %edi, captured_general + 28
+    movl %ebp, captured_general + 20
     movw %es, captured_es
     movw %fs, captured_fs
     movw %gs, captured_gs
@@ -112,15 +112,8 @@ capture:
 
     .bss
     .balign 4
-    .globl captured_eax, captured_ebx, captured_ecx, captured_edx, captured_esi, captured_edi, captured_ebp
-    .globl captured_ds, captured_es, captured_fs, captured_gs, captured_frame, captured_cr2, captured_handler_ss
-captured_eax: .long 0
-captured_ebx: .long 0
-captured_ecx: .long 0
-captured_edx: .long 0
-captured_esi: .long 0
-captured_edi: .long 0
-captured_ebp: .long 0
+    .globl captured_general, captured_ds, captured_es, captured_fs, captured_gs, captured_frame, captured_cr2
+captured_general: .skip 32
 captured_ds: .long 0
 captured_es: .long 0
 captured_fs: .long 0
