@@ -124,6 +124,11 @@ def _stop_at(target: Target, arguments: list[str]) -> str:
     return _stop_at(target, [])
 
 
+def _nmi(target: Target, _arguments: list[str]) -> str:
+    target.timeline.raise_nmi()
+    return "an NMI is pending: vector 2 is next, or follows the IRET of the one that is being handled\n"
+
+
 def _number(arguments: list[str], advice: str, base: int) -> int:
     try:
         value = int(arguments[0], base) if arguments else None
@@ -151,6 +156,7 @@ _COMMANDS: Final = {
         _Command("page ADDRESS", "the walk through the guest's page tables", _page),
         _Command("xp ADDRESS [SIZE]", "guest-physical memory", _physical),
         _Command("table gdt|ldt|idt|tss", "a descriptor table, decoded", _table),
+        _Command("nmi", "an NMI here and now, as a dump switch makes it", _nmi),
         _Command("stop-at [EVENT ...|nothing]", "stop at exits by reason, and at vectors: HLT, #PF, 0x20", _stop_at),
     )
 }

@@ -365,10 +365,11 @@ class Cpu(Delivery):
             try:
                 self.load_pdptes(self.state.cr3)
             except ProcessorFault:
+                refused = self.state.cr3
                 before.put(self.state)
                 self.engine.follow_floating_masks()
                 raise UsageError(
-                    f"CR3 = {self.state.cr3:#x} names a page-directory-pointer table with a reserved bit in a present "
+                    f"CR3 = {refused:#x} names a page-directory-pointer table with a reserved bit in a present "
                     "entry, which no processor loads: clear it"
                 ) from None
 

@@ -123,6 +123,11 @@ class Timeline:
         """Memory or registers have been changed from outside: what was known of the future is no longer true."""
         self._changed = True
 
+    def raise_nmi(self) -> None:
+        """An NMI, here and now: the guest's handler of vector 2 is next, unless one is being handled."""
+        self.trial.machine.raise_nmi()
+        self.change()
+
     def input(self, data: bytes) -> None:
         """Console input, here and now; a machine that waited for it can go on.
 

@@ -170,13 +170,14 @@ def test_monitor(talk: Talk) -> None:
         "table",
         "",
         "stop-at #PF",
+        "nmi",
     ]
     line.to_come = [b"qRcmd," + command.encode().hex().encode() for command in commands]
     Session(line, talk.target).serve()
     text = "".join(bytes.fromhex(a[1:].decode()).decode() for a in line.sent if a != b"OK")
     for part in (
         "ticker under bare-metal", "100 instructions", "monitor goto 1000", "no exits", "no paging", "00100000  ",
-        "code 32-bit DPL 0", "gdt, ldt, idt, tss", "the walk through", "stops at: vector 0xe",
+        "code 32-bit DPL 0", "gdt, ldt, idt, tss", "the walk through", "stops at: vector 0xe", "an NMI is pending",
     ):  # fmt: skip
         assert part in text
     assert line.sent.count(b"OK") == len(commands)

@@ -229,6 +229,23 @@ def test_a_changed_register_ends_the_future_and_stays() -> None:
     assert t.trial.machine.processor.guest_state().rip == state.rip
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_nmi_from_outside_is_part_of_the_past_from_then_on(strategy: str) -> None:
+    t = timeline("faults", strategy)
+    t.go_to(200)
+    before = t.position
+    t.raise_nmi()
+    t.step()
+    state = t.trial.machine.processor.guest_state()
+    gate = int.from_bytes(t.trial.machine.read_physical(Gpa(state.idtr.base + 16), 8), "little")
+    assert state.rip == gate & 0xFFFF | gate >> 32 & 0xFFFF_0000
+    assert t.position.count == before.count
+    handler = t.position
+    t.step()
+    t.step_back()
+    assert t.position == handler
+
+
 def test_a_register() -> None:
     t = timeline("hello")
     t.go_to(40)
