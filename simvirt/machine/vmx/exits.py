@@ -54,7 +54,6 @@ from simvirt.x86.instruction import DebugOperand, GeneralOperand
 from simvirt.x86.operations import Operation
 from simvirt.x86.registers import GeneralRegister, SegmentRegister
 from simvirt.x86.vmx import (
-    ActivityState,
     ExitReason,
     InterruptionType,
     MovDr,
@@ -306,12 +305,11 @@ def _descriptor_table(non_root: NonRootOperation, event: DescriptorTableAccess) 
 
 
 def _nmi(non_root: NonRootOperation, event: NonMaskableInterrupt) -> ExitReason | None:
-    """An NMI, or the window for one: an exit (§26.2), or the guest's own, which wakes it from HLT (§26.3)."""
+    """An NMI, or the window for one: an exit (§26.2), or the guest's own (§26.3)."""
     if non_root.pin & _NMI_EXITING and non_root.cpu.engine.nmi_pending:
         return non_root.nmi_exit()
     if non_root.primary & _NMI_WINDOW:
         return non_root.exit(ExitReason.NMI_WINDOW)
-    non_root.vmcs.fields[_F.GUEST_ACTIVITY_STATE] = ActivityState.ACTIVE
     return complete(non_root, event)
 
 

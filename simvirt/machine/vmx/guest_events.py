@@ -109,8 +109,11 @@ class GuestEvents:
         if pending:
             self.set_asleep(asleep=False)
             cpu.raise_exception(Vector.DB, condition=pending)
-        elif self.asleep and cpu.nmi_ready:  # as every event, by the table
-            return EXITS[NonMaskableInterrupt](self.operation, NonMaskableInterrupt())
+        elif self.asleep and cpu.nmi_ready:
+            reason: ExitReason | None = EXITS[NonMaskableInterrupt](self.operation, NonMaskableInterrupt())
+            if reason is None:
+                self.set_asleep(asleep=False)
+            return reason
         elif self.asleep and self.window and cpu.interruptible:
             return self.operation.exit(ExitReason.INTERRUPT_WINDOW)
         elif self.interrupt is not None and cpu.interruptible:
