@@ -72,12 +72,12 @@ class GuestEvents:
         self.interrupt: int | None = None
         self._debug_exceptions = 0
         self._injecting = False
-        self.cpu.task_switch_filter = self._task_switch
 
     # ---------------------------------------------------------------------------------------- VM entry
 
     def take_up_controls(self, pin: int, primary: int) -> None:
-        """NMIs and windows, by the controls (SDM Vol. 3C §25.6.1, §25.6.2)."""
+        """The processor is this guest's: NMIs and windows go by its controls (SDM Vol. 3C §25.6.1, §25.6.2)."""
+        self.cpu.task_switch_filter = self._task_switch
         self.window = bool(primary & PrimaryControls.INTERRUPT_WINDOW_EXITING)
         self.nmi_exits = bool(pin & PinControls.NMI_EXITING)
         self.cpu.nmi_window = bool(primary & PrimaryControls.NMI_WINDOW_EXITING)

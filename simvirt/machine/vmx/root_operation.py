@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _F: Final = VmcsField
 _E: Final = VmInstructionError
+_ENTRY_FAILURE: Final = 1 << 31
+"""In the exit reason: the guest has not run (SDM Vol. 3C §27.8)."""
 
 
 class LaunchState(Enum):
@@ -197,7 +199,8 @@ class RootOperation:
         else:
             processor.vmcs.enter(self.cpu)
         reason = processor.enter(limit)
-        self._launched.add(region)
+        if isinstance(reason, HostStop) or not processor.vmcs.read(_F.EXIT_REASON) & _ENTRY_FAILURE:
+            self._launched.add(region)
         return reason
 
     # ---------------------------------------------------------------------------------------- invalidation

@@ -85,6 +85,16 @@ def test_a_failed_entry_leaves_the_state_clear(host: Host) -> None:
     assert host.root.launch_state(FIRST) is LaunchState.CLEAR
 
 
+def test_so_does_one_that_fails_on_the_guest_state(host: Host) -> None:
+    host.good_vmcs(FIRST)
+    host.root.vmwrite(F.GUEST_RFLAGS, 0)
+    assert host.root.vmlaunch(100) is ExitReason.ENTRY_FAILURE_GUEST_STATE
+    assert host.root.launch_state(FIRST) is LaunchState.CLEAR
+    host.root.vmwrite(F.GUEST_RFLAGS, 2)
+    host.rig.write(CODE, b"\x0f\xa2")
+    assert host.root.vmlaunch(100) is ExitReason.CPUID
+
+
 def test_two_guests_take_turns(host: Host) -> None:
     """VMPTRLD switches; each VMCS keeps its guest's registers that have fields."""
     host.rig.write(CODE, b"\x0f\xa2\x90\x0f\xa2")

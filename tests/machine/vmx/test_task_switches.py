@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+from simvirt.machine.vmx.non_root import NonRootProcessor
+from simvirt.machine.vmx.vmcs import Vmcs
 from simvirt.x86.vmx import ExitReason, TaskSwitch, TaskSwitchSource
 from tests.support import tables as t
 from tests.support.vmx_rig import CODE, DATA, GDT, IDT, TSS, F, Rig
@@ -47,3 +49,14 @@ def test_checks_come_first(rig: Rig) -> None:
     rig.write(GDT + SELECTOR, t.segment(t.TSS32 & 0x7F, 0, OTHER, 0x67))
     assert rig.run(b"\xea" + bytes(4) + struct.pack("<H", SELECTOR)) is not ExitReason.TASK_SWITCH
     assert rig.handler == 11
+
+
+def test_the_exit_goes_to_the_vmcs_that_was_entered(rig: Rig) -> None:
+    """Though another one has been on the processor meanwhile."""
+    other = Vmcs()
+    NonRootProcessor(rig.cpu, rig.bus, other)
+    rig.vmcs.enter(rig.cpu)
+    rig.vmcs.controls_changed = True  # as VMPTRLD of another one makes it
+    assert rig.run(b"\xea" + bytes(4) + struct.pack("<H", SELECTOR)) is ExitReason.TASK_SWITCH
+    assert rig.vmcs.read(F.EXIT_REASON) == ExitReason.TASK_SWITCH
+    assert F.EXIT_REASON not in other.fields
