@@ -42,18 +42,35 @@ _WAIT: Final = 0x9B
 _MXCSR_LOADS: Final = (1, 2)
 """FXRSTOR and LDMXCSR, by the digit of 0F AE."""
 _RSQRT, _RCP, _ROUND = 0x52, 0x53, range(0x08, 0x0C)
+_REPEAT: Final = frozenset({0xF2, 0xF3})
+_MANDATORY: Final = _REPEAT | {0x66}
+_CONVERSIONS_OF_MMX: Final = frozenset({0x2A, 0x2C, 0x2D})
 _NO_PRECISION_EXCEPTION: Final = 8
 """Bit 3 of the immediate byte of ROUNDPS and its kin."""
 
 
 def perform(cpu: Core, instruction: Instruction) -> Event | None:
     """Run the x87 or SSE instruction at RIP, and look after its exceptions; the event that it met, or None."""
-    _, code = opcode(cpu)
+    prefixes, code = opcode(cpu)
     if code[0] == _WAIT or code[0] & 0xF8 == 0xD8:
         return _x87(cpu, instruction, code)
     if code[1] == 0xAE:
         return _access_mxcsr(cpu, code)
+    if _MANDATORY.isdisjoint(prefixes.legacy) or (
+        code[1] in _CONVERSIONS_OF_MMX and _REPEAT.isdisjoint(prefixes.legacy)
+    ):
+        reported = _pending(cpu, code) if _is_mmx(code) else None
+        if reported is not None:
+            return reported
     return _sse(cpu, instruction, code)
+
+
+def _is_mmx(code: bytes) -> bool:
+    """Does an instruction without the prefixes of SSE use MMX registers?"""
+    second, third = code[1], code[2]
+    if second in (0x38, 0x3A):
+        return third < 0x20 if second == 0x38 else third == 0x0F
+    return second in _CONVERSIONS_OF_MMX or second in (0xC4, 0xC5) or 0x60 <= second <= 0x7F or second >= 0xD0
 
 
 # -------------------------------------------------------------------------------------------- x87
@@ -61,12 +78,9 @@ def perform(cpu: Core, instruction: Instruction) -> Event | None:
 
 def _x87(cpu: Core, instruction: Instruction, code: bytes) -> Event | None:
     state, engine = cpu.state, cpu.engine
+    if _waits(code) and (reported := _pending(cpu, code)) is not None:
+        return reported
     state.settle_x87_status()
-    if state.x87_error and _waits(code) and not _device_not_available(cpu, code):
-        if state.cr0 & int(Cr0.NE):
-            return ExceptionRaised(Vector.MF)
-        if not state.ignne:
-            return X87ErrorReported()
     before, count = bytes(state.image), engine.count
     destination = _destination(cpu, instruction)
     event = cpu.run_alone(engine.pass_floating)
@@ -82,6 +96,17 @@ def _x87(cpu: Core, instruction: Instruction, code: bytes) -> Event | None:
     state.ignne = state.ignne and state.x87_error
     engine.follow_floating_masks()
     return event
+
+
+def _pending(cpu: Core, code: bytes) -> Event | None:
+    """What reports a pending exception in front of an instruction, if there is one: #MF or FERR#."""
+    state = cpu.state
+    state.settle_x87_status()
+    if not state.x87_error or _device_not_available(cpu, code):
+        return None
+    if state.cr0 & int(Cr0.NE):
+        return ExceptionRaised(Vector.MF)
+    return None if state.ignne else X87ErrorReported()
 
 
 def _waits(code: bytes) -> bool:

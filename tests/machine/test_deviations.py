@@ -66,26 +66,6 @@ def test_near_jumps_do_not_look_at_the_code_limit() -> None:
     assert pc.state.rip == CODE + 0x1000
 
 
-# ------------------------------------------------------------------------------------------------ missing exceptions
-
-
-def test_mmx_instructions_do_not_report_x87_exceptions() -> None:
-    """The manual: #MF in front of EMMS, an unmasked exception being pending (Vol. 3A §6.15, #MF)."""
-    pc = flat_pc()
-    pc.state.set_control_register(0, 0x31)
-    pc.write(DATA, b"\x40\x03")  # all x87 exceptions unmasked
-    pc.load(f"""
-        d9 2d {le(DATA)}    ; fldcw word ptr [DATA]
-        d9 e8               ; fld1
-        d9 ee               ; fldz
-        de f9               ; fdivp
-        0f 77               ; emms
-        f4                  ; hlt
-    """)
-    pc.run()
-    assert pc.state.rip == CODE + 14
-
-
 # ------------------------------------------------------------------------------------------------ others
 
 

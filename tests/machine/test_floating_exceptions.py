@@ -311,6 +311,29 @@ def test_a_store_that_does_not_fit_stores_nothing() -> None:
         assert floating(pc).status_word >> 11 & 7 == 7
 
 
+@pytest.mark.parametrize(
+    "mmx",
+    [
+        "0f 77 ; emms", "0f fc c1 ; paddb mm0, mm1", "0f 6f c1 ; movq mm0, mm1", "0f 38 1c c1 ; pabsb mm0, mm1",
+        "0f 3a 0f c1 01 ; palignr mm0, mm1, 1", "0f 2d c1 ; cvtps2pi mm0, xmm1", "66 0f 2a c1 ; cvtpi2pd xmm0, mm1",
+        "0f c4 c0 01 ; pinsrw mm0, eax, 1", "0f d7 c1 ; pmovmskb eax, mm1",
+    ],
+)  # fmt: skip
+def test_mmx_instructions_report_it_too(mmx: str) -> None:
+    """Vol. 3A §6.15, #MF; instructions of SSE registers do not."""
+    pc = x87_pc(X87[1], 0x340, mmx)
+    pc.state.set_control_register(4, _OSFXSR | _OSXMMEXCPT)
+    pc.state.refresh()
+    pc.run()
+    assert (pc.vector, pc.stack(1)) == (Vector.MF, [CODE + 10])
+    for sse in ("66 0f fc c1 ; paddb xmm0, xmm1", "0f 28 c1 ; movaps xmm0, xmm1", "f3 0f 2a c0 ; cvtsi2ss xmm0, eax"):
+        pc = x87_pc(X87[1], 0x340, sse + "\nf4 ; hlt")
+        pc.state.set_control_register(4, _OSFXSR | _OSXMMEXCPT)
+        pc.state.refresh()
+        pc.run()
+        assert not any(isinstance(event, ExceptionRaised) for event in pc.events)
+
+
 def test_nm_comes_before_mf() -> None:
     pc = x87_pc(X87[1], 0x340, "d9 e8 ; fld1")
     pc.step(4)

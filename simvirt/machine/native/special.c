@@ -209,6 +209,18 @@ static int notes_too_much(const u8 *op) {
     return op[0] == 0x0f && (op[1] == 0x52 || op[1] == 0x53 || (op[1] == 0x3a && (op[2] & 0xfc) == 8));
 }
 
+/* Instructions of MMX registers, which report a pending x87 exception as those of the x87 do. */
+static int is_mmx(const u8 *op, int prefixes) {
+    if (op[0] != 0x0f) return 0;
+    switch (op[1]) {
+    case 0x2a: case 0x2c: case 0x2d: return !(prefixes & (PF2 | PF3));
+    case 0x38: return !prefixes && op[2] < 0x20;
+    case 0x3a: return !prefixes && op[2] == 0x0f;
+    case 0xc4: case 0xc5: return !prefixes;
+    default: return !prefixes && ((op[1] >= 0x60 && op[1] <= 0x7f) || (op[1] >= 0xd0 && op[1] != 0xff));
+    }
+}
+
 static int is_x87(const u8 *op) { return op[0] == 0x9b || (op[0] & 0xf8) == 0xd8; }
 
 static enum special x87_kind(const struct simvirt *s, const u8 *op) {
@@ -226,6 +238,7 @@ static enum special x87_kind(const struct simvirt *s, const u8 *op) {
 
 static enum special floating_kind(const struct simvirt *s, const u8 *op, int prefixes) {
     if (is_x87(op)) return x87_kind(s, op);
+    if (s->x87_unmasked && is_mmx(op, prefixes)) return FLOATING;
     if (accesses_mxcsr(op, prefixes) || notes_too_much(op)) return FLOATING;
     return s->simd_unmasked && is_sse_arithmetic(op, prefixes) ? FLOATING : PLAIN;
 }
