@@ -50,11 +50,22 @@ class DiskOption:
         return cls(Path(text), writable, virtio)
 
 
+_OTHER_FORMATS: Final = {
+    b"QFI\xfb": "qcow2",
+    b"QED\0": "QED",
+    b"KDMV": "VMDK",
+    b"conectix": "VHD",
+    b"vhdxfile": "VHDX",
+    b"<<< ": "VDI",
+}
+"""Formats of other programs, by their first bytes: whoever takes such a file for a disk would destroy it."""
+
+
 class DiskImage:
     """An open image.
 
-    :raises UsageError: the file cannot be read (or written, if it is to be), is empty or too large, or is to be
-        written and does not end with a whole sector.
+    :raises UsageError: the file cannot be read (or written, if it is to be), is empty, too large or in another format
+        than raw, or is to be written and does not end with a whole sector.
     """
 
     def __init__(self, option: DiskOption) -> None:
@@ -74,6 +85,14 @@ class DiskImage:
                 f"the disk image {option.path} has {size} bytes: a raw image is needed, 128 GiB at most, and one "
                 f"that is to be changed has whole sectors of {SECTOR} bytes"
             )
+        first = os.pread(self._descriptor, SECTOR, 0)
+        for magic, name in _OTHER_FORMATS.items():
+            if first.startswith(magic):
+                self._close()
+                raise UsageError(
+                    f"the disk image {option.path} is in the format {name}: a raw image is needed, which "
+                    f"`qemu-img convert -O raw {option.path} raw.img` makes"
+                )
         self.sectors = sectors
 
     def __del__(self) -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from simvirt.machine.machine import Machine
 
 MAGIC: Final = b"simvirt\x1a"
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 """Raised whenever the layout, or the state of any part of a machine, changes."""
 
 _COMPRESSION: Final = 1

@@ -29,7 +29,7 @@ from tests.support.real_systems import (
 
 KERNELS = pytest.mark.parametrize("linux", [CLOUD, KERNEL_686], ids=lambda linux: linux.flavour)
 STRATEGIES = pytest.mark.parametrize("strategy", ["bare-metal", "vtx"])
-pytestmark = [needs_real_systems, pytest.mark.xdist_group("real systems")]
+pytestmark = [needs_real_systems, pytest.mark.xdist_group("real systems"), pytest.mark.timeout(1800)]
 
 # Beginnings of lines in a kernel's log that tell neither of hardware nor of time.
 OF_THE_KERNEL = (

@@ -9,7 +9,9 @@ import pytest
 from simvirt.guests.resolve import resolve
 from tests.support.real_systems import DIRECTORY, MIB, Session, needs_real_systems
 
-pytestmark = [needs_real_systems, pytest.mark.long, pytest.mark.xdist_group("real systems")]
+pytestmark = [
+    needs_real_systems, pytest.mark.long, pytest.mark.xdist_group("real systems"), pytest.mark.timeout(1800),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("strategy", ["bare-metal", "vtx"])

@@ -108,6 +108,7 @@ _LVT_WRITABLE: Final = {
     _R.LVT_ERROR: 0x1_00FF,
 }
 _VECTOR_BLOCKS: Final = {_R.ISR: "_in_service", _R.TMR: "_level", _R.IRR: "_requested"}
+_VECTOR_BYTES: Final = 32
 _PLAIN: Final = {
     _R.ID: 0xFF00_0000, _R.TPR: 0xFF, _R.LDR: 0xFF00_0000, _R.DFR: 0xF000_0000, _R.SVR: 0x1FF, _R.ICR_LOW: 0xC_CFFF,
     _R.ICR_HIGH: 0xFF00_0000, _R.INITIAL_COUNT: 0xFFFF_FFFF, _R.DIVIDE: 0xB, **_LVT_WRITABLE,
@@ -129,9 +130,10 @@ class LocalApicState:
 
     registers: tuple[int, ...]
     """In the order of their offsets."""
-    requested: int
-    in_service: int
-    level: int
+    requested: bytes
+    """A bit for each vector, as `in_service` and `level`."""
+    in_service: bytes
+    level: bytes
     errors: int
     errors_shown: int
     started_at: int
@@ -244,6 +246,8 @@ class LocalApic:
         vector = self._requested.bit_length() - 1
         self._requested &= ~(1 << vector)
         self._in_service |= 1 << vector
+        if vector == self._registers[_R.LVT_TIMER] & 0xFF and self._events.pending(self.TIMER_EVENT) is None:
+            self._schedule()
         self._update()
         return vector
 
@@ -402,9 +406,10 @@ class LocalApic:
     def _timer_due(self) -> None:
         if self._mode is TimerMode.TSC_DEADLINE:
             self._deadline = 0
-        elif self._mode is TimerMode.PERIODIC:
-            self._schedule()
         self._raise_local(_R.LVT_TIMER)
+        # While its request waits, another one would change nothing: the timer is looked at when it has been taken.
+        if self._mode is TimerMode.PERIODIC and not self._requested >> (self._registers[_R.LVT_TIMER] & 0xFF) & 1:
+            self._schedule()
 
     def _look(self) -> None:
         """A read of the current count, which takes its time when a program does nothing else."""
@@ -519,9 +524,7 @@ class LocalApic:
         self._registers[_R.TPR] = self._task_priority_memory[self._task_priority_at]
         return LocalApicState(
             tuple(self._registers[register] for register in sorted(_PLAIN)),
-            self._requested,
-            self._in_service,
-            self._level,
+            *(bits.to_bytes(_VECTOR_BYTES, "little") for bits in (self._requested, self._in_service, self._level)),
             self._errors,
             self._errors_shown,
             self._started_at,
@@ -533,7 +536,9 @@ class LocalApic:
     def restore(self, state: LocalApicState) -> None:
         """Take up a saved state; `on_change` is not called."""
         self._registers = {int(at): value for at, value in zip(sorted(_PLAIN), state.registers, strict=True)}
-        self._requested, self._in_service, self._level = state.requested, state.in_service, state.level
+        self._requested, self._in_service, self._level = (
+            int.from_bytes(bits, "little") for bits in (state.requested, state.in_service, state.level)
+        )
         self._errors, self._errors_shown = state.errors, state.errors_shown
         self._started_at, self._deadline = state.started_at, state.deadline
         self._looks, self._looked_at = state.looks, state.looked_at

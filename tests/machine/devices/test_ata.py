@@ -269,6 +269,15 @@ def test_foreign_images_are_refused(tmp_path: Path, size: int, writable: bool) -
     assert path.read_bytes() == bytes(size)
 
 
+@pytest.mark.parametrize("magic", [b"QFI\xfb", b"KDMV", b"conectix", b"vhdxfile", b"<<< Oracle VM VirtualBox"])
+def test_images_in_other_formats_are_refused_with_what_to_do(tmp_path: Path, magic: bytes) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(magic.ljust(1024, b"\0"))
+    with pytest.raises(UsageError, match="qemu-img convert -O raw"):
+        DiskImage(DiskOption(path, writable=True))
+    assert path.read_bytes() == magic.ljust(1024, b"\0")
+
+
 def test_the_last_sector_of_an_odd_file_ends_with_zeros(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(b"\xaa" * 513)
