@@ -38,7 +38,8 @@ class Fuzzer:
         )
 
     def run(self, rng: random.Random, steps: int) -> list[int]:
-        board, seen = self.board, []
+        board = self.board
+        seen: list[int] = []
         for _ in range(steps):
             if rng.random() < 0.4:
                 self._touch_memory(rng, seen)

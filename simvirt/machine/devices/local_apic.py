@@ -524,7 +524,9 @@ class LocalApic:
         self._registers[_R.TPR] = self._task_priority_memory[self._task_priority_at]
         return LocalApicState(
             tuple(self._registers[register] for register in sorted(_PLAIN)),
-            *(bits.to_bytes(_VECTOR_BYTES, "little") for bits in (self._requested, self._in_service, self._level)),
+            self._requested.to_bytes(_VECTOR_BYTES, "little"),
+            self._in_service.to_bytes(_VECTOR_BYTES, "little"),
+            self._level.to_bytes(_VECTOR_BYTES, "little"),
             self._errors,
             self._errors_shown,
             self._started_at,
