@@ -90,6 +90,23 @@ def test_an_interrupt_by_the_io_apic_and_one_by_the_apics_timer() -> None:
         assert run(recognise(guest), strategy).guest_status == 1 << 0x32 - 0x30, strategy
 
 
+def test_under_vtx_reads_of_the_io_apic_do_not_exit_and_writes_do() -> None:
+    guest = code(f"""
+        bf {le(io_apic.BASE)}   ; mov edi, the I/O APIC
+        c7 07 12000000          ; mov dword ptr [edi], redirection entry 1
+        c7 47 10 31000100       ; mov dword ptr [edi + 10h], masked, vector 31h
+        b9 e8030000             ; mov ecx, 1000
+        03 47 10                ; add eax, [edi + 10h]
+        03 07                   ; add eax, [edi]
+        e2 f9                   ; loop to the first add
+        ba f4000000             ; mov edx, 0f4h
+        ef                      ; out dx, eax
+    """)
+    runs = {strategy: run(recognise(guest), strategy) for strategy in STRATEGIES}
+    assert {one.guest_status for one in runs.values()} == {1000 * (0x1_0031 + 0x12)}
+    assert runs["vtx"].counted.vm_exits["EPT_VIOLATION"] == 2
+
+
 def test_the_tables_begin_with_the_pointer() -> None:
     guest = code(f"a1 {le(TABLES)} ; mov eax, [tables]\nba f4000000 ; mov edx, 0f4h\nef ; out dx, eax")
     signature = struct.unpack("<I", b"RSD ")[0]

@@ -25,6 +25,7 @@ REMOTE_IRR: Final = 1 << 14
 LOGICAL: Final = 1 << 11
 _ID, _VERSION, _ARBITRATION, _REDIRECTION = 0x00, 0x01, 0x02, 0x10
 _WRITABLE: Final = 0xFF00_0000_0001_AFFF
+_SHOWN_SIZE: Final = IOWIN + 4
 _ID_WRITABLE: Final = 0x0F00_0000
 
 
@@ -41,17 +42,29 @@ class IoApicState:
 class IoApic:
     """The I/O APIC; what it has for the processor goes to `local`."""
 
-    __slots__ = ("_entries", "_identification", "_lines", "_local", "_selected")
+    __slots__ = ("_entries", "_identification", "_lines", "_local", "_selected", "_shown", "_shown_at")
     state_type: ClassVar[type] = IoApicState
 
     def __init__(self, local: LocalApic) -> None:
         self._local = local
         local.on_end_of_interrupt = self.end_of_interrupt
+        self._shown: bytearray | memoryview = bytearray(_SHOWN_SIZE)
+        self._shown_at = 0
         self._power_on()
 
     def _power_on(self) -> None:
         self._selected = self._identification = self._lines = 0
         self._entries = [MASKED] * INPUTS
+
+    def keep_registers_in(self, memory: memoryview, at: int) -> None:
+        """Let what reads give stand in memory too, from `at` on: no read changes anything, so a VMM can show it."""
+        self._shown, self._shown_at = memory, at
+        self._show()
+
+    def _show(self) -> None:
+        for offset, value in ((IOREGSEL, self._selected), (IOWIN, self._register())):
+            at = self._shown_at + offset
+            self._shown[at : at + 4] = value.to_bytes(4, "little")
 
     def set_line(self, number: int, high: bool) -> None:
         """Drive an input."""
@@ -74,6 +87,7 @@ class IoApic:
         for number, entry in enumerate(self._entries):
             if entry & LEVEL_TRIGGERED and entry & 0xFF == vector:
                 self._entries[number] = entry & ~REMOTE_IRR
+                self._show()
                 if self._lines >> number & 1:
                     self._request(number)
 
@@ -87,6 +101,7 @@ class IoApic:
             return
         if level:
             self._entries[number] = entry | REMOTE_IRR
+            self._show()
         self._local.deliver(entry >> 8 & 7, entry & 0xFF, level=level)
 
     def read(self, offset: int, size: AccessSize) -> int:
@@ -96,10 +111,6 @@ class IoApic:
             return 0
         value = {IOREGSEL: self._selected, IOWIN: self._register()}.get(offset & ~0xF, 0)
         return value >> 8 * within & (1 << 8 * size) - 1
-
-    def value(self, offset: int) -> int | None:
-        """What a read of the doubleword at `offset` gives: no read changes anything."""
-        return self.read(offset, 4) if offset in (IOREGSEL, IOWIN) else None
 
     def _register(self) -> int:
         selected = self._selected
@@ -118,6 +129,7 @@ class IoApic:
             self._selected = value & 0xFF
         elif offset == IOWIN and size == 4:
             self._write_register(value)
+        self._show()
 
     def _write_register(self, value: int) -> None:
         if self._selected == _ID:
@@ -138,6 +150,7 @@ class IoApic:
     def reset(self) -> None:
         """Power-on: every input masked."""
         self._power_on()
+        self._show()
 
     def save(self) -> IoApicState:
         """Everything, as a value."""
@@ -147,3 +160,4 @@ class IoApic:
         """Take up a saved state."""
         self._selected, self._identification = state.selected, state.identification
         self._entries, self._lines = list(state.entries), state.lines
+        self._show()

@@ -428,10 +428,6 @@ class LocalApic:
             return 0
         return self._read_register(offset & ~0xF) >> 8 * within & (1 << 8 * size) - 1
 
-    def value(self, offset: int) -> int | None:
-        """What a read of the register at `offset` gives, if that changes nothing and does not depend on the time."""
-        return None if offset == _R.CURRENT_COUNT or not self._exists(offset) else self._read_register(offset)
-
     @staticmethod
     def _exists(offset: int) -> bool:
         return offset in _PLAIN or offset in _READ_ONLY or offset == _R.ESR or _R.ISR <= offset < _R.ESR

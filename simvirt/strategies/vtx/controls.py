@@ -88,13 +88,14 @@ class VmmPages:
     """Where in a VM's partition the VMM keeps what the VMCS points to.
 
     :ivar absent_page: a page of ones: what a bus gives on which nobody answers.
+    :ivar io_apic: what reads of the VM's I/O APIC give.
     :ivar ept: where the EPT's tables go.
     """
 
     def __init__(self, partition: Hpa) -> None:
         first = partition + PAGE_SIZE
-        pages = [Hpa(first + number * PAGE_SIZE) for number in range(5)]
-        self.io_bitmap_a, self.io_bitmap_b, self.msr_bitmaps, self.absent_page, self.virtual_apic = pages
+        pages = [Hpa(first + number * PAGE_SIZE) for number in range(6)]
+        self.io_bitmap_a, self.io_bitmap_b, self.msr_bitmaps, self.absent_page, self.virtual_apic, self.io_apic = pages
         self.ept = range(first + len(pages) * PAGE_SIZE, partition + VMM_MEMORY, PAGE_SIZE)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.guests.boot import initial_state
 from simvirt.guests.load import load
 from simvirt.machine.board import Board
+from simvirt.machine.devices import io_apic
 from simvirt.machine.hardware import MachineFeature
 from simvirt.machine.machine import Machine
 from simvirt.machine.pc import host_memory_size, pc_regions
@@ -19,7 +20,7 @@ from simvirt.strategies.vtx.vm_memory import ADAPTER_ROMS, VmMemory
 from simvirt.vmm.exit_log import ExitLog
 from simvirt.vmm.host import Host
 from simvirt.vmm.kvm_interface import KvmInterface, with_kvm_leaves
-from simvirt.x86.addresses import Hpa
+from simvirt.x86.addresses import PAGE_SIZE, Gpa, Hpa
 from simvirt.x86.vmx import ExitReason
 
 if TYPE_CHECKING:
@@ -73,7 +74,12 @@ class Vtx:
             config.memory_size, Hpa(partition + VMM_MEMORY), firmware=image.needs_firmware, devices=board.memory
         )
         log = ExitLog()
-        vm_memory = VmMemory(engine, VmmPages(partition), space, read_as_ones=ADAPTER_ROMS)
+        pages = VmmPages(partition)
+        readable = {Gpa(gpa): pages.absent_page for gpa in ADAPTER_ROMS[::PAGE_SIZE]}
+        if board.interrupts.io_apic is not None:
+            board.interrupts.io_apic.keep_registers_in(host.memory.view, pages.io_apic)
+            readable[Gpa(io_apic.BASE)] = pages.io_apic
+        vm_memory = VmMemory(engine, pages, space, readable)
         paravirtual, cpu_model = self._paravirtual(board, config)
         vcpu = BoardVcpu(cpu, board, vm_memory, cpu_model, log)
         vcpu.paravirtual = paravirtual

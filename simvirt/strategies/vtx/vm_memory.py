@@ -1,7 +1,8 @@
 """The VM's guest-physical memory: its EPT, and what a walk through the guest's page tables finds where it has nothing.
 
-Accesses to holes exit, and the VMM does each on the VM's own bus; but where adapters could have ROMs it maps a page of
-ones, read-only, if whoever makes the VM says so. A page table in a hole cannot be served like that:
+Accesses to holes and to devices exit, and the VMM does each on the VM's own bus; but where the VM's maker says so,
+reads find what they give in a page that is mapped read-only: ones, where adapters could have ROMs, and the registers of
+a device that no read changes. A page table in a hole cannot be served like that:
 the processor reads it on its own behalf, again and again. So the VMM maps a page of ones there, read-only, which is
 what the bus of the bare PC gives.
 """
@@ -17,11 +18,12 @@ from simvirt.x86.addresses import PAGE_SIZE, Gpa
 from simvirt.x86.vmx.ept import EptEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from simvirt.machine.engine import Engine
     from simvirt.machine.memory import AddressSpace
     from simvirt.strategies.vtx.controls import VmmPages
+    from simvirt.x86.addresses import Hpa
 
 
 ADAPTER_ROMS: Final = range(0xC0000, 0xF0000)
@@ -35,21 +37,24 @@ class VmMemory:
     :ivar space: its regions.
     :ivar ept: the tables that map its RAM and ROM.
 
-    `read_as_ones` are addresses in holes of which the VMM wants to hear no reads.
+    `readable` are pages that are no memory of the VM's and of which the VMM wants to hear no reads, and the host pages
+    that show what reads give.
     """
 
-    def __init__(self, engine: Engine, pages: VmmPages, space: AddressSpace, *, read_as_ones: range = range(0)) -> None:
+    def __init__(
+        self, engine: Engine, pages: VmmPages, space: AddressSpace, readable: Mapping[Gpa, Hpa] | None = None
+    ) -> None:
         self.pages = pages
         self.space = space
         self.ept = ExtendedPageTables(engine.memory.view, TablePages(pages.ept), on_change=engine.flush_tlb)
-        self._read_as_ones = read_as_ones
+        self._readable = dict(readable or {})
         self._absent: list[Gpa] = []
         self._map_all()
 
     def _map_all(self) -> None:
         self.ept.map_space(self.space)
-        for gpa in self._read_as_ones[::PAGE_SIZE]:
-            self.ept.map(Gpa(gpa), self.pages.absent_page, PAGE_SIZE, EptEntry.READ)
+        for gpa, host in self._readable.items():
+            self.ept.map(gpa, host, PAGE_SIZE, EptEntry.READ)
 
     @property
     def absent_page_tables(self) -> tuple[int, ...]:
