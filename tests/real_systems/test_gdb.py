@@ -57,9 +57,9 @@ def symbol_file(system_map: Path, path: Path) -> Path:
     at = 64
     parts = [(bytes(symbols), 2), (bytes(names), 3), (sections, 3)]
     headers = [bytes(64), struct.pack("<IIQQQQIIQQ", 1, 8, _SHF_ALLOC_EXEC, base, at, 0x400_0000, 0, 0, 16, 0)]
-    for (data, kind), name in zip(parts, (7, 15, 23), strict=True):
-        link, entry = (3, 24) if kind == 2 else (0, 0)
-        headers.append(struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, at, len(data), link, 1 if entry else 0, 8, entry))
+    for (data, section), name_at in zip(parts, (7, 15, 23), strict=True):
+        link, entry = (3, 24) if section == 2 else (0, 0)
+        headers.append(struct.pack("<IIQQQQIIQQ", name_at, section, 0, 0, at, len(data), link, entry // 24, 8, entry))
         at += len(data)
     identification = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     head = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, base, 0, at, 0, 64, 0, 0, 64, len(headers), 4)
@@ -73,10 +73,11 @@ def test_break_watch_and_back_in_a_kernel(strategy: str, tmp_path: Path) -> None
     symbols = symbol_file(CLOUD.symbols, tmp_path / "symbols")
     command = [
         sys.executable, "-m", "simvirt", "gdb", str(CLOUD.kernel), "--stdio", "--strategy", strategy,
+        "--boot", "linux-64", "--registers", "x86-64",
         "--append", "'console=ttyS0 nokaslr'", "--initrd", str(ram_disk), "--memory", "128M", "--cpu", CLOUD.cpu,
     ]  # fmt: skip
     script = tmp_path / "script"
-    head = "set pagination off\nset confirm off\nset width 0\nset architecture i386:x86-64\n"
+    head = "set pagination off\nset confirm off\nset width 0\n"
     script.write_text(f"{head}target remote | {' '.join(command)}\n{SCRIPT}")
     done = subprocess.run(
         ["gdb", "-nx", "-batch", "-x", str(script), str(symbols)],
