@@ -176,8 +176,9 @@ class ShadowDescriptors:
 
     def follow_paging(self) -> None:
         """The guest's linear addresses lead elsewhere: so may its tables, and so may the VMM's pages."""
-        if self._base != self._mmu.window_base:
-            self._base = self._mmu.window_base
+        base = self._mmu.cache.window.base
+        if self._base != base:
+            self._base = base
             self._make_own_descriptors()
             self._load_real_registers()
         self._mmu.dependencies.clear()

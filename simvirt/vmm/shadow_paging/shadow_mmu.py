@@ -140,7 +140,8 @@ class ShadowMmu:
             return
         self._activate()
         self.on_root()
-        self._settle()
+        if self.cache.stale:
+            self._settle()
 
     def _activate(self) -> None:
         self._valid = True
