@@ -11,12 +11,13 @@ from simvirt.errors import UsageError
 from simvirt.observe.benchmarks.plot import plot
 from simvirt.observe.benchmarks.results import BenchmarkTable
 from simvirt.observe.benchmarks.session import compare_benchmarks
+from simvirt.strategies.registry import STRATEGIES
 
 
 def test_json_keeps_the_kinds_apart(micro: BenchmarkTable) -> None:
     table = json.loads(micro.to_json())
     assert table["schema"] == "simvirt.benchmarks/1"
-    assert table["strategies"] == ["bare-metal", "trap-and-emulate", "vtx"]
+    assert table["strategies"] == [strategy.info.name for strategy in STRATEGIES]
     for row in table["benchmarks"]:
         assert {"published", "counted", "modelled", "measured", "not_applicable"} <= set(row)
         assert set(row["modelled"]) == {preset.name for preset in micro.presets}
