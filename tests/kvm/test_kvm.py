@@ -309,3 +309,36 @@ def test_pae_paging_follows_the_cr3_that_was_set_last() -> None:
         sregs.cr3 = cr3
         rig.vcpu.set_sregs(sregs)
         assert rig.vcpu.translate(0x20_0000 + CODE).valid is valid
+
+
+@pytest.mark.parametrize(
+    ("register", "value"),
+    [
+        ("cr4", 1 << 30),  # no bit of CR4
+        ("cr4", 1 << 12),  # LA57, which no CPU model has
+        ("cr4", 1 << 32),
+        ("cr0", 1 << 32 | 1),
+        ("cr0", 1 << 31),  # paging without protection
+        ("cr3", 1 << 40),
+        ("efer", 1 << 1),
+        ("efer", 1 << 10),  # LMA without paging
+    ],
+)
+def test_control_registers_that_no_entry_takes(register: str, value: int) -> None:
+    rig = Rig("f4")
+    sregs = rig.vcpu.get_sregs()
+    good = getattr(sregs, register)
+    setattr(sregs, register, value)
+    rig.vcpu.set_sregs(sregs)
+    assert rig.vcpu.run() is Exit.FAIL_ENTRY
+    assert rig.vcpu.kvm_run.hardware_entry_failure_reason == 0x8000_0021
+    setattr(sregs, register, good)
+    rig.vcpu.set_sregs(sregs)
+    assert rig.vcpu.run() is Exit.HLT
+
+
+@pytest.mark.parametrize("rip", [1 << 32, 1 << 63])
+def test_an_instruction_pointer_that_no_entry_takes(rip: int) -> None:
+    rig = Rig("f4")
+    rig.set(rip=rip)
+    assert rig.vcpu.run() is Exit.FAIL_ENTRY
