@@ -11,7 +11,7 @@ Sources: SDM Vol. 3A Chapter 11 "Advanced Programmable Interrupt Controller (API
 * Registers are 32 bits wide. Reads of a part give that part; other writes than of a whole register are ignored.
 * IA32_APIC_BASE cannot move the registers.
 
-A program that waits by reading the current count over and over is made to wait: see `port_b`.
+A program that waits by reading the current count over and over is made to wait: see `slow_reads`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, Final
+
+from simvirt.machine.devices.slow_reads import SlowReads, SlowReadsState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,9 +91,6 @@ SOFTWARE_ENABLE: Final = 1 << 8
 SPURIOUS_VECTOR: Final = 0xFF
 BROADCAST: Final = 0xFF
 LEAST_VECTOR: Final = 16
-LOOKS_OF_A_READER: Final = 64
-ACCESS_NS: Final = 1000
-"""How long a read of the current count takes in a loop that does nothing else."""
 
 # Bits of the error status register (§11.5.3).
 SENT_ILLEGAL_VECTOR: Final = 1 << 5
@@ -140,8 +139,7 @@ class LocalApicState:
     """When the timer's count was loaded."""
     deadline: int
     """IA32_TSC_DEADLINE."""
-    looks: int
-    looked_at: int
+    reads: SlowReadsState
 
 
 class LocalApic:
@@ -168,7 +166,7 @@ class LocalApic:
     ) -> None:
         self._clock = clock
         self._events = events
-        self._wait = wait
+        self._reads = SlowReads(clock, wait)
         self.on_change = on_change
         self.on_nmi: Callable[[], None] = lambda: None
         self.on_end_of_interrupt: Callable[[int], None] = lambda _vector: None
@@ -187,7 +185,7 @@ class LocalApic:
         self._requested = self._in_service = self._level = 0
         self._errors = self._errors_shown = 0
         self._started_at = self._deadline = 0
-        self._looks = self._looked_at = 0
+        self._reads.restore(SlowReadsState())
 
     # ---------------------------------------------------------------------------------------- interrupts
 
@@ -411,14 +409,6 @@ class LocalApic:
         if self._mode is TimerMode.PERIODIC and not self._requested >> (self._registers[_R.LVT_TIMER] & 0xFF) & 1:
             self._schedule()
 
-    def _look(self) -> None:
-        """A read of the current count, which takes its time when a program does nothing else."""
-        now = self._clock.now()
-        self._looks = self._looks + 1 if now - self._looked_at <= ACCESS_NS else 0
-        if self._looks > LOOKS_OF_A_READER:
-            self._wait(ACCESS_NS)
-        self._looked_at = self._clock.now()
-
     # ---------------------------------------------------------------------------------------- registers
 
     def read(self, offset: int, size: AccessSize) -> int:
@@ -438,7 +428,7 @@ class LocalApic:
         if register in _PLAIN:
             return self._registers[register]
         if register == _R.CURRENT_COUNT:
-            self._look()
+            self._reads.look()
             return self._current_count()
         if register == _R.VERSION:
             return VERSION
@@ -527,8 +517,7 @@ class LocalApic:
             self._errors_shown,
             self._started_at,
             self._deadline,
-            self._looks,
-            self._looked_at,
+            self._reads.save(),
         )
 
     def restore(self, state: LocalApicState) -> None:
@@ -539,6 +528,6 @@ class LocalApic:
         )
         self._errors, self._errors_shown = state.errors, state.errors_shown
         self._started_at, self._deadline = state.started_at, state.deadline
-        self._looks, self._looked_at = state.looks, state.looked_at
+        self._reads.restore(state.reads)
         self._task_priority_memory[self._task_priority_at] = self._registers[_R.TPR]
         self._arbitrate()

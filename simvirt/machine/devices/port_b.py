@@ -22,9 +22,7 @@ The two errors are latched until their check is disabled, and are NMIs as long a
 (`nmi_gate`). Memory has no parity here, so a parity error is what a host or a test makes (`PortB.parity_error`); a
 card on the bus signals its own by `PortB.io_channel_check`.
 
-Programs that wait for OUT 2 or the refresh bit read the port over and over. On the ISA bus such a read takes a
-microsecond; here an instruction takes a nanosecond, and a wait of 50 ms would be millions of reads. So a read that
-follows `LOOKS_OF_A_READER` others without a pause between them takes a microsecond of virtual time, too.
+Programs that wait for OUT 2 or the refresh bit read the port over and over, and are made to wait: see `slow_reads`.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from simvirt.machine.devices.pit import pulse_at
+from simvirt.machine.devices.slow_reads import SlowReads, SlowReadsState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,9 +50,6 @@ OUT_2: Final = 0x20
 IO_CHANNEL_ERROR: Final = 0x40
 PARITY_ERROR: Final = 0x80
 REFRESH_PULSES: Final = 18
-LOOKS_OF_A_READER: Final = 64
-ISA_ACCESS_NS: Final = 1000
-"""How long a read takes on the bus of a PC/AT, about; reads that are further apart are no polling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +57,7 @@ class PortBState:
     """The bits that were written, and the errors that stand."""
 
     written: int
-    looks: int
-    looked_at: int
+    reads: SlowReadsState
     errors: int
 
 
@@ -72,25 +67,25 @@ class PortB:
     `pit` is the timer whose counter 2 it governs, `wait` lets that many nanoseconds pass, `nmi` takes the errors.
     """
 
-    __slots__ = ("_clock", "_errors", "_looked_at", "_looks", "_nmi", "_pit", "_wait", "_written")
+    __slots__ = ("_clock", "_errors", "_nmi", "_pit", "_reads", "_written")
     state_type: ClassVar[type] = PortBState
 
     def __init__(self, clock: Clock, pit: Pit8254, wait: Callable[[int], None], nmi: NmiGate) -> None:
         self._clock = clock
         self._pit = pit
-        self._wait = wait
         self._nmi = nmi
-        self._written = self._looks = self._looked_at = self._errors = 0
+        self._reads = SlowReads(clock, wait)
+        self._written = self._errors = 0
 
     def read(self, _offset: int, _size: AccessSize) -> int:
         """The bits written, the refresh toggle, OUT 2, and the errors."""
-        self._look()
+        self._reads.look()
         refresh = REFRESH if pulse_at(self._clock.now()) // REFRESH_PULSES & 1 else 0
         return self._errors | self._written | refresh | (OUT_2 if self._pit.out2() else 0)
 
     def write(self, _offset: int, _size: AccessSize, value: int) -> None:
         """Set the four writable bits; an error whose check is disabled is gone."""
-        self._looks = 0
+        self._reads.interrupted()
         self._written = value & WRITABLE
         self._pit.set_gate2(bool(value & GATE_2))
         self._set_errors(self._errors)
@@ -105,19 +100,19 @@ class PortB:
 
     def reset(self) -> None:
         """Power-on: all zero, GATE 2 low."""
-        self._written = self._looks = self._looked_at = 0
+        self._written = 0
+        self._reads.restore(SlowReadsState())
         self._pit.set_gate2(False)
         self._set_errors(0)
 
     def save(self) -> PortBState:
         """Everything, as a value."""
-        return PortBState(self._written, self._looks, self._looked_at, self._errors)
+        return PortBState(self._written, self._reads.save(), self._errors)
 
     def restore(self, state: PortBState) -> None:
         """Take up a saved state; GATE 2 is the timer's to restore."""
         self._written = state.written
-        self._looks = state.looks
-        self._looked_at = state.looked_at
+        self._reads.restore(state.reads)
         self._errors = state.errors
         self._nmi.take_up(error=bool(state.errors))
 
@@ -128,11 +123,3 @@ class PortB:
             errors &= ~PARITY_ERROR
         self._errors = errors
         self._nmi.signal(bool(errors))
-
-    def _look(self) -> None:
-        """A read, which takes its time when a program does nothing else."""
-        now = self._clock.now()
-        self._looks = self._looks + 1 if now - self._looked_at <= ISA_ACCESS_NS else 0
-        if self._looks > LOOKS_OF_A_READER:
-            self._wait(ISA_ACCESS_NS)
-        self._looked_at = self._clock.now()

@@ -5,7 +5,7 @@ is always on (SCI_EN reads 1, and there is no SMI command port). What can happen
 changes, which sets TMR_STS every ten minutes and, with TMR_EN, raises the SCI; and the end: SLP_EN with the sleep type
 of S5 turns the PC off. Other sleep types do nothing.
 
-A program that waits by reading the timer over and over is made to wait: see `port_b`.
+A program that waits by reading the timer over and over is made to wait: see `slow_reads`.
 
 =====  =================================
 port   register
@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
+
+from simvirt.machine.devices.slow_reads import SlowReads, SlowReadsState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +44,6 @@ SLEEP_TYPE_SHIFT: Final = 10
 SLEEP_ENABLE: Final = 1 << 13
 SOFT_OFF: Final = 5
 r"""The sleep type that the firmware's \_S5 names."""
-LOOKS_OF_A_READER: Final = 64
-ACCESS_NS: Final = 1000
 _ENABLE_BITS: Final = 0x4721
 _CONTROL_BITS: Final = 7 << SLEEP_TYPE_SHIFT | 2
 
@@ -56,8 +56,7 @@ class PowerManagementState:
     enable: int
     control: int
     overflows: int
-    looks: int
-    looked_at: int
+    reads: SlowReadsState
 
 
 class PowerManagement:
@@ -77,9 +76,9 @@ class PowerManagement:
         self._clock = clock
         self._events = events
         self._line = line
-        self._wait = wait
+        self._reads = SlowReads(clock, wait)
         self._on_off = on_off
-        self._status = self._enable = self._control = self._overflows = self._looks = self._looked_at = 0
+        self._status = self._enable = self._control = self._overflows = 0
         events.register(self.EVENT, self._follow)
 
     def _ticks(self) -> int:
@@ -100,19 +99,12 @@ class PowerManagement:
     def read(self, offset: int, size: AccessSize) -> int:
         """A register, or a part of one, or two neighbours."""
         if offset >= TIMER:
-            self._look()
+            self._reads.look()
         else:
             self._follow()
         words = self._status | self._enable << 16 | (self._control | SCI_ENABLE) << 32
         value = words | (self._ticks() & (1 << TIMER_BITS) - 1) << 8 * TIMER
         return value >> 8 * offset & (1 << 8 * size) - 1
-
-    def _look(self) -> None:
-        now = self._clock.now()
-        self._looks = self._looks + 1 if now - self._looked_at <= ACCESS_NS else 0
-        if self._looks > LOOKS_OF_A_READER:
-            self._wait(ACCESS_NS)
-        self._looked_at = self._clock.now()
 
     def write(self, offset: int, size: AccessSize, value: int) -> None:
         """Write a register, or a part of one, or two neighbours."""
@@ -128,18 +120,18 @@ class PowerManagement:
 
     def reset(self) -> None:
         """Power-on: nothing enabled."""
-        self._status = self._enable = self._control = self._looks = self._looked_at = 0
+        self._status = self._enable = self._control = 0
+        self._reads.restore(SlowReadsState())
         self._overflows = self._ticks() >> TIMER_BITS - 1
         self._events.cancel(self.EVENT)
         self._line(False)
 
     def save(self) -> PowerManagementState:
         """Everything, as a value."""
-        return PowerManagementState(
-            self._status, self._enable, self._control, self._overflows, self._looks, self._looked_at
-        )
+        return PowerManagementState(self._status, self._enable, self._control, self._overflows, self._reads.save())
 
     def restore(self, state: PowerManagementState) -> None:
         """Take up a saved state."""
         self._status, self._enable, self._control = state.status, state.enable, state.control
-        self._overflows, self._looks, self._looked_at = state.overflows, state.looks, state.looked_at
+        self._overflows = state.overflows
+        self._reads.restore(state.reads)

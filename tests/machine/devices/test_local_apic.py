@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.local_apic import (
-    ACCESS_NS,
-    LOOKS_OF_A_READER,
     MASKED,
     ApicRegister,
     DeliveryMode,
     LocalApic,
 )
+from simvirt.machine.devices.slow_reads import ACCESS_NS, LOOKS_OF_A_READER
 from simvirt.machine.event_queue import EventQueue
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import msgspec
 from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.nmi_gate import NmiGate
 from simvirt.machine.devices.pit import Pit8254, pulse_time
-from simvirt.machine.devices.port_b import ISA_ACCESS_NS, LOOKS_OF_A_READER, REFRESH_PULSES, PortB, PortBState
+from simvirt.machine.devices.port_b import REFRESH_PULSES, PortB, PortBState
+from simvirt.machine.devices.slow_reads import ACCESS_NS, LOOKS_OF_A_READER
 from simvirt.machine.event_queue import EventQueue
 
 
@@ -64,8 +65,8 @@ def test_a_program_that_only_waits_takes_as_long_for_a_read_as_on_the_bus() -> N
         port.read(0, 1)
     assert clock.now() == 0
     port.read(0, 1)
-    assert clock.now() == ISA_ACCESS_NS
-    clock.skip_to(clock.now() + ISA_ACCESS_NS + 1)  # something else has been done
+    assert clock.now() == ACCESS_NS
+    clock.skip_to(clock.now() + ACCESS_NS + 1)  # something else has been done
     before = clock.now()
     port.read(0, 1)
     assert clock.now() == before

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from simvirt.machine.clock import GuestClock
 from simvirt.machine.devices.power_management import (
-    ACCESS_NS,
     CONTROL,
     ENABLE,
-    LOOKS_OF_A_READER,
     SLEEP_ENABLE,
     SOFT_OFF,
     STATUS,
@@ -15,6 +13,7 @@ from simvirt.machine.devices.power_management import (
     TIMER_HZ,
     PowerManagement,
 )
+from simvirt.machine.devices.slow_reads import ACCESS_NS, LOOKS_OF_A_READER
 from simvirt.machine.event_queue import EventQueue
 
 HALF = -(-(1 << 31) * 1_000_000_000 // TIMER_HZ)
