@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from simvirt.machine.clock import WORD
 from simvirt.machine.devices import local_apic as apic
 from simvirt.machine.faults import general_protection
+from simvirt.machine.memory_types import CAPABILITIES, MTRRS, PAT_TYPES, are_types, mtrr_accepts
 from simvirt.machine.platforms import StateOffsets
 from simvirt.machine.state import Segment
 from simvirt.x86.cpuid import Feature
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 _O: Final = StateOffsets()
 _FAST_STRINGS: Final = 1
 """Fast-Strings Enable: the one bit of IA32_MISC_ENABLE behind which something could stand (SDM Vol. 4 Table 2-2)."""
-_RESERVED_MEMORY_TYPES: Final = (2, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Storage:
     canonical: bool = False
     """Only canonical addresses are accepted."""
     memory_types: bool = False
-    """Each byte is a memory type, of which 2 and 3 are reserved (SDM Vol. 3A Table 12-10)."""
+    """Each byte is a memory type of a page attribute table's (SDM Vol. 3A Table 12-10)."""
 
     def accepts(self, value: int) -> bool:
         """May the register take `value`?"""
         if value & ~self.writable or (self.canonical and not is_canonical(value)):
             return False
-        return not (self.memory_types and any(byte in _RESERVED_MEMORY_TYPES for byte in value.to_bytes(8, "little")))
+        return not self.memory_types or are_types(value, PAT_TYPES)
 
 
 class Since(Enum):
@@ -65,6 +65,8 @@ REQUIREMENTS: Final[dict[int, Feature | Since]] = {
     Msr.IA32_APIC_BASE: Since.P6,
     Msr.IA32_TSC_ADJUST: Feature.TSC_ADJUST,
     Msr.IA32_BIOS_SIGN_ID: Since.P6,
+    Msr.IA32_MTRRCAP: Feature.MTRR,
+    **dict.fromkeys(MTRRS, Feature.MTRR),
     Msr.IA32_ARCH_CAPABILITIES: Feature.ARCH_CAPABILITIES,
     Msr.IA32_SYSENTER_CS: Feature.SEP,
     Msr.IA32_SYSENTER_ESP: Feature.SEP,
@@ -107,7 +109,8 @@ STORED: Final[dict[int, Storage]] = {
     Msr.IA32_KERNEL_GS_BASE: Storage(_O.kernel_gs_base, canonical=True),
     Msr.IA32_TSC_AUX: Storage(_O.tsc_aux, writable=0xFFFFFFFF),
     Msr.IA32_MISC_ENABLE: Storage(_O.misc_enable, writable=_FAST_STRINGS),
-    Msr.IA32_PAT: Storage(_O.pat, writable=0x0707_0707_0707_0707, memory_types=True),
+    Msr.IA32_PAT: Storage(_O.pat, memory_types=True),
+    **{msr: Storage(_O.mtrrs + 8 * number) for number, msr in enumerate(sorted(MTRRS))},
 }
 _BASES: Final = {Msr.IA32_FS_BASE: SegmentRegister.FS, Msr.IA32_GS_BASE: SegmentRegister.GS}
 MICROCODE_REVISION: Final = 0xFFFF
@@ -119,6 +122,7 @@ _LOCAL_APIC: Final = frozenset({Msr.IA32_APIC_BASE, Msr.IA32_TSC_DEADLINE})
 _TIME: Final = frozenset({Msr.IA32_TIME_STAMP_COUNTER, Msr.IA32_TSC_ADJUST})
 _CONSTANT: Final[dict[int, int]] = {
     Msr.IA32_PLATFORM_ID: 0,
+    Msr.IA32_MTRRCAP: CAPABILITIES,
     Msr.IA32_ARCH_CAPABILITIES: _NOT_SUFFERED_FROM,
     Msr.IA32_BIOS_SIGN_ID: MICROCODE_REVISION << 32,
     Msr.IA32_DEBUGCTL: 0,
@@ -178,6 +182,8 @@ def write_msr(cpu: Cpu, bus: Bus, number: int, value: int) -> None:
     else:
         storage = STORED[number]
         if not storage.accepts(value):
+            raise general_protection(0)
+        if number in MTRRS and not mtrr_accepts(number, value, bus.cpu_model.physical_bits):
             raise general_protection(0)
         if storage.size == 8:
             state.set_word(storage.offset, value)

@@ -61,6 +61,8 @@ class StateOffsets:
     misc_enable: int = 4920
     pdptes: int = 4992
     """Ours: msr_gp_counters, which the engine keeps for a hypervisor that it is not."""
+    mtrrs: int = 5024
+    """Ours: the rest of msr_gp_counters, and msr_gp_evtsel."""
     pat: int = 5280
     error_code: int = 5384
     exception_is_int: int = 5388

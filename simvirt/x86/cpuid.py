@@ -306,8 +306,8 @@ def _model(
 _F = Feature
 _PENTIUM: Final = frozenset({_F.FPU, _F.DE, _F.PSE, _F.TSC, _F.MSR, _F.CX8, _F.APIC})
 _PENTIUM_4: Final = _PENTIUM | {
-    _F.PAE, _F.SEP, _F.PGE, _F.CMOV, _F.PAT, _F.PSE36, _F.CLFSH, _F.MMX, _F.FXSR, _F.SSE, _F.SSE2, _F.SSE3, _F.CX16,
-    _F.SYSCALL, _F.NX, _F.LM,
+    _F.PAE, _F.SEP, _F.MTRR, _F.PGE, _F.CMOV, _F.PAT, _F.PSE36, _F.CLFSH, _F.MMX, _F.FXSR, _F.SSE, _F.SSE2, _F.SSE3,
+    _F.CX16, _F.SYSCALL, _F.NX, _F.LM,
 }  # fmt: skip
 _CORE_2: Final = _PENTIUM_4 | {_F.SSSE3, _F.LAHF64}
 _X86_64: Final = _CORE_2 | {

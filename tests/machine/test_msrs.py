@@ -76,6 +76,10 @@ def _ran(pc: Pc) -> bool:
         (TSC_AUX, [0, 0xFFFF_FFFF]),
         (MISC_ENABLE, [0, 1]),
         (PAT, [0x0007_0406_0007_0406, 0x0105_0406_0007_0100]),
+        (0x2FF, [0xC06, 0x800]),
+        (0x200, [0xF_C000_0006]),
+        (0x20F, [0xF_F000_0800]),
+        (0x250, [0x0605_0401_0006_0606]),
     ],
 )
 def test_what_is_written_is_read(number: int, values: list[int]) -> None:
@@ -93,6 +97,9 @@ def test_what_is_written_is_read(number: int, values: list[int]) -> None:
         (FMASK, 1 << 32), (TSC_AUX, 1 << 32),
         # memory types 2 and 3 are reserved (Vol. 3A Table 12-10)
         (PAT, 0x0007_0406_0007_0402), (PAT, 0x0307_0406_0007_0406), (PAT, 8),
+        # and so are some of MTRRs (Table 12-8), with their other bits (12.11.2) and addresses beyond MAXPHYADDR
+        (0x2FF, 0xC02), (0x2FF, 1 << 12), (0x200, 0x106), (0x200, 7), (0x201, 0x801), (0x200, 1 << 39),
+        (0x26F, 7 << 56), (0xFE, 0), (0xFE, 0x508),
         (MISC_ENABLE, 1 << 22), (EFER, 1 << 1), (EFER, 1 << 12), (EFER, 1 << 63),
     ],
 )  # fmt: skip
@@ -189,13 +196,15 @@ def test_a_deadline_is_one_of_the_counter_that_was_moved() -> None:
     assert events.next_deadline() == 1500 + 100
 
 
+MTRRS = {0xFE, *range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270), 0x2FF}
 #: What an operating system may find at each MSR of the manual's Table 2-2 that this PC has, by model.
 EXISTING = {
     "pentium": {TSC},
-    "pentium4": {TSC, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE},
-    "core2": {TSC, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE},
+    "pentium4": {TSC, *MTRRS, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE},
+    "core2": {TSC, *MTRRS, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE},
     "x86-64": {
-        TSC, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE, TSC_AUX, 0x3B, 0x10A, 0x6E0
+        TSC, *MTRRS, 0x17, 0x1B, SIGNATURE_, *SYSENTER, MISC_ENABLE, 0x1D9, PAT, EFER, *LONG_MODE, TSC_AUX, 0x3B, 0x10A,
+        0x6E0,
     },
 }  # fmt: skip
 

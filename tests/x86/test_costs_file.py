@@ -37,12 +37,14 @@ def test_names_are_unique() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: str(preset["name"]))
 def test_every_number_has_a_source_and_a_confidence(preset: dict[str, Any]) -> None:
-    assert set(preset) <= {"name", "title", "year", "summary", "costs", "vm_exits", "native"}
+    assert set(preset) <= {"name", "title", "year", "summary", "costs", "vm_exits", "native", "ept", "traced_write"}
     assert set(preset["costs"]) == REQUIRED
     assert set(preset.get("vm_exits", {})) <= set(ExitReason.__members__)
     assert set(preset.get("native", {})) <= {*Operation, "page-fault", "divide-error"}
-    for table in ("costs", "vm_exits", "native"):
-        for cost in preset.get(table, {}).values():
+    assert isinstance(preset.get("ept", True), bool)
+    single = {"traced_write": preset["traced_write"]} if "traced_write" in preset else {}
+    for costs in (*(preset.get(table, {}) for table in ("costs", "vm_exits", "native")), single):
+        for cost in costs.values():
             assert set(cost) - {"measured_on"} == {"cycles", "confidence", "source"}
             assert cost["confidence"] == "assumed" or "measured_on" not in cost
             assert cost["cycles"] > 0
