@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from simvirt.data import isa_directory
-from simvirt.x86.operations import Operation
+from simvirt.observe.costs import NativeOperation
 from simvirt.x86.vmx.exit_reasons import ExitReason
 
 PRESETS: list[dict[str, Any]] = tomllib.loads((isa_directory() / "costs.toml").read_text(encoding="utf-8"))["preset"]
@@ -40,7 +40,7 @@ def test_every_number_has_a_source_and_a_confidence(preset: dict[str, Any]) -> N
     assert set(preset) <= {"name", "title", "year", "summary", "costs", "vm_exits", "native", "ept", "traced_write"}
     assert set(preset["costs"]) == REQUIRED
     assert set(preset.get("vm_exits", {})) <= set(ExitReason.__members__)
-    assert set(preset.get("native", {})) <= {*Operation, "page-fault", "divide-error"}
+    assert set(preset.get("native", {})) <= {operation.value for operation in NativeOperation}
     assert isinstance(preset.get("ept", True), bool)
     single = {"traced_write": preset["traced_write"]} if "traced_write" in preset else {}
     for costs in (*(preset.get(table, {}) for table in ("costs", "vm_exits", "native")), single):

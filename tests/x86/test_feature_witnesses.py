@@ -34,6 +34,7 @@ CHECKS = {
 """Checks of docs/conformance.md, which pass."""
 TESTS = {
     Feature.MSR: "machine/test_msrs.py::test_what_is_written_is_read",
+    Feature.MTRR: "machine/test_msrs.py::test_what_is_written_is_read",
     Feature.PAT: "machine/test_msrs.py::test_values_that_are_refused",
     Feature.TSC: "machine/test_msrs.py::test_a_guest_moves_its_time_stamp_counter",
     Feature.TSC_ADJUST: "machine/test_msrs.py::test_a_guest_moves_its_time_stamp_counter",
