@@ -143,8 +143,9 @@ def _print_exit(name: str) -> None:
 
 def _print_words(words: ExitWords, indent: str = "") -> None:
     reason = words.reason
-    print(indent + paint(f"{int(reason)} {reason.name}", Style.STRONG) + f": {reason.title}")
-    print(wrapped(f"It happens when {words.cause}. [{words.section}]", indent + "  "))
+    title = "" if reason.title == reason.name else f": {reason.title}"
+    print(indent + paint(f"{int(reason)} {reason.name}", Style.STRONG) + title)
+    print(wrapped(f"Cause: {words.cause}. [{words.section}]", indent + "  "))
     print(wrapped(f"Qualification: {words.qualification}.", indent + "  "))
     for instruction in words.instructions:
         print(wrapped(instruction, indent + "  "))
@@ -159,7 +160,7 @@ def _explain_pasted(name: str) -> None:
         raise UsageError(f"{name}: cannot be read ({error.strerror})") from error
     for exits in explain_pasted(text.splitlines()):
         share = "" if exits.share is None else f", {exits.share:.2f} % of the time"
-        print(f"{exits.count:,} times{share}:")
+        print(f"{exits.count:,} time{'s' * (exits.count != 1)}{share}:")
         _print_words(exits.words, "  ")
         if exits.details:
             print(wrapped(f"The first: {exits.details}", "    "))

@@ -11,7 +11,7 @@ from simvirt.cli.options import add_boot_options, add_shared_options, boot_image
 from simvirt.cli.output import print_figures, print_json, print_result, print_screen
 from simvirt.cli.progress import ProgressLine
 from simvirt.cli.status import ExitStatus
-from simvirt.cli.step import add_step_options, step_through, wants_stepping
+from simvirt.cli.step_options import add_step_options, wants_stepping
 from simvirt.cli.tracing import add_trace_options, open_trace
 from simvirt.cli.values import positive_count
 from simvirt.errors import UsageError
@@ -62,6 +62,8 @@ def execute(arguments: Namespace) -> ExitStatus:
     if arguments.interactive:
         result, console_shown = _run_interactively(image, arguments), True
     elif wants_stepping(arguments):
+        from simvirt.cli.step import step_through
+
         result, console_shown = step_through(image, arguments), False
     else:
         from simvirt.observe.session import run

@@ -100,7 +100,7 @@ def test_a_pasted_trace(simvirt: Simvirt, tmp_path: Path) -> None:
     file = tmp_path / "trace.txt"
     file.write_text(_TRACE)
     out = simvirt("explain", "--paste", str(file)).out
-    assert out.index("2 times") < out.index("1 times")
+    assert out.index("2 times") < out.index("1 time:")
     assert "32 WRMSR" in out
     assert "IoInstruction(port=" in out
     assert "48 EPT_VIOLATION" in out
