@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simvirt.analyzer.report.tally import Answer, answer
+from simvirt.analyzer.model.properties import Property
+from simvirt.analyzer.report.tally import Answer
 from simvirt.analyzer.x86.declared import listed_row
 from simvirt.analyzer.x86.variants import VARIANTS
 from simvirt.strategies.registry import REFERENCE, STRATEGIES
@@ -45,7 +46,7 @@ class Coping:
 
 def copings(one: Classification, row: Sensitivity | None) -> tuple[Coping, ...]:
     """Every strategy of the registry but the reference, in its order; `row` is what the literature has on the form."""
-    what = answer(one)
+    what = _kind(one)
     return tuple(
         _coping(strategy.info, what, row) for strategy in STRATEGIES if strategy.info.name != REFERENCE.info.name
     )
@@ -74,9 +75,20 @@ def coping_rows(analysis: Analysis) -> tuple[CopingRow, ...]:
     return tuple(CopingRow(title, tuple(forms), how) for title, (forms, how) in found.items())
 
 
+def _kind(one: Classification) -> Answer:
+    """What it is to a VMM, by experiment, or by what is written where it was not executed."""
+    if one.critical():
+        return Answer.CRITICAL
+    if one.holds(Property.PRIVILEGED_UNDER_C0):
+        return Answer.PRIVILEGED
+    return Answer.UNKNOWN if one.critical() is None else Answer.INNOCUOUS
+
+
 def _coping(info: StrategyInfo, what: Answer, row: Sensitivity | None) -> Coping:
     if what is Answer.INNOCUOUS and row is None:
         return Coping(info.name, True, "runs it as it is")
+    if what is Answer.UNKNOWN and row is None:
+        return Coping(info.name, False, "is not known to cope", "nothing was run, and nothing is written of it")
     match info.means:
         case Means.TRAPS:
             return _by_traps(info, what, row)

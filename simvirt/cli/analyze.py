@@ -187,7 +187,7 @@ def _print_forms(analysis: Analysis) -> None:
 
 def _print_theorems(analysis: Analysis) -> None:
     print(paint("Theorems", Style.STRONG))
-    from simvirt.analyzer.model.theorems import COUNTER_EXAMPLES
+    from simvirt.analyzer.model.theorems import COUNTER_EXAMPLES, IN_PART
 
     verdicts = analysis.theorems().values()
     rows = [
@@ -201,6 +201,8 @@ def _print_theorems(analysis: Analysis) -> None:
         for verdict in verdicts
     ]
     print(table(("theorem", "hypothesis", "critical", "open", "what follows"), rows, frozenset({2, 3})))
+    if not analysis.is_whole:
+        print(wrapped(f"{IN_PART[:1].upper()}{IN_PART[1:]}."))
     if any(COUNTER_EXAMPLES in verdict.remarks for verdict in verdicts):
         print(wrapped(COUNTER_EXAMPLES))
 

@@ -1,4 +1,4 @@
-"""The options of `simvirt run --step`, apart from what does it: each command builds the parser, few runs are stepped."""
+"""The options of `simvirt run --step`, apart from what does it: every command builds the parser, few do this."""
 
 from __future__ import annotations
 

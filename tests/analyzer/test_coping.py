@@ -45,6 +45,18 @@ def test_hlt() -> None:
     assert found["vtx"].text.startswith("exits to the VMM if a control asks for it")
 
 
+def test_what_was_not_executed_goes_by_what_is_written() -> None:
+    modern = find("x86-32-modern").machine()
+
+    def of(name: str, bytes_of_it: str) -> dict[str, coping.Coping]:
+        row = classify(decode(bytes.fromhex(bytes_of_it), 0, 32))
+        return {one.strategy: one for one in coping.copings(classify_form(modern, modern.form(name)), row)}
+
+    assert "gets a trap" in of("rdpmc", "0f33")["trap-and-emulate"].text
+    assert "does not learn of it" in of("xgetbv", "0f01d0")["trap-and-emulate"].text
+    assert {one.is_safe for one in of("tpause-r32", "660faef1").values()} == {False}
+
+
 def test_an_innocuous_instruction_runs_as_it_is() -> None:
     assert {one.text for one in copings("nopd").values()} == {"runs it as it is"}
 

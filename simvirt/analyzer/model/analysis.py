@@ -70,13 +70,17 @@ class InstructionSetInfo:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What an instruction set was found to be."""
+    """What an instruction set was found to be.
+
+    :ivar is_whole: all its forms were looked at; of some of them no theorem's hypothesis can be said to be met.
+    """
 
     info: InstructionSetInfo
     engine: str
     architecture: Architecture
     classifications: tuple[Classification, ...]
     disagreements: tuple[Disagreement, ...] = ()
+    is_whole: bool = True
 
     def theorems(self, reading: Reading = Reading.REPAIRED, *, under_c0: bool = True) -> dict[Theorem, TheoremVerdict]:
         """What each theorem says, in a reading, with privileged under C0 or for all configurations."""
@@ -86,6 +90,7 @@ class Analysis:
             reading=reading,
             under_c0=under_c0,
             timing_free_vmm=self.info.timing_free_vmm,
+            is_whole=self.is_whole,
         )
         return {verdict.theorem: verdict for verdict in said}
 
@@ -125,4 +130,6 @@ def analyze(
 ) -> Analysis:
     """The whole instruction set, or some of its forms, classified in this process one after the other."""
     classifications = tuple(classify_form(machine, form) for form in (machine.forms() if forms is None else forms))
-    return Analysis(info, machine.engine, machine.architecture, classifications, tuple(disagreements))
+    return Analysis(
+        info, machine.engine, machine.architecture, classifications, tuple(disagreements), is_whole=forms is None
+    )

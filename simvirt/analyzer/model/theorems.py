@@ -7,7 +7,7 @@ instruction runs an unrelocated guest all the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,9 @@ _DUPLICATE = (
 )
 NOTHING_FOLLOWS = "nothing follows: the hypothesis is sufficient, not necessary"
 NOT_DECIDED = "not decided"
+IN_PART = (
+    "only some forms of the instruction set were looked at: they can show that a hypothesis is not met, not that it is"
+)
 
 
 def verdicts(
@@ -95,26 +98,38 @@ def verdicts(
     reading: Reading = Reading.REPAIRED,
     under_c0: bool = True,
     timing_free_vmm: bool | None = None,
+    is_whole: bool = True,
 ) -> tuple[TheoremVerdict, ...]:
     """What each theorem says.
 
     :param timing_free_vmm: is there a VMM without timing dependencies for this machine? No instruction tells; None
         leaves Theorem 2 undecided where Theorem 1's hypothesis is met.
+    :param is_whole: these are all forms of the instruction set; some of them can show that a hypothesis is not met, and
+        never that it is.
     """
-    remarks = architecture.assumptions
+    remarks = architecture.assumptions if is_whole else (*architecture.assumptions, IN_PART)
 
     def judge(theorem: Theorem, sensitive: tuple[Property, ...]) -> TheoremVerdict:
-        return _judge(theorem, reading, classifications, sensitive, under_c0=under_c0, remarks=remarks)
+        verdict = _judge(theorem, reading, classifications, sensitive, under_c0=under_c0, remarks=remarks)
+        return verdict if is_whole else _in_part(verdict)
 
     first = judge(Theorem.VMM, SENSITIVE)
     has_root_mode = any(one.form.declared.non_root is not None for one in classifications)
+    root_mode = _root_mode(classifications, reading, under_c0=under_c0)
     return (
         first,
         _recursive(first, timing_free_vmm),
         judge(Theorem.HYBRID, (Property.USER_SENSITIVE,)),
         judge(Theorem.HYBRID_PENNEMAN, (Property.USER_SENSITIVE_PENNEMAN, Property.USER_SENSITIVE)),
-        *((_root_mode(classifications, reading, under_c0=under_c0),) if has_root_mode else ()),
+        *((root_mode if is_whole else _in_part(root_mode),) if has_root_mode else ()),
     )
+
+
+def _in_part(verdict: TheoremVerdict) -> TheoremVerdict:
+    """The same of some forms only: where none of them is in the way, another may be."""
+    if verdict.hypothesis is not Hypothesis.MET:
+        return verdict
+    return replace(verdict, hypothesis=Hypothesis.UNDECIDED, conclusion=NOT_DECIDED, evidence=Evidence.UNKNOWN)
 
 
 def _judge(

@@ -59,7 +59,8 @@ def sweep(
     progress(0, len(wanted))
     classified = _here(name, batches, progress) if executor is None else _by(executor, name, batches, progress)
     everything = tuple(one for batch in classified for one in batch)
-    return Analysis(row.info, machine.engine, machine.architecture, everything, tuple(row.compare(everything)))
+    disagreements = tuple(row.compare(everything))
+    return Analysis(row.info, machine.engine, machine.architecture, everything, disagreements, is_whole=forms is None)
 
 
 def _here(name: str, batches: list[list[Form]], progress: Progress) -> list[list[Classification]]:

@@ -65,6 +65,14 @@ def test_an_unknown_form_leaves_it_undecided() -> None:
     assert verdict.evidence is Evidence.UNKNOWN
 
 
+def test_some_forms_show_that_a_hypothesis_is_not_met_and_never_that_it_is() -> None:
+    machine = Tiny(tiny.load)
+    verdict = verdicts(machine.architecture, [machine.classified()], timing_free_vmm=True, is_whole=False)
+    assert {one.hypothesis for one in verdict} == {Hypothesis.UNDECIDED}
+    found = [Tiny(tiny.jrst_1, c0={"C": 0}).classified()]
+    assert verdicts(tiny.architecture({"C": 0}), found, is_whole=False)[0].hypothesis is Hypothesis.NOT_MET
+
+
 def test_configuration_c0_decides() -> None:
     found = [Tiny(tiny.in_port, c0={"C": 0}).classified()]
     architecture = tiny.architecture({"C": 0})
