@@ -2,8 +2,9 @@
  *
  * machine/interrupts.py is the reference and the text to read. What is here does the same, or nothing: it looks at everything first, and
  * returns 0 with the state untouched when anything is out of the ordinary. That is a check that fails, a page that is not there, an
- * accessed or dirty flag that would have to be set, a descriptor that has not been accessed yet, memory that is no RAM. The caller then goes to the reference, which starts from the beginning. tests/machine/test_native_delivery.py compares
- * the two on random states.
+ * accessed or dirty flag that would have to be set, a descriptor that has not been accessed yet, memory that is no RAM. The caller then goes
+ * to the reference, which starts from the beginning. tests/machine/test_native_delivery.py compares the two on random states, and
+ * tests/vmm/test_native_guest.py for the processor of a de-privileged guest.
  */
 #include "processor.h"
 
@@ -22,7 +23,7 @@ static int in_real_mode(struct simvirt *s, const struct processor *p, const stru
     struct span spans[3];
     for (u64 i = 0; i < 3; i++) {
         const u64 offset = (sp - 2 * (i + 1)) & mask;
-        if (!fits(ss->flags, ss->limit, offset, 2) || 
+        if (!fits(ss->flags, ss->limit, offset, 2) ||
             !plainly(s, p, ss->base + offset, 2, ACCESS_WRITE, SUPERVISOR_IMPLICIT, &spans[i])) return 0;
     }
     for (int i = 0; i < 3; i++) write_span(s, &spans[i], &frame[i], 2);

@@ -3,7 +3,10 @@
  *   fill_hook       the memory-management unit: walks the guest's page tables and then the second dimension (the regions of the
  *                   physical address space), sets accessed and dirty flags, grants execute on demand, or refuses with a verdict
  *   edge_hook       gives each translated block its own instruction count, in line
- *   block_hook      the instruction counter's slow side: stops in front of the block that would pass the limit
+ *   block_hook      the instruction counter's slow side: of the block that would pass the limit only a part runs
+ *   processor.c     the real processor, or the one that a de-privileged guest believes in, for what is done to both by the same code:
+ *   delivery.c      interrupts and exceptions, into the guest's handlers
+ *   guest_iret.c    IRETs of a de-privileged guest's kernel, out of them
  *   iret.c          which IRETs the engine may do by itself
  *   special.c       the instructions that a block may not simply run through: undefined ones, breakpoints
  *   interrupt_hook  SVM exits: exceptions, software interrupts and intercepted instructions, precise and uncommitted
