@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import EngineError
+from simvirt.machine import misread_instructions
 from simvirt.machine.events import EptViolated, Event, ExceptionRaised, PhysicalAccess, PhysicalTarget
 from simvirt.machine.fills import Access
 from simvirt.machine.memory import RegionKind
@@ -82,13 +83,20 @@ def complete(cpu: Cpu, bus: Bus, event: PhysicalAccess) -> Event | None:
             cpu.engine.scratch(i)[:] = window.before
         cpu.engine.override([(w.page, w.page in writable) for w in windows])
         try:
-            met = cpu.run_natively()
+            met = _run_alone(cpu)
         finally:
             cpu.engine.override([])
     if cpu.count > start:  # it is done, though a single-step trap may stand behind it
         for i, window in enumerate(windows):
             _pass_on(bus, window, cpu.engine.scratch(i))
     return met
+
+
+def _run_alone(cpu: Cpu) -> Event | None:
+    """The instruction at RIP, as other bytes where the engine would misread its own."""
+    code = cpu.instruction().encoding
+    given = misread_instructions.as_engine_reads_it(code, cpu.state.bits)
+    return cpu.run_natively() if given is None else misread_instructions.run(cpu, code, given)
 
 
 def _as_access(bus: Bus, event: Event | None) -> Event | None:

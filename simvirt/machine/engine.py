@@ -579,6 +579,11 @@ class Engine:
         """Up to 15 bytes at the instruction pointer, as the last event found them."""
         return bytes(self._code[: self._words[_BYTE_COUNT]])
 
+    def correct_code_bytes(self, found: bytes, code: bytes) -> None:
+        """Where the last event found `found`, put there for the moment, stands `code` of the same length again."""
+        if self.code_bytes.startswith(found):
+            self._code[: len(code)] = code
+
     # ---------------------------------------------------------------------------------------- memory
 
     def translate(

@@ -120,6 +120,7 @@ def run(cpu: Core, code: bytes, given: bytes) -> Event | None:
         return cpu.run_natively()
     finally:
         _write(cpu, changes, code)
+        cpu.engine.correct_code_bytes(given, code)  # what has met something is looked at by others
 
 
 def _write(cpu: Core, changes: Sequence[tuple[int, int]], code: bytes) -> None:

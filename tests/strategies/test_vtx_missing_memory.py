@@ -56,6 +56,7 @@ def test_missing_memory_reads_as_ones_and_takes_no_writes(twins: Twins, code: by
 
 
 HOLE_OPERANDS = {
+    "TEST, its second encoding": b"\xf6\x0d",
     "LTR": b"\x0f\x00\x1d",
     "LLDT": b"\x0f\x00\x15",
     "STR": b"\x0f\x00\x0d",
