@@ -106,6 +106,51 @@ def _rorx(cpu: Core, instruction: Instruction) -> None:
     _finish(cpu, instruction, (source >> count | source << width - count) & (1 << width) - 1)
 
 
+def _andn(cpu: Core, instruction: Instruction) -> None:
+    """ANDN: the second source where the first has zeros. This and the following are of 16-bit code alone."""
+    mask, source = _sources(cpu, instruction)
+    result = source & ~mask
+    _finish(cpu, instruction, result, (0 if result else _ZF) | (_SF if result >> _width(instruction) - 1 else 0))
+
+
+def _lowest_set_bit(cpu: Core, instruction: Instruction) -> None:
+    """BLSI isolates it, BLSMSK makes a mask up to it, BLSR resets it; CF tells of a source of 0, BLSI's of another."""
+    width = _width(instruction)
+    (source,) = _sources(cpu, instruction)
+    isolates = instruction.mnemonic == "blsi"
+    if isolates:
+        result = source & -source
+    else:
+        result = source ^ source - 1 if instruction.mnemonic == "blsmsk" else source & source - 1
+    result &= (1 << width) - 1
+    flags = (_CF if bool(source) == isolates else 0) | (0 if result else _ZF) | (_SF if result >> width - 1 else 0)
+    _finish(cpu, instruction, result, flags)
+
+
+def _mulx(cpu: Core, instruction: Instruction) -> None:
+    """MULX: (E)DX times the source, without flags; the first destination takes the high half, and is written last."""
+    width = _width(instruction)
+    low = instruction.operands[1]
+    assert isinstance(low, GeneralOperand)
+    product = cpu.state.register(GeneralRegister.RDX, width // 8) * _value(cpu, instruction.operands[2], width)
+    cpu.state.set_register(low.register, width // 8, product & (1 << width) - 1)
+    _finish(cpu, instruction, product >> width)
+
+
+def _shift(cpu: Core, instruction: Instruction) -> None:
+    """SARX, SHLX, SHRX: shift without flags."""
+    width = _width(instruction)
+    source, count = _sources(cpu, instruction)
+    count &= width - 1
+    if instruction.mnemonic == "shlx":
+        result = source << count
+    elif instruction.mnemonic == "sarx" and source >> width - 1:
+        result = source - (1 << width) >> count
+    else:
+        result = source >> count
+    _finish(cpu, instruction, result & (1 << width) - 1)
+
+
 def _popcnt(cpu: Core, instruction: Instruction) -> None:
     """POPCNT: ZF tells of a source of 0, the other flags are cleared."""
     (source,) = _sources(cpu, instruction)
@@ -140,6 +185,14 @@ _ROUTINES: Final[dict[str, Callable[[Core, Instruction], None]]] = {
     "pdep": _pdep,
     "pext": _pext,
     "rorx": _rorx,
+    "andn": _andn,
+    "blsi": _lowest_set_bit,
+    "blsmsk": _lowest_set_bit,
+    "blsr": _lowest_set_bit,
+    "mulx": _mulx,
+    "sarx": _shift,
+    "shlx": _shift,
+    "shrx": _shift,
     "popcnt": _popcnt,
     "pushfd": _pushfd,
     **dict.fromkeys(("tzcnt", "lzcnt"), _scan),

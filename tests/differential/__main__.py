@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.differential.comparison import run_batch
+from tests.differential.comparison import make_batch, run
+from tests.differential.coverage import Coverage
 from tests.differential.layout import Bench, Mode
 from tests.differential.reasons import Reason
 
@@ -19,11 +20,12 @@ def main(mode: str, count: str, seed: str = "1") -> None:
         folder = Path(scratch)
         bench = Bench.build(folder, Path(__file__).with_name("bench.S"))
         steps, number, begin, used = 0, int(seed), time.time(), time.process_time()
+        coverage = Coverage()
         explained: Counter[Reason] = Counter()
         shown: Counter[tuple[str, tuple[str, ...]]] = Counter()
         faults: Counter[int] = Counter()
         while steps < int(count):
-            result = run_batch(bench, Mode[mode.upper()], number, folder)
+            result = run(make_batch(bench, Mode[mode.upper()], number), folder, coverage)
             steps += result.steps
             explained.update(result.explained)
             faults.update(result.faults)
@@ -47,6 +49,8 @@ def main(mode: str, count: str, seed: str = "1") -> None:
         write(f"vectors {sorted(faults.items())}\n")
         for key, many in shown.most_common(60):
             write(f"{many:6} {key}\n")
+        for line in coverage.report():
+            write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.differential.coverage import Coverage
+
 RECORD: Final = np.dtype(
     {
         "names": [
@@ -237,8 +239,10 @@ def run_batch(bench: Bench, mode: Mode, seed: int, folder: Path, count: int | No
     return run(make_batch(bench, mode, seed, count), folder)
 
 
-def run(batch: Batch, folder: Path) -> Result:
-    """Run a batch on both machines, compare."""
+def run(batch: Batch, folder: Path, coverage: Coverage | None = None) -> Result:
+    """Run a batch on both machines, compare; count what it has executed, if that is asked for."""
     here = Trail.of(batch, lambda memory: machines.run_here(memory, batch.entry))
     there = Trail.of(batch, lambda memory: machines.run_qemu(memory, batch.entry, folder))
+    if coverage is not None:
+        coverage.add(batch, here.log)
     return compare(batch, here, there)

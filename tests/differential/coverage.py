@@ -12,6 +12,7 @@ import numpy as np
 
 from simvirt.x86.forms import Encoding, EncodingForm, encoding_forms
 from tests.differential.encodings import FEATURES, why_left_out
+from tests.differential.step import Step
 
 if TYPE_CHECKING:
     from tests.differential.batch import Batch
@@ -23,7 +24,13 @@ _FEATURE_NAMES: Final = frozenset(
     name for name, number in vars(iced_x86.CpuidFeature).items() if isinstance(number, int) and number in FEATURES
 )
 _DB: Final = 1
+SAMPLE: Final = 16
 _LEGACY: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+
+
+def form_name(instruction: iced_x86.Instruction) -> str:
+    """The name that `simvirt.x86.forms` has for what the instruction is an instance of."""
+    return _CODES[instruction.code]
 
 
 @cache
@@ -53,6 +60,7 @@ class Coverage:
     faulted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     prefixes: Counter[tuple[str, str]] = field(default_factory=Counter)
     page_crossings: Counter[str] = field(default_factory=Counter)
+    """Operands across a page boundary, of one step in `SAMPLE`."""
     bits: dict[str, int] = field(default_factory=dict)
     rings: dict[str, int] = field(default_factory=dict)
 
@@ -69,7 +77,9 @@ class Coverage:
             flavour = case.flavour
             self.bits[flavour.name], self.rings[flavour.name] = flavour.bits, flavour.ring
             instruction = iced_x86.Decoder(flavour.bits, code, ip=ip).decode()
-            name = _CODES[instruction.code]
+            name = form_name(instruction)
+            if row % SAMPLE == 0 and any(a.crosses_page for a in Step(batch, log, row, log[row]).accesses):
+                self.page_crossings[flavour.name] += 1
             if vector == _DB:
                 self.completed[flavour.name, name] += 1
             else:
@@ -98,3 +108,25 @@ class Coverage:
             known.keys() - executed - reasons.keys(),
             {n: w for n, w in reasons.items() if n not in executed},
         )
+
+    def report(self) -> list[str]:
+        """What there is to say, line by line."""
+        lines = []
+        for kind in self.bits:
+            executed, missing, left_out = self.forms(kind)
+            known = len(executed) + len(missing) + len(left_out)
+            completed = {name for each, name in self.completed if each == kind} & executed
+            lines.append(f"{kind}: {len(executed)} of {known} encoding forms, {len(completed)} of them to their end")
+            lines += [f"  never: {name}" for name in sorted(missing)]
+            reasons: dict[str, list[str]] = {}
+            for name, why in sorted(left_out.items()):
+                reasons.setdefault(why, []).append(name)
+            lines += [f"  left out ({why}): {' '.join(names)}" for why, names in reasons.items()]
+            prefixes = {prefix: count for (each, prefix), count in sorted(self.prefixes.items()) if each == kind}
+            lines.append(f"  prefixes: {prefixes}")
+            vectors = Counter[int]()
+            for (each, _, vector), count in self.faulted.items():
+                vectors[vector] += count if each == kind else 0
+            lines.append(f"  exceptions: {dict(sorted((+vectors).items()))}")
+            lines.append(f"  operands across a page boundary: {self.page_crossings[kind]} in one step of {SAMPLE}")
+        return lines

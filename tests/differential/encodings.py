@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _F, _M = CpuidFeature, Mnemonic
 FEATURES: Final = frozenset(
     {
-        *(_F.INTEL8086, _F.INTEL8086_ONLY, _F.INTEL186, _F.INTEL286, _F.INTEL386, _F.INTEL486, _F.X64, _F.CPUID),
+        *(_F.INTEL8086, _F.INTEL186, _F.INTEL286, _F.INTEL386, _F.INTEL486, _F.X64, _F.CPUID),
         *(_F.CMOV, _F.CX8, _F.CMPXCHG16B, _F.FPU, _F.FPU287, _F.FPU387, _F.FXSR, _F.MMX, _F.SSE, _F.SSE2, _F.SSE3),
         *(_F.SSSE3, _F.SSE4_1, _F.SSE4_2, _F.POPCNT, _F.AES, _F.PCLMULQDQ, _F.MOVBE, _F.LZCNT, _F.PREFETCHW, _F.BMI1),
         *(_F.BMI2, _F.ADX, _F.FSGSBASE, _F.SMAP, _F.SEP, _F.SYSCALL, _F.MULTIBYTENOP, _F.PAUSE, _F.CLFSH, _F.TSC),
@@ -25,6 +25,7 @@ FEATURES: Final = frozenset(
 _NOT_COMPARABLE: Final = {
     "what it tells differs between two machines by right": (_M.CPUID, _M.RDTSC, _M.RDTSCP, _M.RDPMC),
     "undefined, or of other processors": (_M.UD0, _M.JMPE, _M.LOADALL, _M.FRSTPM, _M.FSETPM),
+    "QEMU enters virtual-8086 mode at any CPL, and keeps VIF and VIP for ever": (_M.IRETD, _M.IRETQ),
     "QEMU does not wake from HLT by a single-step trap": (_M.HLT,),
 }
 _NOT_IN_RING_0: Final = {
@@ -45,11 +46,18 @@ _WHY_IN_RING_0: Final = {_NAMES[each].lower(): why for each, why in _LEFT_OUT_IN
 def why_left_out(form: EncodingForm, *, kernel: bool) -> str:
     """Why no case has an instruction of this form, of ring 0 or another; empty if they do."""
     mnemonic = form.mnemonic.lower()
-    if kernel and form.syntax.startswith(("MOV CR", "MOV DR")):
+    if mnemonic in _WHY or not kernel:
+        return _WHY.get(mnemonic, "")
+    if form.name.startswith(("mov-cr-", "mov-dr-")):
         return "changes what the bench stands on"
-    if kernel and form.syntax.startswith("MOV") and form.syntax.endswith("DR"):
+    if form.name in ("mov-r32-dr", "mov-r64-dr"):
         return "the debug registers are not those of the case"
-    return _WHY.get(mnemonic) or (_WHY_IN_RING_0.get(mnemonic, "") if kernel else "")
+    if form.name.startswith(("in-", "out-", "ins", "outs")) and form.name not in _BYTES_BY_DX:
+        return "no port that both machines have alike is so wide, or has so small a number"
+    return _WHY_IN_RING_0.get(mnemonic, "")
+
+
+_BYTES_BY_DX: Final = frozenset({"in-al-dx", "out-dx-al", "insb-m8-dx", "outsb-dx-m8"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +122,12 @@ def templates(bits: int) -> dict[int, tuple[Template, ...]]:
                     continue
                 opcode = table + bytes((last,))
                 _explore(found, bits, prefix, opcode, tail)
-    if bits != 16:
-        for vex_map in (2, 3):
-            for pp in range(4):
-                for w in (0, 0x80) if bits == 64 else (0,):
-                    for opcode_byte in range(0xF0, 0xF8):
-                        vex = bytes((0xC4, 0xE0 | vex_map, w | 0x78 | pp, opcode_byte))
-                        _explore(found, bits, b"", vex, tail)
+    for vex_map in (2, 3):
+        for pp in range(4):
+            for w in (0, 0x80) if bits == 64 else (0,):
+                for opcode_byte in range(0xF0, 0xF8):
+                    vex = bytes((0xC4, 0xE0 | vex_map, w | 0x78 | pp, opcode_byte))
+                    _explore(found, bits, b"", vex, tail)
     return {code: tuple(sorted(each, key=repr)) for code, each in found.items()}
 
 

@@ -89,6 +89,7 @@ _RARE: Final = frozenset(
 _SEGMENTS: Final = frozenset({_R.ES, _R.DS, _R.FS, _R.GS})
 _CODE: Final = frozenset({_R.CS})
 _BIT_STRINGS: Final = frozenset({_M.BT, _M.BTS, _M.BTR, _M.BTC})
+_POP_ALL: Final = frozenset({_M.POPA, _M.POPAD})
 _BYTE_PORTS: Final = frozenset({_M.INSB, _M.OUTSB})
 
 
@@ -220,13 +221,6 @@ class Generator:
         return _CaseBuilder(self, number, flavour).build()
 
 
-def _breaks_qemu(code: bytes) -> bool:
-    """LOCK before a bit test of a register: QEMU 7.2 ends in an error of its translator's."""
-    opcode = code.lstrip(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-    opcode = opcode[opcode[0] & 0xF0 == 0x40 :]
-    return 0xF0 in code[:5] and opcode[:1] == b"\x0f" and opcode[1] in (0xA3, 0xAB, 0xB3, 0xBA, 0xBB)
-
-
 @cache
 def _takes_lock(template: Template) -> bool:
     """May LOCK stand before it?"""
@@ -273,8 +267,10 @@ class _CaseBuilder:
         choice = r.random()
         if choice < 0.93 or self.strict:
             pointer = self.start + 0x100 + 16 * r.randrange(0x14 if self.reach else 0x20)
-        elif choice < 0.97:
+        elif choice < 0.95:
             pointer = self.edge - r.choice((0, 1, 2, 4, 8, 16, 16, 32))
+        elif choice < 0.97:
+            pointer = self.start + 0x200 - r.choice((1, 2, 3, 4, 7, 8, 15))  # where a page ends
         else:
             pointer = self.edge + r.choice((0, 0xFF8, 0x1000, 0x1FFC, 0x2000))
         pointer += r.randrange(16) if r.random() < 0.25 else 0
@@ -434,8 +430,6 @@ class _CaseBuilder:
             return False
         if mnemonic == _M.INT and instruction.immediate8 == 14:
             return False  # the bench would take it for a page fault, and CR2 for its address
-        if mnemonic in (_M.IRETD, _M.IRETQ):
-            return False  # with VM in the image QEMU goes to virtual-8086 mode, and keeps VIF and VIP for ever
         if mnemonic in PORTS and not self._port_is_safe(instruction):
             return False
         info = self.g._info.info(instruction)
@@ -464,9 +458,18 @@ class _CaseBuilder:
         named = iced_x86.OpKind.IMMEDIATE8 in kinds
         return is_byte and not named and self.general[_RDX] & 0xFFFF == SCRATCH_PORT and _RDX in self.clean
 
+    def _may_be_undefined(self, code: bytes) -> bool:
+        """May this stand in a case? QEMU executes what has a LOCK that may not be there, or breaks off."""
+        without = Decoder(self.flavour.bits, code.replace(b"\xf0", b"", 1), ip=self.ip).decode()
+        if without.mnemonic in _BIT_STRINGS | PORTS:
+            return False
+        return without.code == Code.INVALID or is_allowed(without, kernel=self.flavour.ring == 0)
+
     def _loses_pointer(self, instruction: iced_x86.Instruction, written: set[int]) -> bool:
         """Would a pointer point elsewhere? Now and then that is as well, where most of memory is not mapped."""
-        rarely = self.r.random() < 0.9
+        if self.reach and instruction.mnemonic in _POP_ALL:
+            return False  # it is the last of its case
+        rarely = self.reach or self.r.random() < 0.9
         if written - {_RSP} and not instruction.is_string_instruction and rarely:
             return True
         return _RSP in written and not instruction.is_stack_instruction and self.r.random() < 0.9
@@ -530,7 +533,7 @@ class _CaseBuilder:
             code = self._refine(*found)
             instruction = Decoder(self.flavour.bits, code, ip=at).decode()
             if instruction.code == Code.INVALID:
-                if r.random() < 0.97 or _breaks_qemu(code):
+                if r.random() < 0.97 or not self._may_be_undefined(code):
                     continue
                 starts.append(len(out))
                 out += code
@@ -574,6 +577,8 @@ class _CaseBuilder:
                 elif choice < 0.95 or size == 1:
                     out[place:] = bytes(size)
                     forward = (place, size)
+            if self.reach and instruction.mnemonic in _POP_ALL:
+                break
             if instruction.rflags_undefined:
                 out += b"\x39\xc8"  # cmp eax, ecx
                 starts.append(len(out) - 2)

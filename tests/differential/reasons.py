@@ -27,6 +27,8 @@ _VIRTUAL: Final = int(Eflags.VIF | Eflags.VIP)
 _DB, _UD, _SS, _GP, _PF, _MF, _XM = 1, 6, 12, 13, 14, 16, 19
 _STATUS, _STATUS_HIGH, _CONTROL_HIGH, _MXCSR, _MXCSR_HIGH = 2, 3, 1, 24, 25
 """Bytes of an FXSAVE image."""
+_SSE_FLAGS_THAT_DIFFER: Final = 0x02
+"""DE, which is not set here."""
 _USER: Final = 4
 """Of the error code of a page fault."""
 _EXPONENTS: Final = frozenset(32 + 16 * number + byte for number in range(8) for byte in (8, 9))
@@ -86,6 +88,8 @@ class Reason(Enum):
     QEMU_NEAR_BRANCH = "QEMU: 66 before a near branch in 64-bit mode makes it one of 16 bits, as on AMD's processors"
     QEMU_FAR_STACK_WIDTH = "QEMU: far returns of 16 and 32 bits in 64-bit mode pop from ESP"
     FLOATING_POINT_POINTERS = "undefined: FIP, FCS, FDP, FDS and FOP in stored images, which the two write differently"
+    QEMU_VEX = "QEMU: VEX prefixes in 16-bit protected mode are #UD"
+    QEMU_BLSI = "QEMU: CF behind BLSI tells of a source of 0"
     QEMU_TEST = "QEMU: the second encoding of TEST (F6 /1, F7 /1) and the hints 0F 0D and 0F 18 of a register are #UD"
     QEMU_SYSRET = "QEMU: SYSRET outside of 64-bit mode is not #UD, as on AMD's processors"
     QEMU_FAR_POINTER = "QEMU: LFS, LGS and LSS with REX.W take offsets of 32 bits, as AMD's processors do"
@@ -154,7 +158,7 @@ def _take_floating_point_flags(step: Step) -> Reason | None:
     if step.places & {_STATUS, _STATUS_HIGH} and step.byte_difference(_STATUS_HIGH) & 0x7F == 0:  # but for B
         step.places -= {_STATUS, _STATUS_HIGH}
         reason = Reason.X87_FLAGS
-    if _MXCSR in step.places and step.byte_difference(_MXCSR) & 0xC0 == 0:
+    if _MXCSR in step.places and step.byte_difference(_MXCSR) & ~_SSE_FLAGS_THAT_DIFFER == 0:
         step.places.discard(_MXCSR)
         reason = Reason.MXCSR_FLAGS
     if not step.places:
@@ -225,7 +229,9 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         Reason.QEMU_SYSEXIT,
         lambda s: s.mnemonic == _M.SYSEXIT and s.bits == 64 and s.differs_in("rip", "general") and s.agrees_in_32_bits,
     ),
-    (Reason.QEMU_BASE, lambda s: s.bits == 64 and s.is_segment_load and s.has_void_override),
+    (Reason.QEMU_BASE, lambda s: s.has_void_override and s.override_base != 0 and s.here == _DB),
+    (Reason.QEMU_VEX, lambda s: s.bits == 16 and b"\xc4" in s.code[:4] and s.there == _UD and not s.case.flavour.low),
+    (Reason.QEMU_BLSI, lambda s: s.mnemonic == _M.BLSI and s.differs_in("rflags") and s.flags_difference == 1),
     (Reason.QEMU_TEST, lambda s: s.instruction.code in _SECOND_ENCODINGS and s.there == _UD and s.here != _UD),
     (Reason.QEMU_SYSRET, lambda s: s.mnemonic in _SYSRET and s.bits != 64 and s.here == _UD and s.there == _GP),
     (Reason.QEMU_FAR_POINTER, lambda s: s.mnemonic in _FAR_POINTER_LOADS and bool(s.rex & 8)),
@@ -243,7 +249,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (Reason.QEMU_INT1, lambda s: s.mnemonic == _M.INT1 and s.here in (_DB, _GP) and s.there == _UD),
     (Reason.MMX_STATE, lambda s: CpuidFeature.SSSE3 in s.features and s.differs_in("fx") and s.is_mmx),
     (Reason.SCALAR_READS, lambda s: s.mnemonic in (_M.ROUNDSS, _M.ROUNDSD) and s.here == _PF and s.there == _DB),
-    (Reason.SSE_ALIGNMENT, lambda s: s.there == _GP and s.here in (_DB, _PF) and s.has_memory_of_16_bytes),
+    (Reason.SSE_ALIGNMENT, lambda s: s.there == _GP and s.here in (_DB, _PF) and s.has_unaligned_16_bytes),
     (Reason.QEMU_MF, lambda s: s.here == _MF and s.there != _MF and s.mnemonic != _M.WAIT),
     (Reason.QEMU_MXCSR, lambda s: s.mnemonic in _MXCSR_LOADS and s.here == _GP and s.there == _DB),
     (Reason.X87_FAULT, lambda s: s.there == _MF and s.here == _DB),
@@ -254,11 +260,11 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         Reason.QEMU_REP_IO,
         lambda s: s.mnemonic in _INS | _OUTS and s.here == _DB and s.there == _GP and s.repeats_zero_times,
     ),
-    (Reason.APPROXIMATION, lambda s: s.mnemonic in _APPROXIMATE and s.differs_in("fx")),
+    (Reason.APPROXIMATION, lambda s: s.mnemonic in _APPROXIMATE and s.differs_in("fx") and s.is_near(2.0**-10)),
     (Reason.HORIZONTAL, lambda s: s.mnemonic in _HORIZONTAL and s.differs_in("fx") and s.is_register_with_itself),
     (Reason.QEMU_NEAR_BRANCH, lambda s: s.bits == 64 and s.has_66 and s.is_near_branch),
-    (Reason.QEMU_LOST_TRAP, lambda s: s.mnemonic in (_M.PAUSE, _M.STI, _M.LSS) and s.here == _DB),
-    (Reason.QEMU_STACK_FAULT, lambda s: s.here == _SS and s.there == _GP and s.in_long_mode),
+    (Reason.QEMU_LOST_TRAP, lambda s: s.mnemonic in (_M.PAUSE, _M.STI, _M.LSS) and s.here == _DB and s.has_moved_on),
+    (Reason.QEMU_STACK_FAULT, lambda s: s.here == _SS and s.there == _GP and s.in_long_mode and s.differs_in("vector")),
     (
         Reason.QEMU_GATE_ERROR,
         lambda s: s.here == s.there == _GP and s.differs_in("error") and s.in_long_mode and s.error_counts_gates_of_16,
@@ -267,7 +273,8 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (
         Reason.UNDEFINED_RESULT,
         lambda s: (
-            (s.mnemonic == _M.SMSW or (s.mnemonic == _M.BSWAP and s.has_word_register)) and s.differs_in("general")
+            s.differs_in("general")
+            and ((s.mnemonic == _M.SMSW and s.agrees_in_16_bits) or (s.mnemonic == _M.BSWAP and s.has_word_register))
         ),
     ),
     (
@@ -280,8 +287,8 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
     (Reason.MMX_FAULT, lambda s: s.mnemonic in _TO_MMX and s.here == s.there != _DB and s.differs_in("fx")),
     (Reason.QEMU_MMX_REX, lambda s: s.bits == 64 and s.is_mmx and s.has_rex_register),
     (Reason.MMX_EXPONENT, lambda s: s.is_mmx and s.differs_in("fx") and s.places <= _EXPONENTS),
-    (Reason.DOT_PRODUCT, lambda s: s.mnemonic in (_M.DPPS, _M.DPPD) and s.differs_in("fx")),
-    (Reason.QEMU_XM, lambda s: s.is_sse and s.here == _XM and s.there != _XM),
+    (Reason.DOT_PRODUCT, lambda s: s.mnemonic in (_M.DPPS, _M.DPPD) and s.differs_in("fx") and s.is_in_destination),
+    (Reason.QEMU_XM, lambda s: s.here == _XM and s.there != _XM),
     (
         Reason.X87_DENORMAL,
         lambda s: s.is_x87 and s.differs_in("sum", "fx", "general", "rflags") and s.has_odd_number,
@@ -292,10 +299,10 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         lambda s: s.is_x87 and s.differs_in("fx") and s.fx_before[_CONTROL_HIGH] & 3 != 3,
     ),
     (Reason.FISTTP, lambda s: s.mnemonic == _M.FISTTP and s.differs_in("fx", "sum")),
-    (Reason.QEMU_MOVBE, lambda s: s.mnemonic == _M.MOVBE and s.bits == 64 and s.has_66),
+    (Reason.QEMU_MOVBE, lambda s: s.mnemonic == _M.MOVBE and s.has_66 and bool(s.rex & 8)),
     (Reason.QEMU_AH_REX, lambda s: s.mnemonic in (_M.SAHF, _M.LAHF) and s.bits == 64 and s.rex != 0),
     (Reason.QEMU_SYSCALL, lambda s: s.mnemonic == _M.SYSCALL and s.here == _UD),
-    (Reason.QEMU_CMPXCHG, lambda s: s.mnemonic == _M.CMPXCHG and s.bits == 64 and s.differs_in("general")),
+    (Reason.QEMU_CMPXCHG, lambda s: s.mnemonic == _M.CMPXCHG and s.differs_in("general") and s.agrees_in_32_bits),
     (Reason.QEMU_ENTER, lambda s: s.mnemonic == _M.ENTER and s.bits == 16 and s.has_66 and s.differs_in("general")),
     (
         Reason.QEMU_IRET,
@@ -305,7 +312,10 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
         Reason.QEMU_LONG_AND_DEFAULT,
         lambda s: s.mnemonic in _FAR_TRANSFERS and s.in_long_mode and s.here == _GP and s.there == _DB,
     ),
-    (Reason.STRING_SEARCH, lambda s: s.mnemonic in _STRINGS and s.instruction.immediate8 & 0xC == 0xC),
+    (
+        Reason.STRING_SEARCH,
+        lambda s: s.mnemonic in _STRINGS and s.instruction.immediate8 & 0xC == 0xC and s.here == s.there == _DB,
+    ),
     (
         Reason.QEMU_CALL_LIMIT,
         lambda s: (
@@ -325,7 +335,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
             )
         ),
     ),
-    (Reason.QEMU_LONG_STRING, lambda s: s.mnemonic in _LONG_STRINGS),
+    (Reason.QEMU_LONG_STRING, lambda s: s.mnemonic in _LONG_STRINGS and s.here == s.there == _DB),
     (
         Reason.X87_SIGNALLING,
         lambda s: s.mnemonic == _M.FLD and s.differs_in("fx") and bool(int(s.theirs["fx"][_STATUS]) & 1),
@@ -336,7 +346,7 @@ _RULES: Final[tuple[tuple[Reason, Callable[[Step], bool]], ...]] = (
             s.mnemonic in _FAR
             and s.here == _PF
             and bool(int(s.ours["error"]) & _USER)
-            and (s.there != _PF or s.differs_in("error"))
+            and (s.there != _PF or s.differs_in("error", "cr2"))
         ),
     ),
 )

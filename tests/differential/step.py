@@ -38,6 +38,11 @@ class Access:
     end: int
     writes: bool
 
+    @property
+    def crosses_page(self) -> bool:
+        """Does it lie in two pages or more?"""
+        return self.first >> 12 != self.end - 1 >> 12 and self.end > self.first
+
     def meets(self, first: int, end: int) -> bool:
         """Has it to do with these addresses?"""
         return self.first < end and first < self.end
@@ -235,6 +240,13 @@ class Step:
         return not any(difference & 0xFFFFFFFF for difference in (rips, *differences))
 
     @property
+    def agrees_in_16_bits(self) -> bool:
+        """Do the general registers differ above their low words alone?"""
+        return not any(
+            (int(a) ^ int(b)) & 0xFFFF for a, b in zip(self.ours["general"], self.theirs["general"], strict=True)
+        )
+
+    @property
     def has_high_stack(self) -> bool:
         """Does RSP lie beyond 4 GiB?"""
         return self._general(Register.RSP) >> 32 != 0
@@ -258,11 +270,33 @@ class Step:
         return len(self.registers) == 2 and self.registers[0] == self.registers[1]
 
     @property
-    def has_memory_of_16_bytes(self) -> bool:
-        """Has it a memory operand of 16 bytes?"""
-        i = self.instruction
-        kinds = [i.op_kind(n) for n in range(i.op_count)]
-        return OpKind.MEMORY in kinds and MemorySizeExt.size(i.memory_size) == 16
+    def has_unaligned_16_bytes(self) -> bool:
+        """Has it a memory operand of 16 bytes that is not aligned?"""
+        return any(access.end - access.first == 16 and access.first % 16 for access in self.accesses)
+
+    @property
+    def has_moved_on(self) -> bool:
+        """Does it stand behind the instruction here?"""
+        return int(self.ours["rip"]) == self.ip + self.instruction.len
+
+    @property
+    def is_in_destination(self) -> bool:
+        """Does an SSE register differ alone that is the first operand?"""
+        start = 160 + 16 * (self.instruction.op0_register - Register.XMM0)
+        return all(start <= place < start + 16 for place in self.places)
+
+    def is_near(self, tolerance: float) -> bool:
+        """Do the single-precision numbers in the first operand differ by so much at most, relatively?"""
+        start = 160 + 16 * (self.instruction.op0_register - Register.XMM0)
+        ours, theirs = (bytes(one["fx"][start : start + 16]) for one in (self.ours, self.theirs))
+        return self.is_in_destination and bool(
+            np.allclose(np.frombuffer(ours, "<f4"), np.frombuffer(theirs, "<f4"), tolerance, 0, equal_nan=True)
+        )
+
+    @property
+    def override_base(self) -> int:
+        """Base in the descriptor of the segment that a prefix names."""
+        return self._descriptor_base(self._selector(self.instruction.segment_prefix))
 
     @property
     def writes_memory(self) -> bool:
@@ -297,20 +331,25 @@ class Step:
     def _word(self, at: int, size: int) -> int:
         return int.from_bytes(self.case.record[at : at + size], "little")
 
-    def _segment_base(self, register: Any) -> int:
+    def _selector(self, register: Any) -> int:
         if register in (Register.CS, Register.SS):
             at, name = (0x88, "cs") if register == Register.CS else (0xA0, "ss")
-            selector = self._word(at, 2) if self.before is None else int(self.before[name])
-        else:
-            number = (Register.DS, Register.ES, Register.FS, Register.GS).index(register)
-            selector = self._word(0xA8 + 2 * number, 2) if self.before is None else int(self.before["segments"][number])
+            return self._word(at, 2) if self.before is None else int(self.before[name])
+        number = (Register.DS, Register.ES, Register.FS, Register.GS).index(register)
+        return self._word(0xA8 + 2 * number, 2) if self.before is None else int(self.before["segments"][number])
+
+    def _descriptor_base(self, selector: int) -> int:
+        table = self.batch.memory[LDT if selector & 4 else GDT]
+        descriptor = table[selector & ~7 : (selector & ~7) + 8].ljust(8, b"\0")
+        return int.from_bytes(descriptor[2:5] + descriptor[7:8], "little")
+
+    def _segment_base(self, register: Any) -> int:
+        selector = self._selector(register)
         if self.case.flavour.low:
             return selector << 4
         if self.bits == 64 and register not in (Register.FS, Register.GS):
             return 0
-        table = self.batch.memory[LDT if selector & 4 else GDT]
-        descriptor = table[selector & ~7 : (selector & ~7) + 8].ljust(8, b"\0")
-        return int.from_bytes(descriptor[2:5] + descriptor[7:8], "little")
+        return self._descriptor_base(selector)
 
     @property
     def reaches_bench(self) -> bool:
@@ -324,7 +363,12 @@ class Step:
     @property
     def has_void_override(self) -> bool:
         """Has it a prefix for a segment whose base does not count in 64-bit mode?"""
-        return self.instruction.segment_prefix in (Register.ES, Register.CS, Register.SS, Register.DS)
+        return self.bits == 64 and self.instruction.segment_prefix in (
+            Register.ES,
+            Register.CS,
+            Register.SS,
+            Register.DS,
+        )
 
     @property
     def has_66(self) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from simvirt.machine.events import ExceptionRaised
 from simvirt.machine.state import Segment
-from simvirt.x86.flags import Eflags
+from simvirt.x86.flags import Cr4, Eflags
 from simvirt.x86.registers import GeneralRegister as G
 from tests.support.pc import CODE, CS, DATA, PAGE_TABLES, SS, Pc, flat_pc, long_pc, real_pc
 
@@ -41,6 +41,14 @@ EXAMPLES = (
     Example(
         "BZHI with index 0", "c4 e2 70 f5 c2 ; bzhi eax, edx, ecx", 32,
         {G.RDX: 0xFFFF_FFFF, G.RCX: 0xFF00}, manual=0, flags=Eflags.ZF,
+    ),
+    Example(
+        "BLSI of 0", "c4 e2 78 f3 da ; blsi eax, edx", 32,
+        {G.RDX: 0}, manual=0, flags=Eflags.ZF,
+    ),
+    Example(
+        "BLSI", "c4 e2 f8 f3 da ; blsi rax, rdx", 64,
+        {G.RDX: 0xC000_0000_0000_0000}, manual=0x4000_0000_0000_0000, flags=Eflags.CF,
     ),
     Example(
         "BEXTR of 32 bits", "c4 e2 78 f7 ca ; bextr ecx, edx, eax", 64,
@@ -173,3 +181,39 @@ def test_pushfd_in_virtual_8086_mode_stores_vm_and_rf_as_0(iopl: int) -> None:
         pc.step()
         assert pc.read(0x3_00FC, 4) == 3 | int(Eflags.AC) | 3 << 12
         assert (state.rip, state.rsp) == (2, 0xFC)
+
+
+_OF_16_BIT_CODE = {
+    "andn": "c4 e2 70 f2 c2",
+    "blsi": "c4 e2 78 f3 da",
+    "blsmsk": "c4 e2 78 f3 d2",
+    "blsr": "c4 e2 78 f3 ca",
+    "mulx": "c4 e2 73 f6 c3",
+    "mulx with one destination": "c4 e2 7b f6 c3",
+    "sarx": "c4 e2 72 f7 c2",
+    "shlx": "c4 e2 71 f7 c2",
+    "shrx": "c4 e2 73 f7 c2",
+}
+
+
+@pytest.mark.parametrize("name", _OF_16_BIT_CODE)
+def test_bmi_in_16_bit_protected_mode_is_what_it_is_in_32_bit_code(name: str) -> None:
+    """The engine has these in 32-bit code alone (SDM Vol. 2A §2.3: VEX is #UD in real and virtual-8086 mode only)."""
+    generator = random.Random(name)
+    for value in (0, 1, 0x8000_0000, 0xFFFF_FFFF, *(generator.getrandbits(32) for _ in range(10))):
+        results = []
+        for bits in (32, 16):
+            pc = flat_pc()
+            pc.state.set_control_register(4, int(Cr4.OSFXSR))  # the engine wants it for SHLX in 32-bit code
+            pc.state.refresh()
+            pc.state[G.RDX], pc.state[G.RCX], pc.state[G.RBX] = value, value >> 3 | 5, value ^ 0x1234_5678
+            if bits == 16:
+                pc.state.set_segment(CS, Segment(8, 0, 0xF_FFFF, 0x8F_9B00))
+                pc.state.refresh()
+            pc.write(CODE, bytes.fromhex(_OF_16_BIT_CODE[name]))
+            pc.step()
+            registers = [pc.state[register] for register in (G.RAX, G.RBX, G.RCX, G.RDX)]
+            kept = int(Eflags.CF | Eflags.ZF | Eflags.SF | Eflags.OF)
+            results.append((pc.state.rip, registers, pc.state.eflags & kept))
+        assert results[0] == results[1]
+        assert results[0][0] == CODE + 5

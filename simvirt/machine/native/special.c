@@ -108,15 +108,16 @@ static u64 counts_zeros(const u8 *op, int prefixes) {
     return op[1] == 0xbc ? FEATURE_BMI1 : op[1] == 0xbd ? FEATURE_LZCNT : 0;
 }
 
-/* BEXTR, BZHI, PDEP, PEXT and RORX; POPCNT in 16-bit code; PUSHFD in virtual-8086 mode. */
+/* BEXTR, BLSI, BZHI, PDEP, PEXT and RORX, and the rest of BMI, POPCNT in 16-bit code; PUSHFD in virtual-8086 mode. */
 static int is_inexact(const u8 *op, int prefixes, const struct block *b) {
     const int code_16 = !(b->flags & (HF_CS32 | HF_CS64));
     if (op[0] == 0x9c) return (b->flags & EFLAGS_VM) && (prefixes & P66);
     if (op[0] == 0x0f) return code_16 && op[1] == 0xb8 && (prefixes & PF3);
     if (op[0] != 0xc4) return 0;
+    if (code_16) return 1;
     const u8 map = op[1] & 0x1f, p = op[2] & 3;
     if (map == 3) return 1;
-    return (op[3] == 0xf5 && p != 1) || (op[3] == 0xf7 && p == 0);
+    return (op[3] == 0xf5 && p != 1) || (op[3] == 0xf7 && p == 0) || (op[3] == 0xf3 && (op[4] >> 3 & 7) == 3);
 }
 
 /* Bytes of ModRM, SIB and displacement. */
