@@ -30,7 +30,7 @@ TIMER_INPUT: Final = 2
 def io_apic_input(irq: int) -> int:
     """The I/O APIC's input for an interrupt line.
 
-    >>> io_apic_input(Irq.TIMER), io_apic_input(Irq.COM1)
+    >>> io_apic_input(Irq.TIMER), int(io_apic_input(Irq.COM1))
     (2, 4)
     """
     return TIMER_INPUT if irq == Irq.TIMER else irq
