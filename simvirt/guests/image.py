@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from simvirt.guests.lines import LineTable
     from simvirt.guests.symbols import SymbolTable
+    from simvirt.x86.cpuid import Feature
 
 
 class ImageKind(Enum):
@@ -43,6 +44,7 @@ class BootProtocol(Enum):
     PROTECTED_FLAT = "32-bit protected mode, flat 4 GiB segments, paging off, interrupts masked"
     MULTIBOOT = "the same, and EAX holds multiboot's magic value, EBX the address of the information structure"
     PVH = "32-bit protected mode, paging off, and EBX holds the address of Xen's start information"
+    LINUX_16 = "the processor after reset, and a firmware that enters the setup code of Linux in real-address mode"
     LINUX_32 = "32-bit protected mode, paging off, and ESI holds the address of Linux's boot parameters"
     LINUX_64 = "64-bit mode, memory mapped to itself, and RSI holds the address of Linux's boot parameters"
     FIRMWARE = "the processor after reset, and a firmware that boots from the disk"
@@ -100,14 +102,16 @@ class GuestImage:
     lines: LineTable | None = field(repr=False, compare=False)
     options: BootOptions = BootOptions()
     setup: bytes = field(default=b"", repr=False)
-    """The file up to the end of its setup header, for a Linux kernel; its boot parameters are made of it."""
+    """A Linux kernel's setup code, with its header, of which its boot parameters are made."""
+    setup_code_checks: frozenset[Feature] = frozenset()
+    """Features that a Linux kernel's setup code may look for: on a processor without them it is entered there."""
     boot_disk: Path | None = None
     """The file that is the machine's disk, for an image that is booted from it."""
 
     @property
     def needs_firmware(self) -> bool:
         """Does the machine start with its firmware, which boots the guest?"""
-        return self.boot is BootProtocol.FIRMWARE
+        return self.boot in {BootProtocol.FIRMWARE, BootProtocol.LINUX_16}
 
 
 class BootMode(Enum):

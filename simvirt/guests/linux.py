@@ -1,7 +1,7 @@
 """Linux: a bzImage by the 32-bit and the 64-bit boot protocol (Linux's Documentation/x86/boot.rst).
 
-A bzImage is a few sectors of real-mode setup code, then the kernel proper, which loads at 1 MiB or where it prefers to
-be and unpacks itself. This loader does what the setup code would: it fills in the *boot parameters* (the "zero page":
+A bzImage is a few sectors of real-mode setup code (`linux_real_mode` enters it there), then the kernel proper, which
+loads at 1 MiB or where it prefers to be and unpacks itself. This loader does what the setup code would: it fills in the *boot parameters* (the "zero page":
 the setup header, the memory map, the screen) and enters the kernel proper, in protected mode at its first byte, or in
 64-bit mode 0x200 behind it.
 
@@ -25,6 +25,7 @@ from simvirt.guests.memory_map import KIB, MIB, memory_map
 from simvirt.guests.placement import Placement, highest_place, subject
 from simvirt.guests.symbols import SymbolTable
 from simvirt.x86.addresses import PAGE_SIZE, Gpa
+from simvirt.x86.cpuid import Feature
 from simvirt.x86.paging import PageEntry
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ OLDEST_VERSION: Final = 0x0202
 """2.02 brought the command line as it is passed here."""
 _DEFAULT_SETUP_SECTORS: Final = 4
 _SMALLEST_HEADER_END: Final = 0x230
-_UNDEFINED_LOADER: Final = 0xFF
+UNDEFINED_LOADER: Final = 0xFF
+_CHECKED_FOR_64_BIT: Final = frozenset({Feature.LM})
+_CHECKED_FOR_32_BIT: Final = frozenset({Feature.CMOV})
+"""The header does not tell for which processor a 32-bit kernel is built; most are for the 686, which brought this."""
 
 GDT: Final = Gpa(0x7000)
 STACK: Final = 0x8000
@@ -137,12 +141,6 @@ def read_setup_header(data: bytes, name: str) -> SetupHeader:
     if not flags & LoadFlag.LOADED_HIGH:
         raise ImageError(name, "a zImage, which loads below 640 KiB", "build the kernel as a bzImage")
     code32_start = word(0x214, 4, 0x200, MIB)
-    if code32_start < MIB:
-        raise ImageError(
-            name,
-            f"a kernel with its 32-bit entry at {code32_start:#x}: it is entered in real-address mode alone",
-            "the 16-bit boot protocol is not offered: boot it from a disk image, by its own boot loader",
-        )
     return SetupHeader(
         version=version,
         setup_sectors=data[HEADER_OFFSET] or _DEFAULT_SETUP_SECTORS,
@@ -174,7 +172,7 @@ def linux_image(data: bytes, name: str, path: Path | None = None) -> GuestImage:
             f"{paragraphs * 16}",
             "the file is damaged or was cut short: copy it again",
         )
-    at = header.code32_start
+    at = max(header.code32_start, MIB)
     return GuestImage(
         name=name,
         path=path,
@@ -185,8 +183,24 @@ def linux_image(data: bytes, name: str, path: Path | None = None) -> GuestImage:
         boot=BootProtocol.LINUX_32,
         symbols=SymbolTable.of(()),
         lines=None,
-        setup=data[: header.end],
+        setup=data[: header.kernel_offset],
+        setup_code_checks=_CHECKED_FOR_64_BIT if header.has_64_bit_entry else _CHECKED_FOR_32_BIT,
     )
+
+
+def has_32_bit_entry(image: GuestImage) -> bool:
+    """Can it be entered in protected mode? Boot programs in a bzImage's clothes may have nothing but setup code."""
+    return read_setup_header(image.setup, subject(image)).code32_start >= MIB
+
+
+def enter_in_protected_mode(image: GuestImage) -> GuestImage:
+    """The same kernel, by the 32-bit boot protocol, whatever the processor.
+
+    :raises ImageError: it has no such entry.
+    """
+    if not has_32_bit_entry(image):
+        raise ImageError(subject(image), "a kernel that is entered in real-address mode alone", "boot it as linux-16")
+    return replace(image, boot=BootProtocol.LINUX_32, setup_code_checks=frozenset())
 
 
 def enter_in_64_bit_mode(image: GuestImage) -> GuestImage:
@@ -194,10 +208,10 @@ def enter_in_64_bit_mode(image: GuestImage) -> GuestImage:
 
     :raises ImageError: it has no such entry.
     """
-    header = read_setup_header(image.setup.ljust(2 * SECTOR, b"\0"), subject(image))
+    header = read_setup_header(image.setup, subject(image))
     if not header.has_64_bit_entry:
         raise ImageError(subject(image), "a Linux kernel without a 64-bit entry", "boot it as linux-32")
-    return replace(image, boot=BootProtocol.LINUX_64)
+    return replace(image, boot=BootProtocol.LINUX_64, setup_code_checks=frozenset())
 
 
 def place_linux(image: GuestImage, memory_size: int) -> Placement:
@@ -205,17 +219,17 @@ def place_linux(image: GuestImage, memory_size: int) -> Placement:
 
     :raises ImageError: something of them does not fit.
     """
-    header = read_setup_header(image.setup.ljust(2 * SECTOR, b"\0"), subject(image))
+    header = read_setup_header(image.setup, subject(image))
     segments = list(image.segments)
-    command_line = _command_line(image, header)
+    text = command_line(image, header)
     initrd = b"".join(module.data for module in image.options.modules)
-    initrd_at = _initrd_place(image, header, memory_size, len(initrd)) if initrd else Gpa(0)
+    initrd_at = initrd_place(image, header, memory_size, len(initrd)) if initrd else Gpa(0)
     if initrd:
         segments.append(Segment(initrd_at, initrd, len(initrd)))
     parameters = boot_parameters(image.setup, header, memory_size, (initrd_at, len(initrd)))
     long = image.boot is BootProtocol.LINUX_64
     gdt = _gdt(long=long)
-    for at, data in ((GDT, gdt), (BOOT_PARAMETERS, parameters), (COMMAND_LINE, command_line)):
+    for at, data in ((GDT, gdt), (BOOT_PARAMETERS, parameters), (COMMAND_LINE, text)):
         segments.append(Segment(at, data, len(data)))
     if long:
         tables = identity_map(PAGE_TABLES)
@@ -243,7 +257,7 @@ def boot_parameters(setup: bytes, header: SetupHeader, memory_size: int, initrd:
     """
     page = bytearray(PAGE_SIZE)
     page[HEADER_OFFSET : header.end] = setup[HEADER_OFFSET : header.end]
-    page[0x210] = _UNDEFINED_LOADER
+    page[0x210] = UNDEFINED_LOADER
     struct.pack_into("<II", page, 0x218, *initrd)
     struct.pack_into("<I", page, 0x228, COMMAND_LINE)
     above = max(memory_size - MIB, 0) // KIB
@@ -258,7 +272,11 @@ def boot_parameters(setup: bytes, header: SetupHeader, memory_size: int, initrd:
     return bytes(page)
 
 
-def _command_line(image: GuestImage, header: SetupHeader) -> bytes:
+def command_line(image: GuestImage, header: SetupHeader) -> bytes:
+    """What `--append` gave, as a string of C.
+
+    :raises ImageError: the kernel takes none that is so long.
+    """
     text = image.options.command_line.encode() + b"\0"
     if len(text) - 1 > header.command_line_size:
         raise ImageError(
@@ -269,8 +287,11 @@ def _command_line(image: GuestImage, header: SetupHeader) -> bytes:
     return text
 
 
-def _initrd_place(image: GuestImage, header: SetupHeader, memory_size: int, size: int) -> Gpa:
-    """As high as the kernel allows, clear of the kernel and of the memory that it unpacks itself into."""
+def initrd_place(image: GuestImage, header: SetupHeader, memory_size: int, size: int) -> Gpa:
+    """As high as the kernel allows, clear of the kernel and of the memory that it unpacks itself into.
+
+    :raises ImageError: there is no such place.
+    """
     preferred = header.preferred_address
     unpacked = Segment(Gpa(preferred), b"", header.init_size) if preferred and header.init_size else None
     taken = [*image.segments, *([unpacked] if unpacked else [])]

@@ -9,6 +9,7 @@ from simvirt.guests.disk_boot import firmware_left_behind, place_firmware
 from simvirt.guests.firmware_tables import TABLES, firmware_tables
 from simvirt.guests.image import BootProtocol, BootState, GuestImage, Segment, refuse_overlaps
 from simvirt.guests.linux import place_linux
+from simvirt.guests.linux_real_mode import place_linux_16
 from simvirt.guests.multiboot import place_multiboot
 from simvirt.guests.placement import Placement, refuse_modules, stack_top, subject
 from simvirt.guests.pvh import place_pvh
@@ -82,6 +83,7 @@ _PLACEMENTS: Final[dict[BootProtocol, Callable[[GuestImage, int], Placement]]] =
     BootProtocol.PROTECTED_FLAT: _place_flat,
     BootProtocol.MULTIBOOT: place_multiboot,
     BootProtocol.PVH: place_pvh,
+    BootProtocol.LINUX_16: place_linux_16,
     BootProtocol.LINUX_32: place_linux,
     BootProtocol.LINUX_64: place_linux,
     BootProtocol.FIRMWARE: place_firmware,

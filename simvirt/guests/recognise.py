@@ -13,7 +13,14 @@ from simvirt.guests.disk_boot import disk_image, is_boot_disk
 from simvirt.guests.elf import elf_image, is_elf
 from simvirt.guests.flat import flat_image
 from simvirt.guests.image import ImageKind
-from simvirt.guests.linux import enter_in_64_bit_mode, is_linux, linux_image
+from simvirt.guests.linux import (
+    enter_in_64_bit_mode,
+    enter_in_protected_mode,
+    has_32_bit_entry,
+    is_linux,
+    linux_image,
+)
+from simvirt.guests.linux_real_mode import enter_in_real_mode
 from simvirt.guests.multiboot import check_requests, find_header, multiboot_flat_image
 
 if TYPE_CHECKING:
@@ -56,6 +63,9 @@ class BootKind(Enum):
     ELF = "elf"
     MULTIBOOT = "multiboot"
     PVH = "pvh"
+    LINUX = "linux"
+    """By the 32-bit boot protocol where the processor can run it, else by the 16-bit one."""
+    LINUX_16 = "linux-16"
     LINUX_32 = "linux-32"
     LINUX_64 = "linux-64"
     DISK = "disk"
@@ -102,7 +112,7 @@ def _recognise_bytes(data: bytes, subject: str, path: Path | None, boot: BootKin
 def _kind(data: bytes, path: Path | None) -> BootKind | None:
     """What the content says; None where it says nothing."""
     if is_linux(data):
-        return BootKind.LINUX_32
+        return BootKind.LINUX
     if (
         path is not None and is_boot_disk(data) and not is_elf(data)
     ):  # before multiboot: GRUB's disk holds GRUB, itself a multiboot kernel
@@ -135,10 +145,23 @@ def _multiboot(data: bytes, subject: str, path: Path | None) -> GuestImage:
 
 
 def _linux_64(data: bytes, subject: str, path: Path | None) -> GuestImage:
-    return enter_in_64_bit_mode(_linux_32(data, subject, path))
+    return enter_in_64_bit_mode(_bzimage(data, subject, path))
 
 
 def _linux_32(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    return enter_in_protected_mode(_bzimage(data, subject, path))
+
+
+def _linux_16(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    return enter_in_real_mode(_bzimage(data, subject, path))
+
+
+def _linux(data: bytes, subject: str, path: Path | None) -> GuestImage:
+    image = _bzimage(data, subject, path)
+    return image if has_32_bit_entry(image) else enter_in_real_mode(image)
+
+
+def _bzimage(data: bytes, subject: str, path: Path | None) -> GuestImage:
     if not is_linux(data):
         raise ImageError(subject, "no Linux kernel: it has no setup header", "leave out --boot, or name a bzImage")
     return linux_image(data, subject, path)
@@ -149,6 +172,8 @@ _READERS: Final[dict[BootKind, Callable[[bytes, str, Path | None], GuestImage]]]
     BootKind.ELF: _elf,
     BootKind.MULTIBOOT: _multiboot,
     BootKind.PVH: _pvh,
+    BootKind.LINUX: _linux,
+    BootKind.LINUX_16: _linux_16,
     BootKind.LINUX_32: _linux_32,
     BootKind.LINUX_64: _linux_64,
     BootKind.DISK: disk_image,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from simvirt.guests.linux_real_mode import entered_on
 from simvirt.machine.machine import Outcome
 from simvirt.observe.comparison import Comparison, Equivalence, Verdict
 from simvirt.observe.divergence import Abandoned, Pair, find_first_divergence
@@ -17,6 +18,7 @@ from simvirt.observe.resource_control import ResourceControl
 from simvirt.observe.sites import compare_sites, site_addresses
 from simvirt.observe.trial import Trial
 from simvirt.strategies.bare_metal import BareMetal
+from simvirt.x86.cpuid import find_cpu_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +54,7 @@ class Contest:
         costs: CostPreset,
         progress: Callable[[int, float], None] | None = None,
     ) -> None:
-        self.image = image
+        self.image = image = entered_on(image, find_cpu_model(config.cpu))
         self.config = config
         self.checkpoints = checkpoints
         self.costs = costs

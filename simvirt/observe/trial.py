@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from simvirt.errors import UsageError
+from simvirt.guests.linux_real_mode import entered_on
 from simvirt.machine.machine import Outcome
 from simvirt.observe.results import Counted, Measured, Run, RunConfig, RunError
 from simvirt.strategies.strategy import MachineConfig, SharesHost
@@ -63,12 +64,13 @@ class Trial:
         listener: Callable[[ExitRecord], None] | None = None,
         host: Host | None = None,
     ) -> None:
-        self.image = image
+        cpu_model = find_cpu_model(config.cpu)
+        self.image = image = entered_on(image, cpu_model)
         self.strategy = strategy
         self.config = config
         machine_config = MachineConfig(
             config.memory,
-            find_cpu_model(config.cpu),
+            cpu_model,
             config.seed,
             start_time=config.start_time,
             disk=config.disk,

@@ -95,7 +95,6 @@ BROKEN = {
     "cut in the kernel": (make_bzimage()[:-40], "truncated Linux kernel"),
     "no kernel": (make_bzimage()[:1024], "truncated Linux kernel"),
     "old": (make_bzimage(version=0x0201), "boot protocol 2.01"),
-    "16-bit boot protocol alone": (make_bzimage(code32_start=0), "real-address mode alone"),
     "low": (make_bzimage(load_flags=0), "zImage"),
 }
 

@@ -12,6 +12,7 @@ from threading import Timer
 
 import pytest
 
+from simvirt.guests.recognise import BootKind
 from simvirt.machine.disk import DiskOption
 from simvirt.machine.hardware import MachineFeature
 from simvirt.machine.machine import Outcome
@@ -178,6 +179,33 @@ def test_two_processes_and_a_saved_one_give_the_same_exits(linux: Linux, tmp_pat
     before = trace(*boot, "30000000", str(file))
     after = trace(*boot, "-", str(file))
     assert before.splitlines()[:-1] + after.splitlines() == alone.splitlines()
+
+
+@pytest.mark.long
+@KERNELS
+@STRATEGIES
+def test_the_16_bit_boot_protocol_leads_to_the_same_shell(linux: Linux, strategy: str, tmp_path: Path) -> None:
+    ram_disk = linux.ram_disk(tmp_path / "initrd")
+    image = linux.image(ram_disk, boot=BootKind.LINUX_16)
+    session = Session(image, strategy, linux.cpu, linux.memory)
+    boot = lines(session.run_until(PROMPT))
+    assert not [line for line in boot if re.search(r"WARNING:|BUG:|Oops|Call Trace|unchecked MSR", line)]
+    assert session.command("cat /proc/cmdline") == ["console=ttyS0"]
+    assert session.last_command("poweroff -f")[0] is Outcome.FINISHED
+
+
+MISSES = {
+    CLOUD: "This kernel requires an x86-64 CPU, but only detected an i586 CPU.",
+    KERNEL_686: "This kernel requires the following features not present on the CPU:",
+}
+
+
+@KERNELS
+@STRATEGIES
+def test_a_kernel_says_what_it_misses_in_the_processor(linux: Linux, strategy: str, tmp_path: Path) -> None:
+    session = Session(linux.image(linux.ram_disk(tmp_path / "initrd")), strategy, "pentium", linux.memory)
+    shown = session.run_until_screen(lambda text: "Unable to boot" in text, 100_000)
+    assert shown.splitlines()[0].rstrip() == MISSES[linux]
 
 
 def test_the_first_lines_come_at_once(tmp_path: Path) -> None:

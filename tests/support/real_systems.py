@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from simvirt.guests.image import GuestImage
+    from simvirt.guests.recognise import BootKind
 
 _HERE = Path(__file__).resolve().parents[2] / ".cache" / "real-systems"
 DIRECTORY = Path(os.environ.get("SIMVIRT_REAL_SYSTEMS", _HERE))
@@ -57,8 +58,8 @@ class Linux:
         path.write_bytes(initramfs((DIRECTORY / self.busybox).read_bytes(), **options))
         return path
 
-    def image(self, ram_disk: Path, append: str = "console=ttyS0") -> GuestImage:
-        return resolve(self.kernel, append=append, initrd=[ram_disk])
+    def image(self, ram_disk: Path, append: str = "console=ttyS0", boot: BootKind | None = None) -> GuestImage:
+        return resolve(self.kernel, append=append, initrd=[ram_disk], boot=boot)
 
 
 CLOUD = Linux("cloud-amd64", "busybox-amd64", "x86-64", 128 * MIB)

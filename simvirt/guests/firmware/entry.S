@@ -16,6 +16,11 @@
 reset_vector:
     ljmp $FIRMWARE_SEGMENT, $start
 
+    .section .loaded_kernel, "a"
+    .globl loaded_kernel                    /* filled in where a kernel was loaded without a disk: its segment, SP; else 0 */
+loaded_kernel:
+    .word 0, 0
+
     .section .text.entry, "ax"
 start:
     cli
@@ -125,6 +130,32 @@ enter_boot_sector:
     xorl %ebp, %ebp
     sti
     ljmp $0, $0x7c00
+
+/* Give the machine to a kernel that is in memory already, in the state of Linux's 16-bit boot protocol: its setup code begins in the
+ * segment 20h paragraphs above that of its first sector, which all other segment registers hold.
+ */
+    .globl enter_loaded_kernel
+enter_loaded_kernel:
+    cli
+    movw %cs:loaded_kernel, %ax
+    movzwl %cs:loaded_kernel + 2, %ecx
+    movw %ax, %ds
+    movw %ax, %es
+    movw %ax, %fs
+    movw %ax, %gs
+    movw %ax, %ss
+    movl %ecx, %esp
+    addw $0x20, %ax
+    pushw %ax
+    pushw $0
+    xorl %eax, %eax
+    xorl %ebx, %ebx
+    xorl %ecx, %ecx
+    xorl %edx, %edx
+    xorl %esi, %esi
+    xorl %edi, %edi
+    xorl %ebp, %ebp
+    lretw
 
 /* ------------------------------------------------------------------------------------------------ interrupts */
 

@@ -77,8 +77,9 @@ static inline u8 cmos(u8 index) {
 /* entry.S */
 void wait_for_interrupt(void);
 void enter_boot_sector(u8 drive) __attribute__((noreturn));
+void enter_loaded_kernel(void) __attribute__((noreturn));
 void move_block(u32 source, u32 destination, u32 size);
-extern const u8 vector_table[], diskette_parameters[], system_configuration[], no_boot_text[], keys_plain[], keys_shifted[];
+extern const u8 loaded_kernel[], vector_table[], diskette_parameters[], system_configuration[], no_boot_text[], keys_plain[], keys_shifted[];
 void nothing(void);
 static inline u8 rom8(const u8 *label, u16 index) { return get8(FIRMWARE_SEGMENT, (u16)((u32)label + index)); }
 

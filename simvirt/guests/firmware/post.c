@@ -37,8 +37,9 @@ void post(void) {
     put8(BDA_SEGMENT, 0x75, VARIABLES->disk.present && VARIABLES->disk.number);
 }
 
-/* INT 19h: the first sector of the disk, if it is marked as a boot sector. */
+/* INT 19h: the kernel that is in memory already, or the first sector of the disk, if it is marked as a boot sector. */
 void boot(void) {
+    if (rom8(loaded_kernel, 0) | rom8(loaded_kernel, 1)) enter_loaded_kernel();
     if (VARIABLES->disk.present && read_sectors(0, 1, 0, 0x7c00) && get16(0, 0x7dfe) == 0xaa55)
         enter_boot_sector(VARIABLES->disk.number);
     for (u16 at = 0; rom8(no_boot_text, at); at++) teletype(rom8(no_boot_text, at));
