@@ -51,7 +51,6 @@ kernel() {
     local architecture=$1 flavour=$2 at
     at=$(unpacked "$architecture" "$(newest "$architecture" "linux-image-$flavour")")
     cp "$at"/boot/vmlinuz-* "$directory/vmlinuz-$flavour"
-    cp "$at"/boot/System.map-* "$directory/System.map-$flavour"
     mkdir -p "$directory/modules-$flavour"
     find "$at/lib/modules" -name 'virtio*.ko' -exec cp {} "$directory/modules-$flavour/" \;
 }

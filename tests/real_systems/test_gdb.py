@@ -43,11 +43,11 @@ detach
 _SHF_ALLOC_EXEC, _STT_FUNC, _STT_OBJECT = 6, 2, 1
 
 
-def symbol_file(system_map: Path, path: Path) -> Path:
-    """An ELF file with the symbols of a System.map, all in one section without contents, as gdb wants it."""
+def symbol_file(symbols_of_kernel: Path, path: Path) -> Path:
+    """An ELF file with a kernel's symbols, as nm prints them, all in one section without contents, as gdb wants it."""
     names, symbols = bytearray(b"\0"), bytearray(24)
     base = 0xFFFF_FFFF_8100_0000
-    for line in system_map.read_text().splitlines():
+    for line in symbols_of_kernel.read_text().splitlines():
         address, kind, name = line.split()[:3]
         if kind in "TtDdBbRr" and int(address, 16) >= base:
             info = 1 << 4 | (_STT_FUNC if kind in "Tt" else _STT_OBJECT)
@@ -70,7 +70,7 @@ def symbol_file(system_map: Path, path: Path) -> Path:
 @pytest.mark.parametrize("strategy", ["bare-metal", "vtx"])
 def test_break_watch_and_back_in_a_kernel(strategy: str, tmp_path: Path) -> None:
     ram_disk = CLOUD.ram_disk(tmp_path / "initrd")
-    symbols = symbol_file(CLOUD.symbols, tmp_path / "symbols")
+    symbols = symbol_file(CLOUD.symbols(), tmp_path / "symbols")
     command = [
         sys.executable, "-m", "simvirt", "gdb", str(CLOUD.kernel), "--stdio", "--strategy", strategy,
         "--boot", "linux-64", "--registers", "x86-64",

@@ -6,12 +6,14 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from simvirt.guests.resolve import resolve
 from simvirt.machine.devices.screen import Screen
+from simvirt.machine.disk import DiskOption
 from simvirt.machine.machine import Outcome
 from simvirt.observe.results import RunConfig
 from simvirt.observe.trial import Trial
@@ -46,9 +48,31 @@ class Linux:
     def kernel(self) -> Path:
         return DIRECTORY / f"vmlinuz-{self.flavour}"
 
-    @property
     def symbols(self) -> Path:
-        return DIRECTORY / f"System.map-{self.flavour}"
+        """What the kernel says of itself in /proc/kallsyms, at the addresses that it has with `nokaslr`.
+
+        The System.map in Debian's package is empty. The kernel is booted for it once.
+        """
+        path = DIRECTORY / f"kallsyms-{self.flavour}"
+        if not path.exists():
+            with TemporaryDirectory() as scratch:
+                part = path.with_suffix(f".{os.getpid()}")
+                part.write_bytes(self._symbols(Path(scratch)))
+                part.replace(path)
+        return path
+
+    def _symbols(self, scratch: Path) -> bytes:
+        disk = scratch / "disk"
+        disk.write_bytes(bytes(32 * MIB))
+        modules = [self.module(name) for name in ("virtio_ring", "virtio", "virtio_mmio", "virtio_blk")]
+        ram_disk = self.ram_disk(scratch / "initrd", modules=modules)
+        image = self.image(ram_disk, "console=ttyS0 nokaslr")
+        options = {"disk": DiskOption(disk, writable=True, virtio=True)}
+        session = Session(image, "bare-metal", self.cpu, self.memory, options)
+        session.run_until(PROMPT)
+        session.command("cat /proc/kallsyms >/dev/vda; sync")
+        lines = disk.read_bytes().partition(b"\0")[0].splitlines(keepends=True)
+        return b"".join(line for line in lines if b"[" not in line)  # a module's name is in brackets
 
     def module(self, name: str) -> Path:
         return DIRECTORY / f"modules-{self.flavour}" / f"{name}.ko"

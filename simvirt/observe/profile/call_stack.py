@@ -3,11 +3,13 @@
 A function that keeps a frame pointer begins with PUSH (E/R)BP and MOV (E/R)BP, (E/R)SP: at (E/R)BP lies the caller's
 frame pointer, and above it the return address (System V ABI, i386 supplement, "The Stack Frame"). Code without frame
 pointers uses the register for something else, so nothing of the chain is believed unless a symbol covers the return
-address and the frames lie one above the other.
+address and the frames lie one above the other. The outermost function has a frame pointer of 0 (System V ABI, AMD64
+supplement, §3.4.1 "Initial Stack and Register State"): a chain that does not come to that has been cut.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from simvirt.observe.code import code_bits, linear_address
@@ -26,14 +28,27 @@ _LARGEST_FRAME: Final = 1 << 20
 _USER: Final = 3
 
 
-def call_stack(trial: Trial, state: ArchitecturalState) -> tuple[str, ...]:
-    """Names of the functions that `state` is in, the outermost first; in front of them the guest's privilege."""
+@dataclass(frozen=True, slots=True)
+class CallStack:
+    """The functions that a guest is in, as far as they can be told.
+
+    :ivar names: the guest's privilege, then the functions, the outermost first.
+    :ivar is_whole: the chain of frame pointers leads to the end that an outermost function gives it.
+    """
+
+    names: tuple[str, ...]
+    is_whole: bool
+
+
+def call_stack(trial: Trial, state: ArchitecturalState) -> CallStack:
+    """The functions that `state` is in."""
     bits = code_bits(state)
     address = linear_address(state, bits)
-    names = [function_name(trial.image, address)]
+    names, is_whole = [function_name(trial.image, address)], False
     if bits is not Bits.CODE_16 and trial.image.symbols.lookup(address) is not None:
-        names += _callers(trial, state, 8 if bits is Bits.CODE_64 else 4)
-    return (privilege_name(state.cpl), *reversed(names))
+        callers, is_whole = _callers(trial, state, 8 if bits is Bits.CODE_64 else 4)
+        names += callers
+    return CallStack((privilege_name(state.cpl), *reversed(names)), is_whole)
 
 
 def function_name(image: GuestImage, address: Gva) -> str:
@@ -47,7 +62,8 @@ def privilege_name(cpl: int) -> str:
     return "guest user" if cpl == _USER else "guest kernel"
 
 
-def _callers(trial: Trial, state: ArchitecturalState, size: int) -> list[str]:
+def _callers(trial: Trial, state: ArchitecturalState, size: int) -> tuple[list[str], bool]:
+    """The callers, the innermost first, and whether these are all."""
     names: list[str] = []
     frame = state.general[GeneralRegister.RBP]
     while len(names) < DEEPEST and frame and frame % size == 0:
@@ -59,7 +75,7 @@ def _callers(trial: Trial, state: ArchitecturalState, size: int) -> list[str]:
         if found is None:
             break
         names.append(found[0])
-        if not frame < above <= frame + _LARGEST_FRAME:
+        if above and not frame < above <= frame + _LARGEST_FRAME:
             break
         frame = above
-    return names
+    return names, frame == 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _WIDTH: Final = 1200
 _MARGIN: Final = 10
 _ROW: Final = 19
-_TITLE_HEIGHT: Final = 58
+_TITLE_HEIGHT: Final = 78
 _FONT: Final = 12
 _CHARACTER: Final = 7.0
 """Width of a letter in the picture's font, nearly."""
@@ -57,11 +57,14 @@ def flame_graph(profile: Profile) -> str:
     legend = f"{root.cycles:,} cycles on {run.modelled.preset} (modelled): guest {guest}, VMM {vmm}"
     size = f'width="{_WIDTH}" height="{height}"'
     style = f'viewBox="0 0 {_WIDTH} {height}" font-family="monospace" font-size="{_FONT}"'
+    told = escape(f"call stacks: {profile.caveat}")
+    caveat = [f'<text x="{_WIDTH / 2}" y="64" text-anchor="middle">{told}</text>'] if profile.caveat else []
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>',
         f'<rect {size} fill="#ffffff"/>',
         f'<text x="{_WIDTH / 2}" y="24" text-anchor="middle" font-size="17">{escape(title)}</text>',
         f'<text x="{_WIDTH / 2}" y="44" text-anchor="middle">{escape(legend)}</text>',
+        *caveat,
         *_drawn(root, _MARGIN, height - _MARGIN - _ROW, (_WIDTH - 2 * _MARGIN) / max(root.cycles, 1), root.cycles),
         "</svg>",
     ]

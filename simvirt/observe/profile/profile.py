@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.observe.counts import ExitCounts
+from simvirt.observe.numbers import share
 from simvirt.observe.showable import Showable
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Profile(Showable):
     Attributes:
         instruction_cycles: cycles of one instruction that the processor executes, by the preset.
         samples: how many samples there are.
+        whole_stacks: of how many the call stack leads to an outermost function. The others have been cut, where code
+            keeps no frame pointer or has no symbol.
         asleep_ns: virtual time that the guest spent in HLT.
         functions: those with samples or exits, the most expensive first.
         sites: the most expensive first.
@@ -78,6 +81,7 @@ class Profile(Showable):
     run: Run
     instruction_cycles: int
     samples: int
+    whole_stacks: int
     asleep_ns: int
     functions: tuple[FunctionTime, ...]
     sites: tuple[ExitSite, ...]
@@ -99,6 +103,16 @@ class Profile(Showable):
         """What the instructions cost that the processor executed."""
         return self.run.modelled.cycles - self.vmm_cycles
 
+    @property
+    def caveat(self) -> str:
+        """What has to be known of the call stacks, for people; empty where they are whole."""
+        if self.whole_stacks == self.samples:
+            return ""
+        return (
+            f"whole in {share(self.whole_stacks / self.samples)} of the samples: code without frame pointers or symbols "
+            "cuts the others, and callers are missing there"
+        )
+
     def cycles_of(self, function: FunctionTime) -> int:
         """What a function cost, its own instructions and its exits."""
         return function.instructions * self.instruction_cycles + function.exit_cycles
@@ -114,6 +128,7 @@ class Profile(Showable):
             "run": self.run.to_dict(),
             "counted": {
                 "samples": self.samples,
+                "whole_stacks": self.whole_stacks,
                 "asleep_ns": self.asleep_ns,
                 "functions": [
                     {

@@ -57,7 +57,7 @@ class Profiler:
         self._trial = trial
         self._costs = costs
         self._every = every
-        self._samples = 0
+        self._samples = self._whole_stacks = 0
         self._sampled_to = 0
         self._last_exit: int | None = None
         self._functions: Counter[tuple[str, str]] = Counter()
@@ -85,10 +85,12 @@ class Profiler:
         if not weight:
             return
         stack = call_stack(trial, trial.machine.processor.guest_state())
+        names = stack.names
         self._samples += 1
+        self._whole_stacks += stack.is_whole
         self._sampled_to = trial.count
-        self._functions[stack[-1], stack[0]] += weight
-        self._stacks[stack] += weight * self._costs.instruction.cycles
+        self._functions[names[-1], names[0]] += weight
+        self._stacks[names] += weight * self._costs.instruction.cycles
 
     def _note_exit(self, record: ExitRecord) -> None:
         if self._last_exit is not None:
@@ -113,7 +115,7 @@ class Profiler:
 
     def _stack_of(self, site: _Site) -> tuple[str, ...]:
         """The functions that an exit's instruction is in."""
-        callers = call_stack(self._trial, self._trial.machine.processor.guest_state())[1:-1]
+        callers = call_stack(self._trial, self._trial.machine.processor.guest_state()).names[1:-1]
         return (privilege_name(site.record.cpl), *callers, function_name(self._trial.image, site.address))
 
     def _profile(self) -> Profile:
@@ -142,6 +144,7 @@ class Profiler:
             run=run,
             instruction_cycles=per_instruction,
             samples=self._samples,
+            whole_stacks=self._whole_stacks,
             asleep_ns=max(0, run.virtual_ns - run.counted.instructions),
             functions=tuple(functions),
             sites=tuple(sites),

@@ -45,6 +45,7 @@ def _totals(profile: Profile) -> RenderableType:
     run = profile.run
     numbers, total = run.counted, max(run.modelled.cycles, 1)
     asleep = f", asleep for {profile.asleep_ns / 1e9:.3f} s of its own time" if profile.asleep_ns else ""
+    caveat = [("stacks", Text(profile.caveat))] if profile.caveat else []
     return labelled(
         [
             (
@@ -63,6 +64,7 @@ def _totals(profile: Profile) -> RenderableType:
             ),
             ("", Text(run.modelled.source, style="dim")),
             ("measured", Text(f"{run.measured.host_seconds:.3f} s on this host, the profiler's own work in it")),
+            *caveat,
         ]
     )
 

@@ -47,6 +47,11 @@ def test_boxes_lie_on_the_row_below(rings: Profile) -> None:
     assert {round(b - a, 3) for a, b in pairwise(rows)} == {19.0}
 
 
+def test_it_says_where_stacks_are_cut(rings: Profile) -> None:
+    assert "call stacks: whole in 50.00% of the samples" in flame_graph(replace(rings, samples=10, whole_stacks=5))
+    assert "call stacks" not in flame_graph(replace(rings, samples=10, whole_stacks=10))
+
+
 def test_hostile_names(rings: Profile) -> None:
     odd = replace(rings, stacks={("guest kernel", "<script>&\"'"): 10})
     assert any("<script>&" in text for text in _boxes(odd))

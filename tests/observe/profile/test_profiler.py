@@ -74,6 +74,20 @@ def test_call_stacks_by_frame_pointers(frames: GuestImage, strategy: str) -> Non
     assert (site.exits, site.place.text) == (10, "out 0xe9, al")
 
 
+def test_whole_stacks_and_such_that_are_cut(frames: GuestImage) -> None:
+    result = profile(frames, every=1)
+    assert result.whole_stacks == result.samples
+    assert not result.caveat
+    assert "stacks" not in str(result)
+    astray = FRAMES.replace(bytes.fromhex("31 ed"), bytes.fromhex("89 e5"))  # outermost: MOV EBP, ESP
+    cut = profile(replace(frames, segments=flat_image(astray, "astray").segments), every=1)
+    assert cut.whole_stacks == 1  # until the frame pointer is set
+    assert cut.to_dict()["counted"]["whole_stacks"] == 1
+    nameless = profile(flat_image(FRAMES, "frames"), every=1)
+    assert nameless.whole_stacks == 0
+    assert "whole in 0% of the samples" in str(nameless)
+
+
 def test_the_same_profile_twice() -> None:
     one, other = profile("ticker", "vtx"), profile("ticker", "vtx")
     assert (one.functions, one.sites, one.distances, one.stacks) == (
