@@ -1,9 +1,9 @@
 """Linux: a bzImage by the 32-bit and the 64-bit boot protocol (Linux's Documentation/x86/boot.rst).
 
 A bzImage is a few sectors of real-mode setup code (`linux_real_mode` enters it there), then the kernel proper, which
-loads at 1 MiB or where it prefers to be and unpacks itself. This loader does what the setup code would: it fills in the *boot parameters* (the "zero page":
-the setup header, the memory map, the screen) and enters the kernel proper, in protected mode at its first byte, or in
-64-bit mode 0x200 behind it.
+loads at 1 MiB or where it prefers to be and unpacks itself. This loader does what the setup code would: it fills in the
+*boot parameters* (the "zero page": the setup header, the memory map, the screen) and enters the kernel proper, in
+protected mode at its first byte, or in 64-bit mode 0x200 behind it.
 
 Memory below 1 MiB, when the kernel starts::
 

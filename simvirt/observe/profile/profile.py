@@ -109,8 +109,8 @@ class Profile(Showable):
         if self.whole_stacks == self.samples:
             return ""
         return (
-            f"whole in {share(self.whole_stacks / self.samples)} of the samples: code without frame pointers or symbols "
-            "cuts the others, and callers are missing there"
+            f"whole in {share(self.whole_stacks / self.samples)} of the samples: code without frame pointers or "
+            "symbols cuts the others, and callers are missing there"
         )
 
     def cycles_of(self, function: FunctionTime) -> int:
