@@ -107,6 +107,25 @@ def test_under_vtx_reads_of_the_io_apic_do_not_exit_and_writes_do() -> None:
     assert runs["vtx"].counted.vm_exits["EPT_VIOLATION"] == 2
 
 
+def test_deviation_under_vtx_reads_of_the_local_apic_exit() -> None:
+    """Because one page has registers that reads change, or time does: the reserved one here sets an error bit."""
+    guest = code(f"""
+        bf {le(local_apic.BASE)} ; mov edi, the local APIC
+        b9 64000000             ; mov ecx, 100
+        03 47 30                ; add eax, [edi + 30h], the version
+        e2 fb                   ; loop to it
+        8b 57 40                ; mov edx, [edi + 40h], reserved
+        c7 87 80020000 00000000 ; mov dword ptr [edi + 280h], 0: the error status
+        03 87 80020000          ; add eax, [edi + 280h]
+        ba f4000000             ; mov edx, 0f4h
+        ef                      ; out dx, eax
+    """)
+    runs = {strategy: run(recognise(guest), strategy) for strategy in STRATEGIES}
+    status = 100 * local_apic.VERSION + local_apic.ILLEGAL_REGISTER
+    assert {one.guest_status for one in runs.values()} == {status}
+    assert runs["vtx"].counted.vm_exits["EPT_VIOLATION"] == 100 + 3
+
+
 def test_the_tables_begin_with_the_pointer() -> None:
     guest = code(f"a1 {le(TABLES)} ; mov eax, [tables]\nba f4000000 ; mov edx, 0f4h\nef ; out dx, eax")
     signature = struct.unpack("<I", b"RSD ")[0]
