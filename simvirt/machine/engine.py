@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from simvirt.errors import EngineError, UsageError
 from simvirt.machine import platforms
-from simvirt.machine.bit_test_flags import keep_flags
 from simvirt.machine.debug_registers import GENERAL_DETECT
 from simvirt.machine.delivery_log import DeliveryLog
+from simvirt.machine.engine_code import change_code
 from simvirt.machine.fills import Access, PageFlag, PdpteLoad, Refusal, Verdict
 from simvirt.machine.memory import A20_BIT, AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.native.layout import (
@@ -118,8 +118,9 @@ class Engine:
         self._map_memory()
         self._fill_record(handle)
         self._add_hooks(handle)
-        self.keeps_bit_test_flags = keep_flags(self._record.emu_start, self.platform.bit_test_flags)
+        self.keeps_bit_test_flags = change_code(self._record.emu_start, self.platform.bit_test_flags)
         """Do BT and its kin leave OF and AF alone everywhere?"""
+        change_code(self._record.emu_start, self.platform.search_for_stores)
         self.deliveries = DeliveryLog(self._record)
         """What has been delivered to the guest, here or in Python."""
         self._run = self._library.run

@@ -119,7 +119,9 @@ class Platform:
     context_header: int
     """Bytes in front of the state in a `uc_context`."""
     bit_test_flags: CodeSite | None
-    """Where the translator chooses how BT and its kin treat the flags (`machine.bit_test_flags`)."""
+    """Where the translator chooses how BT and its kin treat the flags (`machine.engine_code`)."""
+    search_for_stores: CodeSite | None
+    """`tlb_reset_dirty_by_vaddr`, by which the translator searches the TLBs (likewise)."""
 
 
 LINUX_X86_64: Final = Platform(
@@ -139,6 +141,10 @@ LINUX_X86_64: Final = Platform(
     # sub eax, 2; cmp eax, 2Bh; ja …  ->  sub eax, 2; cmp eax, 2Bh; nop; jmp …
     bit_test_flags=CodeSite(
         0xA08AE, bytes.fromhex("83e802 83f82b 0f87 b86e0000"), bytes.fromhex("83e802 83f82b 90e9 b86e0000")
+    ),
+    # mov r9, rdi; mov r8, rsi; mov rdi, rdx  ->  ret; …
+    search_for_stores=CodeSite(
+        0x4E240, bytes.fromhex("4989f9 4989f0 4889d7 4d8b99"), bytes.fromhex("c389f9 4989f0 4889d7 4d8b99")
     ),
 )
 
