@@ -104,7 +104,6 @@ class Board:
         "on_a20",
         "on_console",
         "on_ignne",
-        "on_intr",
         "on_nmi",
         "pace",
         "powered_off",
@@ -127,8 +126,7 @@ class Board:
         self.memory = MemoryBus()
         self.direct_memory = DirectMemory()
         """The devices' way to the guest's memory; whoever drives the board connects it."""
-        self.on_intr = on_intr
-        self.interrupts = InterruptSystem(self._drive_intr, self._raise_nmi)
+        self.interrupts = InterruptSystem(self.attention, self._raise_nmi, on_intr)
         self.nmi_gate = NmiGate(self._raise_nmi)
         self.on_nmi: Callable[[], None] = lambda: None
         """Is told of an edge on the NMI pin; whoever drives the board sets it."""
@@ -183,13 +181,18 @@ class Board:
         """The virtual time in nanoseconds until which no device does anything by itself; None when none ever will."""
         return self.events.next_deadline()
 
+    def run_limit(self, instruction: int) -> int:
+        """The count of instructions up to which no device does anything by itself, at most `instruction`."""
+        deadline = self.events.earliest
+        return instruction if deadline is None else min(instruction, deadline - self.clock.skipped)
+
     def run_due(self) -> None:
         """Let the devices do what is due by now."""
-        deadline = self.events.next_deadline()
-        if deadline is not None:
-            now = self.clock.now()
-            if deadline <= now:
-                self.events.run_due(now)
+        clock, events = self.clock, self.events
+        if events.earliest is not None:
+            now = clock.retired() + clock.skipped
+            if events.earliest <= now:
+                events.run_due(now)
 
     def can_wake(self, *, interrupts: bool = True, nmi: bool = True) -> bool:
         """Whether, while the processor sleeps, an event that is pending can raise INTR or an NMI.
@@ -409,11 +412,6 @@ class Board:
 
     def _power_off(self) -> None:
         self.powered_off = self.ended = self.attention.needed = True
-
-    def _drive_intr(self, high: bool) -> None:
-        self.attention.needed = True
-        if self.on_intr is not None:
-            self.on_intr(high)
 
     def _raise_nmi(self) -> None:
         self._nmi_rose = True

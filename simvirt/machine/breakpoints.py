@@ -109,6 +109,7 @@ NO_HITS = Hits()
 class Breakpoints:
     """All that are armed on one CPU.
 
+    :ivar hardware: the guest's, by its debug registers.
     :ivar hit: the debugger's points that ended the last run; empty when something else did.
     :ivar pending: those that are still to be reported, because an exception of the guest's came first.
     """
@@ -116,7 +117,7 @@ class Breakpoints:
     def __init__(self, engine: Engine, state: ProcessorState) -> None:
         self._engine = engine
         self._state = state
-        self._hardware: tuple[HardwareBreakpoint, ...] = ()
+        self.hardware: tuple[HardwareBreakpoint, ...] = ()
         self._breakpoints: dict[int, Breakpoint] = {}
         self._watchpoints: dict[Watchpoint, None] = {}
         self._reported: tuple[int, int] | None = None
@@ -133,7 +134,7 @@ class Breakpoints:
     @property
     def armed(self) -> bool:
         """Is there any, of the guest's or of the debugger's?"""
-        return bool(self._hardware or self._breakpoints or self._watchpoints)
+        return bool(self.hardware or self._breakpoints or self._watchpoints)
 
     def insert(self, point: DebuggerPoint) -> None:
         """Set a point; setting it again changes nothing.
@@ -178,16 +179,16 @@ class Breakpoints:
 
     def follow_debug_registers(self) -> None:
         """The guest's debug registers have changed: take up what they ask for now."""
-        self._hardware = hardware_breakpoints(self._state)
+        self.hardware = hardware_breakpoints(self._state)
         self._engine.note_debug_registers()
         self._engine.intercept(self._engine.intercepts)
         self._arm()
 
     def _arm(self) -> None:
-        executed = [point.first for point in self._hardware if point.on is BreakOn.EXECUTION]
+        executed = [point.first for point in self.hardware if point.on is BreakOn.EXECUTION]
         self._engine.set_breakpoints([*executed, *self._breakpoints])
         watches = [
-            (point.first, point.last, point.on is BreakOn.ACCESS, True) for point in self._hardware if point.on.is_data
+            (point.first, point.last, point.on is BreakOn.ACCESS, True) for point in self.hardware if point.on.is_data
         ]
         watches += [
             (point.address, point.address + point.length - 1, point.access.reads, point.access.writes)
@@ -208,18 +209,18 @@ class Breakpoints:
             return Hits(points=(point,))
         if self._state.eflags & _RF or (self._state.interrupt_shadow and self._state.shadow_of_mov_ss):
             return NO_HITS
-        return Hits(sum(p.condition for p in self._hardware if p.on is BreakOn.EXECUTION and p.first == address))
+        return Hits(sum(p.condition for p in self.hardware if p.on is BreakOn.EXECUTION and p.first == address))
 
     @property
     def watches_data(self) -> bool:
         """Is anybody interested in memory operands?"""
-        return bool(self._watchpoints) or any(point.on.is_data for point in self._hardware)
+        return bool(self._watchpoints) or any(point.on.is_data for point in self.hardware)
 
     def at_data(self, accesses: Iterable[DataAccess]) -> Hits:
         """What the accesses of an instruction hit."""
         condition, points = 0, list[DebuggerPoint]()
         for access in accesses:
-            for hardware in self._hardware:
+            for hardware in self.hardware:
                 wanted = access.writes or (access.reads and hardware.on is BreakOn.ACCESS)
                 if hardware.on.is_data and wanted and access.overlaps(hardware.first, hardware.length):
                     condition |= hardware.condition
@@ -231,6 +232,6 @@ class Breakpoints:
 
     def at_port(self, port: int, size: int) -> int:
         """The bits of DR6 for an access to `size` ports from `port` (SDM Vol. 3B §18.2.4: with CR4.DE set)."""
-        if not self._hardware or not self._state.cr4 & _DE:
+        if not self.hardware or not self._state.cr4 & _DE:
             return 0
-        return sum(p.condition for p in self._hardware if p.on is BreakOn.PORT and p.covers(port, size))
+        return sum(p.condition for p in self.hardware if p.on is BreakOn.PORT and p.covers(port, size))

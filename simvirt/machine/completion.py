@@ -129,11 +129,11 @@ def _engine_fault(cpu: Cpu, _bus: Bus, event: EngineFault) -> None:
 
 def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
     """IN, OUT, INS, OUTS (SDM Vol. 1 §19.5 "Protected-Mode I/O")."""
-    if not io_allowed(cpu, event.port, event.size):
+    if cpu.state.cpl and not io_allowed(cpu, event.port, event.size):
         raise general_protection(0)
     if event.is_out:
-        bus.write_port(event.port, event.size, event.value)
         value = event.value
+        bus.write_port(event.port, event.size, value)
     else:
         value = bus.read_port(event.port, event.size)
     goes_on = event.is_repeated and runs_on(cpu, event)
@@ -145,7 +145,8 @@ def _port(cpu: Cpu, bus: Bus, event: PortAccess) -> None:
 def finish_port_access(cpu: Cpu, event: PortAccess, value: int) -> None:
     """Finish an I/O instruction whose port has been served: store `value`, move string registers, advance RIP."""
     state = cpu.state
-    cpu.note_port(event.port, event.size)
+    if cpu.breakpoints.hardware:
+        cpu.note_port(event.port, event.size)
     if not event.is_string:
         if not event.is_out:
             state.set_register(GeneralRegister.RAX, event.size, value)

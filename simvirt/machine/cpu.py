@@ -156,7 +156,10 @@ class Cpu(Delivery):
             if engine.nmi_pending or self.nmi_window:
                 event = self._run_to_nmi(limit, window, deliver)
             else:
-                event = self._event(engine.run(limit, window=window, deliver=deliver))
+                native = engine.run(limit, window=window, deliver=deliver)
+                if native is _LIMIT:
+                    return _LIMIT_REACHED
+                event = port_access(self) if native is _IO else self._event(native)
             if event is not None:
                 return event
 

@@ -6,7 +6,7 @@ which is why a snapshot can hold it: the handlers come back when the devices of 
 
 The order is total: the earlier deadline first, and among equal deadlines the event registered first. A PC has a
 handful of events, so a dictionary that is searched when the earliest one changes is quicker here than a heap, and
-`next_deadline`, which the processor asks for at every entry, is a field.
+`earliest`, which the machine's loop looks at before every entry, is a field.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class EventQueue:
     """The pending events of one PC or VM.
 
     :ivar attention: needed as soon as the earliest deadline changes.
+    :ivar earliest: the earliest deadline in nanoseconds; None when nothing is scheduled.
 
     >>> queue = EventQueue()
     >>> queue.register("tick", lambda: print("tick"))
@@ -49,13 +50,13 @@ class EventQueue:
     True
     """
 
-    __slots__ = ("_earliest", "_handlers", "_pending", "attention")
+    __slots__ = ("_handlers", "_pending", "attention", "earliest")
 
     def __init__(self, attention: Attention | None = None) -> None:
         self.attention = Attention() if attention is None else attention
         self._handlers: dict[str, Callable[[], None]] = {}
         self._pending: dict[str, int] = {}
-        self._earliest: int | None = None
+        self.earliest: int | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,31 +85,38 @@ class EventQueue:
         """
         if name not in self._handlers:
             raise MonitorError(f"event '{name}' is not registered: register it with its handler before scheduling it")
-        pending, earliest = self._pending, self._earliest
+        pending, earliest = self._pending, self.earliest
         before = pending.get(name)
         pending[name] = when_ns
         if earliest is None or when_ns < earliest:
-            self._earliest = when_ns
+            self.earliest = when_ns
             self.attention.needed = True
         elif before == earliest:
             self._find_earliest()
 
     def cancel(self, name: str) -> None:
         """Let the event be due no more. One that is not scheduled stays so."""
-        if self._pending.pop(name, None) == self._earliest:
+        if self._pending.pop(name, None) == self.earliest:
             self._find_earliest()
 
     def next_deadline(self) -> int | None:
         """The earliest deadline in nanoseconds; None when nothing is scheduled."""
-        return self._earliest
+        return self.earliest
 
     def run_due(self, now_ns: int) -> None:
         """Run, in order, every event due at `now_ns` or earlier, those that handlers schedule meanwhile included."""
-        while self._earliest is not None and self._earliest <= now_ns:
-            due = [name for name, when in self._pending.items() if when == self._earliest]
-            name = due[0] if len(due) == 1 else next(name for name in self._handlers if name in due)
-            self.cancel(name)
-            self._handlers[name]()
+        while (earliest := self.earliest) is not None and earliest <= now_ns:
+            pending, first = self._pending, None
+            for name, when in pending.items():
+                if when == earliest:
+                    if first is not None:  # a tie
+                        first = next(name for name in self._handlers if pending.get(name) == earliest)
+                        break
+                    first = name
+            assert first is not None
+            del pending[first]
+            self._find_earliest()
+            self._handlers[first]()
 
     def clear(self) -> None:
         """Cancel everything; registrations stay."""
@@ -136,6 +144,6 @@ class EventQueue:
 
     def _find_earliest(self) -> None:
         earliest = min(self._pending.values()) if self._pending else None
-        if earliest != self._earliest:
-            self._earliest = earliest
+        if earliest != self.earliest:
+            self.earliest = earliest
             self.attention.needed = True

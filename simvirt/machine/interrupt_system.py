@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from simvirt.machine.devices import InterruptLine
     from simvirt.machine.devices.io_apic import IoApic
     from simvirt.machine.devices.local_apic import LocalApic
+    from simvirt.machine.event_queue import Attention
 
 TIMER_INPUT: Final = 2
 """The I/O APIC's input that IRQ 0 is."""
@@ -37,17 +38,19 @@ def io_apic_input(irq: int) -> int:
 
 
 class InterruptSystem:
-    """All interrupt controllers of one board.
+    """All interrupt controllers of one board. When INTR changes, the board needs attention, and `on_intr` is told.
 
     :ivar pending: the level of INTR.
     """
 
-    __slots__ = ("_driven", "_on_intr", "_on_nmi", "io_apic", "local_apic", "pending", "pic")
+    __slots__ = ("_attention", "_on_intr", "_on_nmi", "io_apic", "local_apic", "pending", "pic")
 
-    def __init__(self, on_intr: Callable[[bool], None], on_nmi: Callable[[], None]) -> None:
+    def __init__(
+        self, attention: Attention, on_nmi: Callable[[], None], on_intr: Callable[[bool], None] | None = None
+    ) -> None:
+        self._attention = attention
         self._on_intr = on_intr
         self._on_nmi = on_nmi
-        self._driven = False
         self.pending = False
         self.pic = PicPair(self._pic_changed)
         self.local_apic: LocalApic | None = None
@@ -93,24 +96,24 @@ class InterruptSystem:
 
     def _pic_changed(self, high: bool) -> None:
         local_apic = self.local_apic
-        if local_apic is None:
-            pending = high
-        else:
-            if high:
+        if local_apic is not None:
+            if high and not local_apic.passes_8259:
                 local_apic.drive_lint0()
-            pending = local_apic.interrupt_pending or (high and local_apic.passes_8259)
-        if pending is not self._driven:
-            self._tell(pending)
+            high = local_apic.interrupt_pending or (high and local_apic.passes_8259)
+        if high is not self.pending:
+            self.pending = high
+            self._attention.needed = True
+            if self._on_intr is not None:
+                self._on_intr(high)
 
     def update(self) -> None:
         """Drive INTR by what the controllers want now."""
         pending = self._wanted()
-        if pending is not self._driven:
-            self._tell(pending)
-
-    def _tell(self, pending: bool) -> None:
-        self._driven = self.pending = pending
-        self._on_intr(pending)
+        if pending is not self.pending:
+            self.pending = pending
+            self._attention.needed = True
+            if self._on_intr is not None:
+                self._on_intr(pending)
 
     def _wanted(self) -> bool:
         """Does any controller want an interrupt?"""
@@ -121,4 +124,4 @@ class InterruptSystem:
 
     def restored(self) -> None:
         """The controllers have taken up saved states: INTR is what they make of it, and nobody is told."""
-        self._driven = self.pending = self._wanted()
+        self.pending = self._wanted()

@@ -208,28 +208,27 @@ class Machine:
         back as well when the processor has fallen asleep in HLT; the next call wakes it.
         """
         processor, board = self.processor, self.board
-        while self.outcome is None and processor.count < instruction:
+        interrupts = board.interrupts
+        retired = board.clock.retired  # what `processor.count` gives, in one call
+        while self.outcome is None and retired() < instruction:
             if self._pausing:
                 self._interrupt()
                 break
             board.run_due()
-            pending = board.interrupt_pending()
             try:
                 if processor.nmi_ready:
                     self.halted = False
-                elif pending and processor.interruptible:
+                elif interrupts.pending and processor.interruptible:
                     self.halted = False
-                    processor.inject_interrupt(board.acknowledge())
-                    pending = board.interrupt_pending()
-                    if pending:
+                    processor.inject_interrupt(interrupts.acknowledge())
+                    if interrupts.pending:
                         continue
                 if self.halted:
                     self._sleep()
                     continue
-                deadline = board.next_deadline()
-                limit = instruction if deadline is None else min(instruction, board.clock.instruction_at(deadline))
+                limit = board.run_limit(instruction)
                 board.attention.needed = False
-                stop = processor.run(limit, window=pending)
+                stop = processor.run(limit, window=interrupts.pending)
             except Shutdown:
                 self.outcome = Outcome.TRIPLE_FAULT
                 break

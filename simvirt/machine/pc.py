@@ -135,7 +135,7 @@ class BareProcessor:
     @property
     def interruptible(self) -> bool:
         """Is IF set, and no interrupt shadow in force?"""
-        return self.cpu.interruptible
+        return self.cpu.state.interruptible
 
     @property
     def interrupts_enabled(self) -> bool:
@@ -145,7 +145,8 @@ class BareProcessor:
     @property
     def nmi_ready(self) -> bool:
         """Is an NMI pending that nothing holds back?"""
-        return self.cpu.nmi_ready
+        cpu = self.cpu
+        return (cpu.engine.nmi_pending or cpu.nmi_window) and cpu.nmi_ready
 
     @property
     def nmi_blocked(self) -> bool:
@@ -265,7 +266,7 @@ def bare_pc(
     """A PC with no guest on it, and its CPU; `board_for` makes the board, given the count of instructions retired."""
     memory = HostMemory(host_memory_size(memory_size))
     cpu = Cpu(memory)
-    board = board_for(lambda: cpu.engine.count)
+    board = board_for(cpu.engine.read_count)
     space = pc_regions(memory_size, firmware=firmware, devices=board.memory)
     cpu.engine.set_address_space(space)
     return Machine(BareProcessor(cpu, BoardBus(board, space, cpu_model)), board, memory, space, cpu.engine.written), cpu

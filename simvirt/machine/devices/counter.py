@@ -18,7 +18,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Mode(IntEnum):
@@ -197,11 +200,40 @@ class Counter:
         else:
             self._count_down(pulses)
 
+    def pass_edges(self, tick: int, line: Callable[[bool], None]) -> int | None:
+        """Advance to each change of OUT up to `tick` in turn and drive `line`; gives the pulses to the one after them.
+
+        None when none follows.
+        """
+        if self._mode is _RATE_GENERATOR and self._counting and self._gate and not self._load_due:
+            # What `advance_to` does at the end of a period and at the pulse before it; a PC's timer ticks like this.
+            ticks = self._count - 1 if self.out else 1
+            while self.tick + ticks <= tick:
+                self.tick += ticks
+                if self.out:
+                    self.out = False
+                    self._count = ticks = 1
+                else:
+                    self.out = True
+                    self._count = self._initial_count()
+                    self._null_count = False
+                    ticks = self._count - 1
+                line(self.out)
+            return ticks
+        distance = self.ticks_to_edge()
+        while distance is not None and self.tick + distance <= tick:
+            self.advance_to(self.tick + distance)
+            line(self.out)
+            distance = self.ticks_to_edge()
+        return distance
+
     def ticks_to_rise(self) -> int | None:
         """After how many more pulses OUT, which is high and of a periodic mode, will have fallen and risen again.
 
         None when it is otherwise, or when nobody can tell yet.
         """
+        if self._mode is _RATE_GENERATOR and self.out and self._counting and self._gate and not self._load_due:
+            return self._count
         fall = self.ticks_to_edge() if self.out and self._mode in _PERIODIC and not self._load_due else None
         if fall is None:
             return None
@@ -294,7 +326,7 @@ class Counter:
     def _initial_count(self) -> int:
         """What CR holds, as the number of pulses to count."""
         count = self._reload or self._modulus
-        return max(count, 2) if self._mode in _PERIODIC else count
+        return 2 if count == 1 and self._mode in _PERIODIC else count
 
     def _load(self) -> None:
         """The CLK pulse that moves CR to CE; it does not count."""

@@ -150,6 +150,7 @@ class LocalApic:
     dealt with, and `wait` lets nanoseconds pass.
 
     :ivar interrupt_pending: does it ask the processor for an interrupt of its own?
+    :ivar passes_8259: does what the 8259A wants reach the processor, by LINT0 in ExtINT mode?
     :ivar held_back: the class of the highest request that only the task priority holds back; 0 where there is none. It
         comes through as soon as the task priority is below that.
     """
@@ -186,6 +187,7 @@ class LocalApic:
         self._errors = self._errors_shown = 0
         self._started_at = self._deadline = 0
         self._reads.restore(SlowReadsState())
+        self._follow_lint0()
 
     # ---------------------------------------------------------------------------------------- interrupts
 
@@ -194,14 +196,10 @@ class LocalApic:
         """Bit 8 of the spurious-interrupt vector register."""
         return bool(self._registers[_R.SVR] & SOFTWARE_ENABLE)
 
-    @property
-    def passes_8259(self) -> bool:
-        """Does what the 8259A wants reach the processor by LINT0 in ExtINT mode?"""
-        registers = self._registers
-        entry = registers[_R.LVT_LINT0]
-        return (
-            registers[_R.SVR] & SOFTWARE_ENABLE != 0 and not entry & MASKED and entry >> 8 & 7 == DeliveryMode.EXT_INT
-        )
+    def _follow_lint0(self) -> None:
+        """After anything that may have changed SVR or the entry of LINT0."""
+        entry = self._registers[_R.LVT_LINT0]
+        self.passes_8259 = self.enabled and not entry & MASKED and entry >> 8 & 7 == DeliveryMode.EXT_INT
 
     def drive_lint0(self) -> None:
         """The 8259A's INT has risen. Where LINT0 is no ExtINT, it is an interrupt of the entry's own."""
@@ -487,6 +485,7 @@ class LocalApic:
             if (before ^ value) >> 17 & 3 and TimerMode.TSC_DEADLINE in (before >> 17 & 3, value >> 17 & 3):
                 registers[_R.INITIAL_COUNT] = self._deadline = 0  # another clock: disarmed (§11.5.4.1)
             self._schedule()
+        self._follow_lint0()
 
     def _rebase(self, divide: int) -> None:
         """A new divider while the timer counts: it goes on from the count that it has."""
@@ -530,4 +529,5 @@ class LocalApic:
         self._started_at, self._deadline = state.started_at, state.deadline
         self._reads.restore(state.reads)
         self._task_priority_memory[self._task_priority_at] = self._registers[_R.TPR]
+        self._follow_lint0()
         self._arbitrate()

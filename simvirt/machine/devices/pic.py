@@ -135,24 +135,24 @@ class PicPair:
 
     def acknowledge(self) -> int:
         """INTA: the vector of the highest request, now in service; without a request that of the spurious IR7."""
-        level = self.master.accept()
+        master = self.master
+        level = master.accept()
         if level is None:
-            vector = self.master.vector(SPURIOUS_LEVEL)
-        elif self.master.has_slave(level):
+            vector = master.vector_base | SPURIOUS_LEVEL
+        elif master.has_slave(level):
             vector = self._slave_vector(level)
         else:
-            vector = self.master.vector(level)
-        self.master.finish(level)
-        source = None if level is None else self._sources.get(level)
-        if level is not None and source is not None and self.master.edge_triggered(level):
-            source.request_taken()
+            vector = master.vector_base | level
+        master.finish(level)
+        if level in self._sources and master.edge_triggered(level):
+            self._sources[level].request_taken()
         return vector
 
     def _slave_vector(self, level: int) -> int:
         if level != Irq.CASCADE or self.slave.slave_id() != level:
             return FLOATING_VECTOR
         accepted = self.slave.accept()
-        vector = self.slave.vector(SPURIOUS_LEVEL if accepted is None else accepted)
+        vector = self.slave.vector_base | (SPURIOUS_LEVEL if accepted is None else accepted)
         self.slave.finish(accepted)
         return vector
 

@@ -96,6 +96,7 @@ class Pic8259:
         "_imr",
         "_irr",
         "_isr",
+        "_level_inputs",
         "_level_triggered",
         "_lines",
         "_lowest",
@@ -106,8 +107,8 @@ class Pic8259:
         "_rotate_on_aeoi",
         "_special_mask",
         "_stage",
-        "_vector_base",
         "int_output",
+        "vector_base",
     )
 
     def __init__(self, on_int: Callable[[bool], None]) -> None:
@@ -120,10 +121,12 @@ class Pic8259:
         """Power-on: nothing requested or in service, waiting for initialization; the chip has no reset pin."""
         self._lines = self._irr = self._isr = self._imr = self._level_triggered = 0
         self._lowest = 7
-        self._icw1 = self._vector_base = self._icw3 = self._icw4 = 0
+        self._icw1 = self._icw3 = self._icw4 = self._level_inputs = 0
+        self.vector_base = 0
+        """T7-T3 of ICW2: a level's vector is this and the level."""
         self._stage = InitStage.NONE
         self._ready = self._read_isr = self._poll = self._special_mask = self._rotate_on_aeoi = False
-        self._drive(False)
+        self._update()
 
     def set_line(self, level: int, high: bool) -> None:
         """Drive the input IR`level`. A rising edge makes a request, a falling one withdraws it."""
@@ -137,7 +140,7 @@ class Pic8259:
             if not self._lines & bit:
                 return
             self._lines &= ~bit
-            if not self._irr & bit and self.edge_triggered(level):
+            if not (self._irr | self._level_inputs) & bit:
                 return  # acknowledged already
             self._irr &= ~bit
         self._update()
@@ -150,11 +153,12 @@ class Pic8259:
     @level_triggered.setter
     def level_triggered(self, inputs: int) -> None:
         self._level_triggered = inputs
+        self._follow_trigger_modes()
         self._update()
 
     def edge_triggered(self, level: int) -> bool:
         """Does a request at this input take a rising edge? Else a line that is high requests by being so."""
-        return not (self._icw1 & ICW1_LTIM or self._level_triggered >> level & 1)
+        return not self._level_inputs >> level & 1
 
     def has_slave(self, level: int) -> bool:
         """Whether this master was told, by ICW1 and ICW3, that a slave sits at this input."""
@@ -163,10 +167,6 @@ class Pic8259:
     def slave_id(self) -> int:
         """The master's input at which this slave was told, by ICW3, that it sits."""
         return self._icw3 & 7
-
-    def vector(self, level: int) -> int:
-        """The vector of a level: T7-T3 of ICW2, and the level."""
-        return self._vector_base | level
 
     def can_deliver(self, level: int) -> bool:
         """Whether a request at this level, were it made now, would raise INT."""
@@ -177,12 +177,14 @@ class Pic8259:
 
         `finish` must follow, when the acknowledge is over.
         """
-        level = self._winner(self._requests()) if self._ready else None
+        level = self._winner(self._requests() if self._level_inputs else self._irr) if self._ready else None
         if level is not None:
             self._isr |= 1 << level
             self._irr &= ~(1 << level)
         # INT falls with every acknowledge, also when more is pending: the master may be edge triggered.
-        self._drive(False)
+        if self.int_output:
+            self.int_output = False
+            self._on_int(False)
         return level
 
     def finish(self, level: int | None) -> None:
@@ -191,7 +193,8 @@ class Pic8259:
             self._isr &= ~(1 << level)
             if self._rotate_on_aeoi:
                 self._lowest = level
-        self._update()
+        if self._irr or self._level_inputs:  # else nothing is left that could raise INT
+            self._update()
 
     def read(self, a0: int) -> int:
         """RD: the poll word after a poll command; else at A0 = 1 the mask, at A0 = 0 IRR or ISR as OCW3 chose."""
@@ -217,7 +220,8 @@ class Pic8259:
             self._imr = value
         else:
             self._initialize(value)
-        self._update()
+        if self._irr or self._level_inputs or self.int_output:  # else INT is low and stays so
+            self._update()
 
     def save(self) -> PicChipState:
         """Everything, as a value."""
@@ -228,7 +232,7 @@ class Pic8259:
             imr=self._imr,
             lowest=self._lowest,
             icw1=self._icw1,
-            vector_base=self._vector_base,
+            vector_base=self.vector_base,
             icw3=self._icw3,
             icw4=self._icw4,
             stage=int(self._stage),
@@ -249,7 +253,7 @@ class Pic8259:
         self._imr = state.imr
         self._lowest = state.lowest
         self._icw1 = state.icw1
-        self._vector_base = state.vector_base
+        self.vector_base = state.vector_base
         self._icw3 = state.icw3
         self._icw4 = state.icw4
         self._stage = InitStage(state.stage)
@@ -260,13 +264,16 @@ class Pic8259:
         self._rotate_on_aeoi = state.rotate_on_aeoi
         self.int_output = state.int_output
         self._level_triggered = state.level_triggered
+        self._follow_trigger_modes()
+
+    def _follow_trigger_modes(self) -> None:
+        """Which inputs are level triggered now, by ICW1 or by the register beside the chip."""
+        self._level_inputs = 0xFF if self._icw1 & ICW1_LTIM else self._level_triggered
 
     def _requests(self) -> int:
         """IRR: of level triggered inputs the lines themselves, else the edges not yet acknowledged."""
-        if self._icw1 & ICW1_LTIM:
-            return self._lines
-        levels = self._level_triggered
-        return self._lines & levels | self._irr & ~levels if levels else self._irr
+        levels = self._level_inputs
+        return self._lines & levels | self._irr & ~levels
 
     def _winner(self, requests: int) -> int | None:
         """The priority resolver: the level that may interrupt now, or None."""
@@ -293,13 +300,10 @@ class Pic8259:
         return turned.bit_length() - 1 + top & 7
 
     def _update(self) -> None:
-        usual = not self._level_triggered and not self._icw1 & ICW1_LTIM
-        requests = self._irr if usual else self._requests()
-        high = self._ready and requests & ~self._imr != 0 and self._winner(requests) is not None
-        if high is not self.int_output:
-            self._drive(high)
-
-    def _drive(self, high: bool) -> None:
+        """Drive INT: is there a request that may interrupt now?"""
+        requests = (self._requests() if self._level_inputs else self._irr) & ~self._imr
+        # While nothing is in service any request will do, so that the priority resolver need not be asked.
+        high = self._ready and requests != 0 and (not self._isr or self._winner(requests) is not None)
         if high is not self.int_output:
             self.int_output = high
             self._on_int(high)
@@ -307,6 +311,7 @@ class Pic8259:
     def _begin_initialization(self, icw1: int) -> None:
         """ICW1 resets the chip ("Initialization Command Words 1 and 2", items a to f) and starts the sequence."""
         self._icw1 = icw1
+        self._follow_trigger_modes()
         self._irr = self._isr = self._imr = 0
         self._lowest = 7
         self._icw3 = 7
@@ -318,7 +323,7 @@ class Pic8259:
     def _initialize(self, value: int) -> None:
         """ICW2 to ICW4 (figure "Initialization Sequence"): ICW3 only in cascade, ICW4 only if ICW1 announced it."""
         if self._stage is InitStage.ICW2:
-            self._vector_base = value & 0xF8
+            self.vector_base = value & 0xF8
             following = InitStage.ICW4 if self._icw1 & ICW1_SNGL else InitStage.ICW3
         elif self._stage is InitStage.ICW3:
             self._icw3 = value

@@ -126,7 +126,7 @@ class Pit8254:
         pulse = pulse_at(self._clock.now())
         if number == 0:
             # Edges that are due have been run by the board; should a driver be late, none is lost all the same.
-            self._pass_edges(pulse)
+            counter.pass_edges(pulse, self._line)
         counter.advance_to(pulse)
         return counter
 
@@ -142,26 +142,20 @@ class Pit8254:
 
     def request_taken(self) -> None:
         """The request of OUT 0 has been acknowledged: what matters next is the next one."""
-        distance = self._counters[0].ticks_to_rise()
+        counter = self._counters[0]
+        distance = counter.ticks_to_rise()
         if distance is not None:
-            self._schedule(distance)
+            self._events.schedule(self._event, pulse_time(counter.tick + distance))
 
     def catch_up(self) -> None:
         """Tell the PIC every change of OUT 0 up to now."""
-        self._pass_edges(pulse_at(self._clock.now()))
+        self._counters[0].pass_edges(pulse_at(self._clock.now()), self._line)
 
     def _out0_due(self) -> None:
-        self._schedule(self._pass_edges(pulse_at(self._clock.now())))
-
-    def _pass_edges(self, pulse: int) -> int | None:
-        """Tell the PIC every change of OUT 0 up to `pulse`; gives the pulses to the next one."""
-        counter, line = self._counters[0], self._line
-        distance = counter.ticks_to_edge()
-        while distance is not None and counter.tick + distance <= pulse:
-            counter.advance_to(counter.tick + distance)
-            line(counter.out)
-            distance = counter.ticks_to_edge()
-        return distance
+        counter = self._counters[0]
+        distance = counter.pass_edges(pulse_at(self._clock.now()), self._line)
+        if distance is not None:
+            self._events.schedule(self._event, pulse_time(counter.tick + distance))
 
     def _follow_out0(self) -> None:
         """After anything that may have changed counter 0: drive its line and set the deadline of its next change."""

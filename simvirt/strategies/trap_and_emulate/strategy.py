@@ -96,7 +96,7 @@ class TrapAndEmulate:
         partition = host.partition(self.partition_size(config), below=1 << 32)
         memory, real = host.memory, host.new_cpu()
         real.intercept(Intercepts(frozenset({SvmExit.IRET}), cr_reads=0, cr_writes=0, dr_writes=0))
-        board = Board(lambda: real.engine.count, config.hardware(image))
+        board = Board(real.engine.read_count, config.hardware(image))
         memory_size = min(config.memory_size, VMM_LINEAR_BASE)
         space = pc_regions(memory_size, Hpa(partition + VMM_RESERVE), devices=board.memory)
         bus = BoardBus(board, space, config.cpu_model)

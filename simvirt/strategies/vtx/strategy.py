@@ -69,7 +69,7 @@ class Vtx:
         partition = host.partition(self.partition_size(config))
         cpu = host.new_cpu()
         engine = host.engine
-        board = Board(lambda: engine.count, config.hardware(image))
+        board = Board(engine.read_count, config.hardware(image))
         space = pc_regions(
             config.memory_size, Hpa(partition + VMM_MEMORY), firmware=image.needs_firmware, devices=board.memory
         )
