@@ -60,8 +60,11 @@ class Allocator:
         directory[:tables] = (
             np.uint32(self._tables) + (np.arange(tables, dtype=np.uint32) << PAGE_SHIFT) | _P | _W | _U | _A
         )
-        self._guest_entries = np.frombuffer(
-            memory.view, dtype=np.uint32, count=VMM_LINEAR_BASE >> PAGE_SHIFT, offset=self._tables
+        entries = np.frombuffer(memory.view, dtype=np.uint32, count=tables * _ENTRIES, offset=self._tables)
+        self._guest_entries = entries[: VMM_LINEAR_BASE >> PAGE_SHIFT]
+        self._vmm_entries = entries[VMM_LINEAR_BASE >> PAGE_SHIFT :]
+        self._vmm_entries[: self.vmm_pages] = (
+            np.uint32(self._vmm_frames) + (np.arange(self.vmm_pages, dtype=np.uint32) << PAGE_SHIFT) | _LEAF
         )
         self._map_guest()
 
@@ -92,10 +95,21 @@ class Allocator:
         return True
 
     def vmm_page(self, index: int) -> memoryview:
-        """Map page `index` of the VMM's own read-only at `VMM_LINEAR_BASE`, for rings 0 to 2; a view to write it by."""
-        host = self._vmm_frames + index * PAGE_SIZE
-        self._set_entry(VMM_LINEAR_BASE + index * PAGE_SIZE, host | _LEAF)
+        """A view to write page `index` of the VMM's own by, which rings 0 to 2 read from `VMM_LINEAR_BASE` on."""
+        host = self.vmm_host(index)
         return self._memory.view[host : host + PAGE_SIZE]
+
+    def map_vmm_pages(self, count: int, *, present: bool) -> None:
+        """Map the first pages of the VMM's own, or unmap them; they keep what they hold."""
+        if present:
+            self._vmm_entries[:count] |= _P
+        else:
+            self._vmm_entries[:count] &= ~_P & 0xFFFFFFFF
+        self._engine.flush_tlb()
+
+    def maps_vmm_page(self, index: int) -> bool:
+        """Is page `index` of the VMM's own mapped?"""
+        return bool(self._vmm_entries[index] & _P)
 
     def vmm_host(self, index: int) -> Hpa:
         """Host address of the VMM's page `index`."""
@@ -113,9 +127,6 @@ class Allocator:
             entry = self._words[at]
             self._words[at] = entry | _W if writable else entry & ~_W
         self._engine.flush_tlb()
-
-    def _set_entry(self, linear: int, entry: int) -> None:
-        self._words[self._index(linear)] = entry
 
     def _index(self, linear: int) -> int:
         return self._tables // 4 + (linear >> PAGE_SHIFT)

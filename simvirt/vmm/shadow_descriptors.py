@@ -4,8 +4,13 @@ Each entry is derived from the guest's: DPL 0 becomes 1, so that a kernel in rin
 not present until the guest loads it for the first time: the load faults, the VMM performs it on the guest's own table
 (where it sets the accessed flag, as the processor would) and installs the shadow. Code segments that ring 3 can enter
 stay not-present for ever, so that every return to user code faults and its IF is not lost; gates, TSS and LDT
-descriptors likewise, since only the VMM can follow them. The pages of the guest's tables are write-protected (traced):
-a write there hides the shadows of what it changed.
+descriptors likewise, since only the VMM can follow them.
+
+The pages of the guest's tables are write-protected (traced), or the shadows are out of reach: never neither. A write to
+a traced page *releases* the pages, and unmaps the shadows; the guest writes there as it likes, its stack perhaps, or
+data that share a page with its GDT. The next use of a descriptor, be it by LAR, meets a page that is not present. Then
+the VMM *follows*: it hides the shadows of what has changed, maps them, and traces the pages again. What the VMM or a
+device writes to a traced page is followed at once.
 
 What a guest can see of all this with LAR, LSL, VERR, VERW, SGDT and SLDT is the classic hole (Robin and Irvine 2000),
 and stays open.
@@ -61,6 +66,17 @@ class ShadowTable:
         self._pages = pages
         self._entries = entries
         self.original = b""
+
+    def recover(self, size: int) -> None:
+        """Take the shadow itself for what it was derived from, `size` bytes of it.
+
+        Of an entry that is shown that is its original; of a hidden one it makes no difference.
+        """
+        shadow = bytearray(b"".join(self._pages)[:size])
+        for at in range(5, size, DESCRIPTOR_SIZE):
+            if shadow[at] & _PRESENT_BYTE and shadow[at] & _DPL_BYTE == _KERNEL_DPL_BYTE:
+                shadow[at] &= ~_DPL_BYTE
+        self.original = bytes(shadow)
 
     def fill(self, original: bytes) -> None:
         """Make the whole table the hidden shadow of `original`; what lies beyond it is null."""
@@ -118,9 +134,8 @@ class ShadowDescriptors:
         self._gdt = ShadowTable([allocator.vmm_page(_GDT_PAGE + i) for i in range(_TABLE_PAGES)], _ENTRIES - _RESERVED)
         self._ldt = ShadowTable([allocator.vmm_page(_LDT_PAGE + i) for i in range(_TABLE_PAGES)], _ENTRIES)
         self._gdt_last = allocator.vmm_page(_GDT_PAGE + _TABLE_PAGES - 1)
-        allocator.vmm_page(_IDT_PAGE)
-        allocator.vmm_page(_TSS_PAGE)
         self._traced: frozenset[Gpa] = frozenset()
+        self._released = False
         self._followed: tuple[_Place, ...] = ()
         """Where the tables lay that the shadows follow. What lies there is traced, so they are in step with it."""
         self._task = Segment(0, 0, 0, 0)
@@ -157,6 +172,8 @@ class ShadowDescriptors:
 
     def rebuild(self) -> None:
         """The guest's GDTR or LDTR has changed: derive both tables anew."""
+        if self._released:
+            self._set_released(False)
         state = self._state
         self._gdt.fill(self._guest_gdt())
         self._ldt.fill(self._guest_ldt())
@@ -182,6 +199,8 @@ class ShadowDescriptors:
             self._make_own_descriptors()
             self._load_real_registers()
         self._mmu.dependencies.clear()
+        if self._released:
+            return
         places = self._places()
         if places != self._followed:
             self._follow()
@@ -205,6 +224,8 @@ class ShadowDescriptors:
 
     def install(self, selector: int) -> None:
         """The guest has loaded `selector`: let the processor load it by itself from now on, where that is sound."""
+        if self._released:
+            return
         raw = self._guest_entry(selector)
         if not raw:
             return
@@ -228,7 +249,11 @@ class ShadowDescriptors:
         self._base = self._mmu.window_base
         self._make_own_descriptors()
         self._gdt.original, self._ldt.original = self._guest_gdt(), self._guest_ldt()
-        self._followed = self._places()
+        self._released = not self._allocator.maps_vmm_page(_GDT_PAGE)
+        if self._released:
+            self._gdt.recover(len(self._gdt.original))
+            self._ldt.recover(len(self._ldt.original))
+        self._followed = () if self._released else self._places()
         self._traced = self._pages(self._followed)
         self._mmu.trace(self._traced)
 
@@ -266,6 +291,8 @@ class ShadowDescriptors:
     def trace_anew(self) -> None:
         """The guest's memory has been mapped anew: write-protect the pages of its tables, and see what is in them."""
         self._traced = frozenset()
+        if self._released:
+            return
         self._trace(self._places())
         self._follow()
 
@@ -273,10 +300,30 @@ class ShadowDescriptors:
         """Is the page of this address traced?"""
         return self._space.through_gate(Gpa(gpa & ~PAGE_OFFSET_MASK)) in self._traced
 
+    def release(self) -> None:
+        """The guest writes to a traced page: trace none until it uses a descriptor."""
+        self._trace(())
+        self._mmu.let_written()
+        self._set_released(True)
+
+    def awaits(self, linear: Gva) -> bool:
+        """Is the shadow at this address out of reach until the guest's tables are followed again?"""
+        return self._released and self.holds(linear)
+
+    def follow_again(self) -> None:
+        """The guest uses a descriptor: see what has become of its tables, and trace their pages."""
+        self._follow()
+        self._trace(self._places())
+        self._set_released(False)
+
+    def _set_released(self, released: bool) -> None:
+        self._released = released
+        self._mmu.map_vmm_pages(2 * _TABLE_PAGES, present=not released)
+
     @contextmanager
     def untraced(self) -> Iterator[None]:
         """Let one instruction write wherever it wants, and follow what it has changed."""
-        if self._mmu.paging:  # which opens and follows by itself
+        if self._mmu.paging or self._released:  # the MMU opens and follows by itself
             yield
             return
         for page in self._traced:

@@ -56,6 +56,7 @@ class VirtualCpu(Cpu):
     :ivar shadow: the descriptor tables that the real processor uses for the guest.
     :ivar mmu: the page tables that it uses once the guest's paging is on.
     :ivar on_hidden_fault: called at each page fault that filled a shadow page table.
+    :ivar on_table_use: called when the guest uses a descriptor after a write to its tables' pages.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class VirtualCpu(Cpu):
         memory.mmu, memory.on_write = self.mmu, self.written
         self.shadow = ShadowDescriptors(self.guest_state, memory, allocator, space, self.mmu)
         self.on_hidden_fault: Callable[[], None] = lambda: None
+        self.on_table_use: Callable[[], None] = lambda: None
 
     def run(self, limit: int, *, window: bool = False, deliver: int = DELIVER_NOTHING) -> Event:
         """As for any CPU, on the page tables that the guest's control registers ask for."""
@@ -154,6 +156,10 @@ class VirtualCpu(Cpu):
             self.written(Gpa(gpa), size)
 
     def _page_fault(self, verdict: Verdict) -> Event | None:
+        if self.shadow.awaits(verdict.gva):
+            self.on_table_use()
+            self.shadow.follow_again()
+            return None if self.uses_descriptors else self.run_natively()  # it reads the VMM's pages, and may write
         if self.mmu.paging and verdict.refusal is Refusal.PAGE_FAULT and not self.mmu.in_window(verdict.gva):
             return self._guest_page_fault(verdict.gva, verdict.access)  # of no descriptor or TSS: those are the VMM's
         event = super()._page_fault(verdict)
@@ -196,7 +202,12 @@ class VirtualCpu(Cpu):
 
     def _marks_accessed(self, linear: Gva) -> bool:
         """Is it the processor, that loads a segment and sets the accessed flag of its shadow?"""
-        return self.shadow.holds(linear) and reads_descriptors(self.engine.code_bytes, self.state.bits)
+        return self.shadow.holds(linear) and self.uses_descriptors
+
+    @property
+    def uses_descriptors(self) -> bool:
+        """May the instruction at RIP read a descriptor table by itself?"""
+        return reads_descriptors(self.engine.code_bytes, self.state.bits)
 
     def store(self, instruction: Instruction, data: bytes) -> None:
         """Write the destination operand of an instruction: memory, or the low bytes of a register."""

@@ -16,6 +16,8 @@ from simvirt.guests.recognise import BootKind
 from simvirt.machine.disk import DiskOption
 from simvirt.machine.hardware import MachineFeature
 from simvirt.machine.machine import Outcome
+from simvirt.observe.comparison import Equivalence
+from simvirt.observe.session import compare
 from tests.support.real_systems import (
     CLOUD,
     COMMANDS,
@@ -184,6 +186,27 @@ def test_two_processes_and_a_saved_one_give_the_same_exits(linux: Linux, tmp_pat
     before = trace(*boot, str(end // 2), str(file))
     after = trace(*boot, "-", str(file))
     assert before.splitlines()[:-1] + after.splitlines() == alone.splitlines()
+
+
+@pytest.mark.long
+def test_de_privileged_a_kernel_fails_at_what_does_not_trap(tmp_path: Path) -> None:
+    """The comparison names PUSHFD, and the kernel finds interrupts enabled where it has disabled them: a BUG."""
+    image = KERNEL_686.image(KERNEL_686.ram_disk(tmp_path / "initrd"))
+    comparison = compare(
+        image, "trap-and-emulate", cpu=KERNEL_686.cpu, memory=KERNEL_686.memory, max_instructions=2_600_000_000
+    )
+    verdict, run = comparison.verdicts["trap-and-emulate"], comparison.runs[-1]
+    assert verdict.equivalence is Equivalence.DIVERGED
+    parting = verdict.first_divergence
+    assert parting is not None
+    assert parting.mnemonic == "pushfd"
+    assert (int(parting.reference_value), int(parting.value)) == (0x46, 0x246)  # IF
+    assert "PUSHFD is sensitive and not privileged" in parting.explanation
+    said = without_time(lines(run.console_bytes))
+    assert any(line.startswith("kernel BUG at ") for line in said)
+    assert "Kernel panic - not syncing: Fatal exception in interrupt" in said
+    # Its stack shares a page with its GDT while it unpacks itself; the price of tracing is not one exit a store.
+    assert run.counted.vm_exits["DESCRIPTOR_TABLE_WRITE"] < 100
 
 
 @pytest.mark.long

@@ -22,9 +22,15 @@ _HIDDEN: Final = {
         "SDM Vol. 3A §3.4.5.1 and §6.15, #NP",
     ),
     TrapReason.DESCRIPTOR_TABLE_WRITE: Cause(
-        "a write to a page that holds descriptors of the guest",
-        "the page is write-protected (traced), CR0.WP is 1: #PF",
+        "a write to a page that holds descriptors of the guest's",
+        "the page is write-protected (traced) since the guest used a descriptor, CR0.WP is 1: #PF",
         "SDM Vol. 3A §4.6.1",
+    ),
+    TrapReason.DESCRIPTOR_TABLE_USE: Cause(
+        "an access to a descriptor of the guest's",
+        "the pages of its tables are not traced since it wrote there, and their shadows are unmapped: #PF, which the "
+        "guest does not see",
+        "SDM Vol. 3A §4.7",
     ),
     TrapReason.SHADOW_FILL: Cause(
         "an access that the guest's page tables grant",

@@ -103,6 +103,7 @@ class Dispatcher:
         self._bus = bus
         self._log = log
         guest.on_hidden_fault = self._shadow_fill
+        guest.on_table_use = self._table_use
         self._events: dict[bytes, Event] = {}
 
     def dispatch(self, event: Event) -> Stop:
@@ -249,11 +250,21 @@ class Dispatcher:
         """A hidden page fault: the shadows have been filled, and the instruction starts again."""
         self._note(TrapReason.SHADOW_FILL, Intervention.HIDDEN, _HIDDEN_FAULT)
 
+    def _table_use(self) -> None:
+        """A hidden page fault: the shadow descriptors have been brought up to date, and the instruction starts again."""
+        self._note(TrapReason.DESCRIPTOR_TABLE_USE, Intervention.HIDDEN, _HIDDEN_FAULT)
+
     def _traced_write(self, event: WatchedWrite) -> Stop:
-        """Let the one instruction write; the shadows follow."""
+        """Let the guest write, and follow when it uses a descriptor; a shadowed page table is followed at once.
+
+        So are descriptors where the instruction that writes uses some itself: it would never get through with both.
+        """
         is_page_table = self._guest.mmu.holds_tables(event.gpa)
         reason = TrapReason.PAGE_TABLE_WRITE if is_page_table else TrapReason.DESCRIPTOR_TABLE_WRITE
         self._note(reason, Intervention.HIDDEN, event)
+        if not is_page_table and not self._guest.uses_descriptors:
+            self._guest.shadow.release()
+            return Stop.HANDLED
         met = self._guest.run_natively()
         return Stop.HANDLED if met is None else self.dispatch(met)
 

@@ -58,6 +58,7 @@ class TrapReason(Enum):
     EXCEPTION = "exception of the guest"
     DESCRIPTOR_LOAD = "first load of a descriptor"
     DESCRIPTOR_TABLE_WRITE = "write to a traced descriptor table"
+    DESCRIPTOR_TABLE_USE = "use of a descriptor table that was written"
     WAIT = "WAIT that the guest's CR0.MP lets pass"
     SHADOW_FILL = "fill of a shadow page table"
     PAGE_TABLE_WRITE = "write to a traced page table"

@@ -112,7 +112,13 @@ class ShadowMmu:
 
     def _fill_window(self) -> None:
         for index in range(self._allocator.vmm_pages):
-            self.cache.window.table.entries[index] = self._allocator.vmm_host(index) | P | A | D | XD
+            present = P if self._allocator.maps_vmm_page(index) else 0
+            self.cache.window.table.entries[index] = self._allocator.vmm_host(index) | present | A | D | XD
+
+    def map_vmm_pages(self, count: int, *, present: bool) -> None:
+        """Map the first pages of the VMM's own, or unmap them, in every address space of the guest."""
+        self._allocator.map_vmm_pages(count, present=present)
+        self._fill_window()
 
     # ---------------------------------------------------------------------------------------- roots
 
@@ -403,6 +409,13 @@ class ShadowMmu:
         """Trace these pages on somebody else's behalf, and no others of theirs any more."""
         self.cache.trace_others(frozenset(page >> PAGE_SHIFT for page in pages))
         self._settle()
+
+    def let_written(self) -> None:
+        """The page whose write was met last is not traced any more: writes to it need the VMM no longer."""
+        watched, self._watched = self._watched, None
+        if watched is not None and not self.in_window(watched):
+            found = self._walk(watched, Access.WRITE, user=False, explicit=True)
+            self._fill(watched, found)
 
     def holds_tables(self, gpa: Gpa) -> bool:
         """Does the page of this address hold a page table that has a shadow?"""

@@ -80,6 +80,7 @@ EXAMPLES: dict[TrapReason, bytes] = {
     TrapReason.EXCEPTION: b"\x0f\x0b",
     TrapReason.DESCRIPTOR_LOAD: b"\xb8" + d32(DS3) + b"\x8e\xc0",
     TrapReason.DESCRIPTOR_TABLE_WRITE: b"\xa3" + d32(GDT + 0x800),
+    TrapReason.DESCRIPTOR_TABLE_USE: b"\xa3" + d32(GDT + 0x800) + b"\x8c\xd8\x8e\xd8",
     TrapReason.SHADOW_FILL: _PAGING,
     TrapReason.PAGE_TABLE_WRITE: _PAGING + b"\xa3" + d32(PAGES + 0x800),
     TrapReason.WAIT: b"\xb8\x19\0\0\0\x0f\x22\xc0\x9b",
