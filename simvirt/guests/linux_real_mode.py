@@ -53,7 +53,15 @@ def entered_on(image: GuestImage, cpu: CpuModel) -> GuestImage:
     """The image as a boot loader enters it on this processor.
 
     A kernel of which it is known that it cannot run there is entered at its setup code, which says why.
+
+    :raises ImageError: it is to be entered in a mode that the processor does not have.
     """
+    if image.boot is BootProtocol.LINUX_64 and not cpu.has_long_mode:
+        raise ImageError(
+            subject(image),
+            f"linux-64 enters the kernel in 64-bit mode, which the CPU model {cpu.name} does not have",
+            "leave out --boot, and the kernel says itself what it misses; or choose another --cpu",
+        )
     return image if all(map(cpu.has, image.setup_code_checks)) else enter_in_real_mode(image)
 
 

@@ -62,6 +62,11 @@ def test_the_protocol_goes_by_the_processor(cpu: str, flags: int, boot: BootProt
     assert entered_on(wanted, find_cpu_model(cpu)) == wanted
 
 
+def test_no_processor_is_in_a_mode_that_it_does_not_have() -> None:
+    with pytest.raises(ImageError, match="64-bit mode, which the CPU model pentium does not have"):
+        run(image(BootKind.LINUX_64), cpu="pentium")
+
+
 def test_a_comparison_takes_it_as_a_run_does() -> None:
     comparison = compare(image(), ["vtx", "trap-and-emulate"], cpu="pentium")
     assert comparison.verdicts["vtx"].equivalence is Equivalence.EQUIVALENT
