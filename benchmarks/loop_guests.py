@@ -7,7 +7,7 @@ question, then OUT to the debug-exit port. Tables and data have pages of their o
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from simvirt.guests.flat import LOAD_ADDRESS, flat_image
@@ -110,6 +110,10 @@ _COUNT_AND_ACKNOWLEDGE: Final = (
     b"\x50\xff\x05" + _le(_COUNTER)  # push eax; inc dword [counter]
     + bytes.fromhex("b0 20 e6 20 58 cf")  # mov al, 0x20; out 0x20, al; pop eax; iret
 )  # fmt: skip
+_COUNT_AND_TOUCH_A_DEVICE: Final = (
+    b"\x50\xff\x05" + _le(_COUNTER)  # push eax; inc dword [counter]
+    + bytes.fromhex("e4 40 b0 20 e6 20 58 cf")  # in al, 0x40; mov al, 0x20; out 0x20, al; pop eax; iret
+)  # fmt: skip
 _SKIP_THE_LOAD: Final = bytes.fromhex("83 c4 04 83 04 24 05 cf")  # add esp, 4; add dword [esp], 5; iret
 
 _LARGE_PAGES_ON: Final = (
@@ -170,3 +174,7 @@ TIMER: Final = Loop(
     exits=2,
     rounds_per_event=3352 // 2,
 )
+TIMER_AND_DEVICE: Final = replace(
+    TIMER, name="timer interrupt, IN from the 8254, EOI, IRET", handler=_COUNT_AND_TOUCH_A_DEVICE
+)
+"""As `TIMER`, with one more access to a device at each tick, so that the devices are asked in between."""

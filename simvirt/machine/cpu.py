@@ -163,6 +163,12 @@ class Cpu(Delivery):
             if event is not None:
                 return event
 
+    @property
+    def takes_orders(self) -> bool:
+        """Can a standing order be left to native code? Not while anybody wants to see what would be done for it."""
+        native = self.native_delivery != DELIVER_NOTHING and self.on_delivery is None
+        return native and not (self.engine.nmi_pending or self.nmi_window)
+
     def _run_to_nmi(self, limit: int, window: bool, deliver: int) -> Event | None:
         """An NMI is pending: it comes at the next boundary where neither a shadow nor another NMI holds it back."""
         engine = self.engine

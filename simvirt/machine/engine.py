@@ -34,6 +34,7 @@ from simvirt.machine.native.layout import (
     MAX_OVERRIDES,
     MAX_REGIONS,
     MAX_WATCHES,
+    ORDER_WORDS,
     NativeEvent,
     SharedRecord,
     word,
@@ -58,6 +59,7 @@ from simvirt.x86.flags import Cr4
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from simvirt.machine.standing_order import StandingOrder
     from simvirt.machine.state import DescriptorTable
     from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
@@ -452,7 +454,7 @@ class Engine:
 
         `window` asks for an event as soon as the guest can take an interrupt. What is in `deliver` goes to the guest's
         handler and is no event, as long as nothing about its delivery is unusual. A long run returns SLICE now and
-        then, at some block's end.
+        then, at some block's end. While an order stands, LIMIT is also the moment at which it cannot be followed.
         """
         words = self._words
         words[_DELIVERABLE] = deliver
@@ -460,6 +462,21 @@ class Engine:
         words[_WINDOW] = window
         event: int = self._run(self._self)
         return _EVENTS[event]
+
+    def give_order(self, order: StandingOrder, slept_ns: int) -> None:
+        """Let the next runs take a periodic interrupt by themselves; the clock is `slept_ns` ahead of the count."""
+        rises = order.rises
+        ORDER_WORDS.pack_into(
+            self._bytes, _ORDER,
+            True, order.vector, rises.pulse, rises.period, rises.hz, slept_ns,
+            order.end_port, order.end_value, order.in_service, 0,
+        )  # fmt: skip
+
+    def end_order(self) -> tuple[int, bool]:
+        """Take the order back: how many interrupts have been taken by it, and is the last one still in service?"""
+        words = self._words
+        words[_ORDER_STANDS] = False
+        return words[_ORDER_TAKEN], words[_ORDER_IN_SERVICE] != 0
 
     def deliver(
         self, vector: int, source: int, return_rip: int, error_code: int | None = None, cr2: int | None = None
@@ -864,4 +881,6 @@ _FAULT_ACCESS, _FAULT_ERROR, _FAULT_LEVEL = word("fault_access"), word("fault_er
 _FAULT_TO_PAGE = word("fault_to_page")
 _IO_PORT, _IO_SIZE, _IO_IS_OUT, _IO_VALUE = word("io_port"), word("io_size"), word("io_is_out"), word("io_value")
 _SYSTEM_CALL, _BYTE_COUNT = word("system_call"), word("byte_count")
+_ORDER, _ORDER_STANDS = SharedRecord.order_stands.offset, word("order_stands")
+_ORDER_TAKEN, _ORDER_IN_SERVICE = word("order_taken"), word("order_in_service")
 _GUEST, _GUEST_FLAGS = SharedRecord.guest.offset, word("guest")

@@ -103,6 +103,13 @@ class EventQueue:
         """The earliest deadline in nanoseconds; None when nothing is scheduled."""
         return self.earliest
 
+    def earliest_but(self, name: str) -> int | None:
+        """The earliest deadline of all other events; None when nothing else is scheduled."""
+        pending = self._pending
+        if len(pending) == 1 and name in pending:
+            return None
+        return min((when for other, when in pending.items() if other != name), default=None)
+
     def run_due(self, now_ns: int) -> None:
         """Run, in order, every event due at `now_ns` or earlier, those that handlers schedule meanwhile included."""
         while (earliest := self.earliest) is not None and earliest <= now_ns:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from simvirt.machine.devices.pic import Irq, PicPair
+from simvirt.machine.devices.pic import MASTER_PORT, Irq, PicPair
+from simvirt.machine.devices.pic_chip import OCW2_EOI
+from simvirt.machine.standing_order import StandingOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +92,28 @@ class InterruptSystem:
         if local_apic is not None and (local_apic.interrupt_pending or not local_apic.passes_8259):
             return local_apic.acknowledge()
         return self.pic.acknowledge()
+
+    def standing_order(self) -> StandingOrder | None:
+        """What the processor may do by itself for now about a periodic interrupt, if there is one and nothing else."""
+        local_apic, io_apic, master = self.local_apic, self.io_apic, self.pic.master
+        if self.pending or self._on_intr is not None or (local_apic is not None and not local_apic.passes_8259):
+            return None
+        for irq, source in self.pic.sources.items():
+            rises = source.rises()
+            if (
+                rises is not None
+                and master.serves_alone(irq)
+                and (io_apic is None or io_apic.ignores(io_apic_input(irq)))
+            ):
+                vector, in_service = master.vector_base | irq, master.in_service(irq)
+                return StandingOrder(irq, vector, rises, in_service, MASTER_PORT, OCW2_EOI)
+        return None
+
+    def carried_out(self, order: StandingOrder, taken: int, in_service: bool) -> None:
+        """The processor has taken so many interrupts by `order`; is the last one's handler still at work?"""
+        if taken:
+            self.pic.sources[order.irq].risen(order.rises.pulse + (taken - 1) * order.rises.period)
+        self.pic.master.set_in_service(order.irq, in_service)
 
     def _reaches_processor(self) -> bool:
         return self.local_apic is None or self.local_apic.passes_8259

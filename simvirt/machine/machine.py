@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from simvirt.machine.board import BoardState  # noqa: TC001 - decoding a MachineState needs it at run time
 from simvirt.machine.delivery import Livelock, Shutdown
@@ -58,6 +59,20 @@ class Outcome(Enum):
     BREAKPOINT = "breakpoint"
     """A break- or watchpoint of a debugger was hit (`Processor.breakpoints`)."""
     MONITOR_ERROR = "monitor-error"
+
+
+_R = TypeVar("_R", bound="Callable[..., Stop]")
+_GOING_BEYOND: Final[set[object]] = set()
+
+
+def goes_beyond(run: _R) -> _R:
+    """Marks a `Processor.run` that has a further parameter, `end`.
+
+    At `limit` a device wants something. This `run` may know by itself what becomes of that, and go on, but not beyond
+    `end` (`machine.standing_order`). A `run` that overrides it, or calls it, has its own mind, and is not asked to.
+    """
+    _GOING_BEYOND.add(run)
+    return run
 
 
 class Processor(Protocol):
@@ -141,6 +156,13 @@ class Processor(Protocol):
         ...
 
 
+def _run_of(processor: Processor, end: int) -> Callable[..., Stop]:
+    """The `run` of a processor that is to go as far as `end`."""
+    if getattr(processor.run, "__func__", None) in _GOING_BEYOND:
+        return partial(processor.run, end=end)  # type: ignore[call-arg]  # which is what the mark says
+    return processor.run
+
+
 @dataclass(frozen=True, slots=True)
 class MachineState:
     """A whole machine at one instruction: what a snapshot holds."""
@@ -208,7 +230,7 @@ class Machine:
         back as well when the processor has fallen asleep in HLT; the next call wakes it.
         """
         processor, board = self.processor, self.board
-        interrupts = board.interrupts
+        run, interrupts = _run_of(processor, instruction), board.interrupts
         retired = board.clock.retired  # what `processor.count` gives, in one call
         while self.outcome is None and retired() < instruction:
             if self._pausing:
@@ -228,7 +250,7 @@ class Machine:
                     continue
                 limit = board.run_limit(instruction)
                 board.attention.needed = False
-                stop = processor.run(limit, window=interrupts.pending)
+                stop = run(limit, window=interrupts.pending)
             except Shutdown:
                 self.outcome = Outcome.TRIPLE_FAULT
                 break

@@ -12,7 +12,7 @@ from simvirt.machine.cpu import Cpu
 from simvirt.machine.devices.vga import TEXT_BUFFER, TEXT_BUFFER_SIZE
 from simvirt.machine.engine import DELIVER_EVERYTHING
 from simvirt.machine.events import DebuggerHit, Halt, Interrupted, InterruptWindow, LimitReached, X87ErrorReported
-from simvirt.machine.machine import Machine, Stop
+from simvirt.machine.machine import Machine, Stop, goes_beyond
 from simvirt.machine.memory import AddressSpace, HostMemory, Region, RegionKind
 from simvirt.machine.svm import Intercepts
 from simvirt.x86.addresses import Gpa, Hpa
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from simvirt.machine.board import Board
     from simvirt.machine.breakpoints import Breakpoints
     from simvirt.machine.devices.local_apic import LocalApic
+    from simvirt.machine.events import Event
     from simvirt.machine.memory_bus import MemoryBus
+    from simvirt.machine.standing_order import StandingOrder
     from simvirt.x86.addresses import Port
     from simvirt.x86.cpuid import CpuModel
 
@@ -43,6 +45,11 @@ class BoardBus:
         self._ports = board.bus
         self._memory = board.memory
         self._interrupts = board.interrupts
+        self.standing_order, self.carried_out = board.interrupts.standing_order, board.interrupts.carried_out
+
+    def slept(self) -> int:
+        """Nanoseconds by which the clock is ahead of the count of instructions."""
+        return self._clock.skipped
 
     def disturbed(self) -> bool:
         """Is INTR high, or anything due by now, or the run over?"""
@@ -161,13 +168,19 @@ class BareProcessor:
         """IGNNE#: x87 errors are ignored for as long as one is pending."""
         self.cpu.state.assert_ignne()
 
-    def run(self, limit: int, *, window: bool) -> Stop:
+    @goes_beyond
+    def run(self, limit: int, *, window: bool, end: int = 0) -> Stop:
         """Run and complete events, until one needs the board's attention or is nothing for the hardware."""
         cpu, bus = self.cpu, self.bus
         cpu.engine.tsc_base = bus.time_offset()
         attention = bus.attention
+        order = bus.standing_order() if limit < end and not window and cpu.takes_orders else None
+        serving = False
         while True:
-            event = cpu.run(limit, window=window, deliver=DELIVER_EVERYTHING)
+            if order is None:
+                event = cpu.run(limit, window=window, deliver=DELIVER_EVERYTHING)
+            else:
+                event, serving = self._run_by(order, end)
             kind = type(event)
             stop = _STOPS.get(kind)
             if stop is not None:
@@ -178,6 +191,26 @@ class BareProcessor:
                 return Stop.HALTED
             if attention.needed or window:
                 return Stop.HANDLED
+            # An order is worth its while as long as the end of an interrupt is awaited.
+            order = bus.standing_order() if serving and cpu.takes_orders else None
+            serving = False
+
+    def _run_by(self, order: StandingOrder, end: int) -> tuple[Event, bool]:
+        """Run to an event under a standing order, and tell the devices what has been done about it.
+
+        :return: the event; is an interrupt of the order's in service?
+        """
+        engine, bus = self.cpu.engine, self.bus
+        slept_ns = bus.slept()
+        if order.rises.until_ns is not None:
+            end = min(end, order.rises.until_ns - slept_ns)
+        engine.give_order(order, slept_ns)
+        try:
+            event = self.cpu.run(end, deliver=DELIVER_EVERYTHING)
+        finally:
+            taken, in_service = engine.end_order()
+            bus.carried_out(order, taken, in_service)
+        return event, in_service
 
     def inject_interrupt(self, vector: int) -> None:
         """Deliver a maskable interrupt through the guest's IDT or IVT."""

@@ -65,6 +65,17 @@ def test_cancelled_events_do_not_run() -> None:
     assert ran == []
 
 
+def test_the_earliest_of_all_others() -> None:
+    queue = EventQueue()
+    for name, when in (("a", 10), ("b", 5), ("c", 7)):
+        queue.register(name, lambda: None)
+        queue.schedule(name, when)
+    assert [queue.earliest_but(name) for name in "abc"] == [5, 7, 5]
+    queue.clear()
+    queue.schedule("a", 1)
+    assert queue.earliest_but("a") is None
+
+
 def test_what_a_handler_schedules_for_a_passed_moment_runs_in_the_same_call() -> None:
     queue = EventQueue()
     times: list[int] = []

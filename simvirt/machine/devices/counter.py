@@ -227,6 +227,11 @@ class Counter:
             distance = self.ticks_to_edge()
         return distance
 
+    @property
+    def period(self) -> int:
+        """Pulses from one rise of OUT to the next, in a periodic mode, from the next one on."""
+        return self._initial_count()
+
     def ticks_to_rise(self) -> int | None:
         """After how many more pulses OUT, which is high and of a periodic mode, will have fallen and risen again.
 

@@ -73,6 +73,10 @@ class IoApic:
         if high and (not was or self._entries[number] & LEVEL_TRIGGERED):
             self._request(number)
 
+    def ignores(self, number: int) -> bool:
+        """Is this input masked?"""
+        return bool(self._entries[number] & MASKED)
+
     def can_deliver(self, number: int) -> bool:
         """Would a request at this input now interrupt the processor?"""
         entry = self._entries[number]

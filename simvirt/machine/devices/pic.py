@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from simvirt.machine.bus import AccessSize
     from simvirt.machine.devices import InterruptLine
+    from simvirt.machine.standing_order import Rises
 
+MASTER_PORT: Final = 0x20
+"""Where a PC has the master's command register."""
 FLOATING_VECTOR: Final = 0xFF
 ELCR_WRITABLE: Final = (0xF8, 0xDE)
 """IRQ 0, 1, 2, 8 and 13 are edge triggered always (Intel 82371SB data sheet, "ELCR1", "ELCR2")."""
@@ -76,6 +79,14 @@ class RequestSource(Protocol):
         """Drive the line to where it is now."""
         ...
 
+    def rises(self) -> Rises | None:
+        """When the line rises next, and again and again, its last request having been acknowledged; else None."""
+        ...
+
+    def risen(self, pulse: int) -> None:
+        """It has risen as foretold, for the last time at this pulse, and each request has been acknowledged."""
+        ...
+
 
 class PicPair:
     """Master and slave of a PC, the slave at the master's IR2.
@@ -85,17 +96,18 @@ class PicPair:
     `on_intr` is told when the master's INT output, the processor's INTR pin, changes.
     """
 
-    __slots__ = ("_sources", "master", "slave")
+    __slots__ = ("master", "slave", "sources")
     state_type: ClassVar[type] = PicPairState
 
     def __init__(self, on_intr: Callable[[bool], None]) -> None:
-        self._sources: dict[int, RequestSource] = {}
+        self.sources: dict[int, RequestSource] = {}
+        """The devices that are told so, by their lines."""
         self.master = Pic8259(on_intr)
         self.slave = Pic8259(partial(self.master.set_line, Irq.CASCADE))
 
     def follow(self, irq: int, source: RequestSource) -> None:
         """Tell `source` when its request on a line of the master has been acknowledged."""
-        self._sources[irq] = source
+        self.sources[irq] = source
 
     def set_line(self, irq: int, high: bool) -> None:
         """Drive IRQ 0 to 15 (not 2, which is the slave's).
@@ -144,8 +156,8 @@ class PicPair:
         else:
             vector = master.vector_base | level
         master.finish(level)
-        if level in self._sources and master.edge_triggered(level):
-            self._sources[level].request_taken()
+        if level in self.sources and master.edge_triggered(level):
+            self.sources[level].request_taken()
         return vector
 
     def _slave_vector(self, level: int) -> int:
@@ -167,7 +179,7 @@ class PicPair:
     def write(self, offset: int, _size: AccessSize, value: int) -> None:
         """Write a command word: see `Pic8259.write`."""
         if offset >= 4 or (offset == 0 and value & ICW1_SELECT):  # lines may become level triggered
-            for source in self._sources.values():
+            for source in self.sources.values():
                 source.catch_up()
         if offset < 2:
             self.master.write(offset, value)

@@ -168,6 +168,21 @@ class Pic8259:
         """The master's input at which this slave was told, by ICW3, that it sits."""
         return self._icw3 & 7
 
+    def serves_alone(self, level: int) -> bool:
+        """Is nothing but this level requested or in service, would its next edge raise INT, and one EOI end it?"""
+        bit = 1 << level
+        others = self._irr & ~self._imr | self._isr & ~bit | (self._imr | self._level_inputs) & bit
+        special = self._special_mask or self._icw4 & ICW4_AEOI or self.has_slave(level)
+        return self._ready and not (others or special or self.int_output)
+
+    def in_service(self, level: int) -> bool:
+        """Has a request at this level been acknowledged and not ended?"""
+        return bool(self._isr >> level & 1)
+
+    def set_in_service(self, level: int, served: bool) -> None:
+        """Requests at this level, which `serves_alone`, have been acknowledged and ended, but perhaps the last one."""
+        self._isr = 1 << level if served else 0
+
     def can_deliver(self, level: int) -> bool:
         """Whether a request at this level, were it made now, would raise INT."""
         return self._ready and self._winner(1 << level) is not None

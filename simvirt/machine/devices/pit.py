@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from simvirt.machine.devices.counter import Counter, CounterState
+from simvirt.machine.standing_order import Rises
 
 if TYPE_CHECKING:
     from simvirt.machine.bus import AccessSize
@@ -146,6 +147,22 @@ class Pit8254:
         distance = counter.ticks_to_rise()
         if distance is not None:
             self._events.schedule(self._event, pulse_time(counter.tick + distance))
+
+    def rises(self) -> Rises | None:
+        """When OUT 0 rises, if its next change that matters is a rise, and others follow; else None."""
+        counter = self._counters[0]
+        distance = counter.ticks_to_rise()
+        if distance is None:
+            return None
+        pulse = counter.tick + distance
+        if self._events.pending(self._event) != pulse_time(pulse):
+            return None
+        return Rises(pulse, counter.period, PIT_HZ, self._events.earliest_but(self._event))
+
+    def risen(self, pulse: int) -> None:
+        """OUT 0 has risen as foretold, for the last time at this pulse, and each request has been acknowledged."""
+        self._counters[0].advance_to(pulse)
+        self.request_taken()
 
     def catch_up(self) -> None:
         """Tell the PIC every change of OUT 0 up to now."""

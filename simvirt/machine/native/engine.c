@@ -845,7 +845,7 @@ u32 simvirt_in_hook(void *uc, u32 port, int size, void *data) {
 
 void simvirt_out_hook(void *uc, u32 port, int size, u32 value, void *data) {
     (void)uc;
-    io_exit(data, port, size, 1, value);
+    if (!ends_ordered(data, port, size, value)) io_exit(data, port, size, 1, value);
 }
 
 static void system_call(struct simvirt *s, u64 which) {
@@ -920,12 +920,12 @@ static u64 first_step(const struct simvirt *s) {
     return s->limit - s->count <= NEAR ? s->limit - s->count : s->count - s->refused_at <= 2 ? NEAR : 0;
 }
 
-/* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. */
-int simvirt_run(struct simvirt *s) {
-    u64 slice = s->slice = s->count + s->slice_length, alias_count = ~0ULL, step = first_step(s);
+/* Runs until an event, the slice's end, or until exactly `limit` instructions are counted; the engine's state is then whole. */
+static void run_to_event(struct simvirt *s) {
+    u64 slice = s->slice, alias_count = ~0ULL, step = first_step(s);
     const u64 *dr = (const u64 *)(s->env + s->off_env_dr);
     if (((dr[7] | s->followed_dr[4]) & DR7_ARMED) && (memcmp(dr, s->followed_dr, 32) || dr[7] != s->followed_dr[4]))
-        return (int)(s->event = EVENT_DEBUG_REGISTERS);
+        { s->event = EVENT_DEBUG_REGISTERS; return; }
     s->dr6_before = dr[6];
     s->debug_condition = 0;
     u32 *pending = (u32 *)(s->cpu + s->off_cpu_interrupt_request), *next = (u32 *)(s->cpu + s->off_cpu_cflags_next);
@@ -1026,6 +1026,16 @@ int simvirt_run(struct simvirt *s) {
     if (ENV32(s, s->off_env_hflags) & HF_INHIBIT_IRQ) note_shadow(s);
     settle_flags(s);
     if (is_repeating(s)) ENV64(s, s->off_env_eflags) |= EFLAGS_RF;
+}
+
+/* Runs until an event, the slice's end, or until exactly `limit` instructions are counted. On the way it takes the interrupts that a
+ * standing order tells it to take; `limit` is afterwards where it had to stop for the next one. */
+int simvirt_run(struct simvirt *s) {
+    const u64 end = s->limit;
+    s->limit = limit_by_order(s, end);
+    s->slice = s->count + s->slice_length;
+    do run_to_event(s); while (s->event == EVENT_LIMIT && take_ordered(s, end));
+    if (s->event == EVENT_DEBUG_REGISTERS) return (int)s->event;
     fetch_bytes(s);
     if (s->event == EVENT_IO) s->io_opcode = *opcode(s);
     return (int)s->event;
@@ -1065,7 +1075,7 @@ void simvirt_drop_code(struct simvirt *s, u64 host, u64 size) { drop_code(s, hos
 #define MEMBERS(X) \
     X(uc) X(off_env_eip) X(off_cpu_interrupt_request) X(tlb_window) X(ram) X(regions) X(override_count) X(overrides) \
     X(implicit_count) X(max_physical_bits) X(breakpoint_count) X(watches) X(followed_dr) X(count) X(tsc_base) X(cpuid_count) X(cpuid) \
-    X(deliverable) X(delivered) X(faults) X(guest) X(event) X(refusal) X(io_port) X(bytes) \
+    X(deliverable) X(delivered) X(faults) X(guest) X(order_stands) X(event) X(refusal) X(io_port) X(bytes) \
     X(byte_count) X(fills) X(remaining) X(current)
 u64 simvirt_layout(u64 *out) {
     u64 n = 0;

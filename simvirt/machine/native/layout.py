@@ -116,6 +116,10 @@ GUEST_WORDS: Final = struct.Struct("=QQ" + 4 * "IIQII")
 """`GuestWords`, to be packed all at once."""
 
 
+ORDER_WORDS: Final = struct.Struct("=10Q")
+"""The members from `order_stands` to `order_taken`, to be packed all at once."""
+
+
 def _words(text: str) -> list[tuple[str, type[ctypes.c_uint64]]]:
     return [(name, ctypes.c_uint64) for name in text.split()]
 
@@ -156,6 +160,8 @@ class SharedRecord(ctypes.Structure):
         *_words("fault_count"),
         ("faults", FaultWords * MAX_FAULTS),
         ("guest", GuestWords),
+        *_words("order_stands order_vector order_pulse order_period order_hz order_slept"),
+        *_words("order_end_port order_end_value order_in_service order_taken"),
         *_words("event code instruction_length engine_status"),
         *_words("refusal fault_address fault_gpa fault_access fault_error fault_level fault_to_page"),
         *_words("io_port io_size io_is_out io_value io_opcode system_call debug_condition"),
@@ -195,6 +201,7 @@ CHECKED_MEMBERS: Final = [
     "delivered",
     "faults",
     "guest",
+    "order_stands",
     "event",
     "refusal",
     "io_port",

@@ -137,6 +137,9 @@ struct simvirt {
     u64 fault_count;                    /* all faults ever; the last of them are in `faults` */
     struct fault_words faults[MAX_FAULTS];
     struct guest_words guest;           /* written before each call that is about a de-privileged guest's processor */
+    /* the standing order for a periodic interrupt (standing_order.c) */
+    u64 order_stands, order_vector, order_pulse, order_period, order_hz, order_slept, order_end_port, order_end_value;
+    u64 order_in_service, order_taken;
     /* the event that simvirt_run returns */
     u64 event, code, instruction_length, engine_status;
     u64 refusal, fault_address, fault_gpa, fault_access, fault_error, fault_level, fault_to_page;
@@ -233,5 +236,10 @@ INTERNAL int is_prefix(u8 byte, int code_64);
 enum source { SOURCE_EXTERNAL = 0, SOURCE_EXCEPTION = 1, SOURCE_SOFTWARE = 2, SOURCE_NMI = 3 };
 struct interruption { u64 vector; enum source source; u64 return_rip, error_code; int has_error_code; u64 cr2; int has_cr2; };
 INTERNAL int deliver(struct simvirt *s, const struct interruption *what);
+
+/* standing_order.c */
+INTERNAL u64 limit_by_order(const struct simvirt *s, u64 end);
+INTERNAL int take_ordered(struct simvirt *s, u64 end);
+INTERNAL int ends_ordered(struct simvirt *s, u32 port, int size, u32 value);
 
 #endif
