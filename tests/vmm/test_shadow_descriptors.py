@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import Enum
 
 import pytest
 
@@ -226,7 +227,7 @@ def test_a_machine_that_is_saved_while_its_tables_are_released_goes_on_as_before
     assert twins.compare(program, begin, steps=end) is None
     twins.begin(program, begin)
     machine, log = twins.virtual.machine, twins.virtual.log
-    records: list[tuple[int, TrapReason]] = []
+    records: list[tuple[int, Enum]] = []
     log.listener = lambda record: records.append((record.instruction, record.reason))
     saved = [machine.save()]
     while machine.outcome is None and not machine.halted:

@@ -251,7 +251,7 @@ class Dispatcher:
         self._note(TrapReason.SHADOW_FILL, Intervention.HIDDEN, _HIDDEN_FAULT)
 
     def _table_use(self) -> None:
-        """A hidden page fault: the shadow descriptors have been brought up to date, and the instruction starts again."""
+        """A hidden page fault: the shadow descriptors are up to date now, and the instruction starts again."""
         self._note(TrapReason.DESCRIPTOR_TABLE_USE, Intervention.HIDDEN, _HIDDEN_FAULT)
 
     def _traced_write(self, event: WatchedWrite) -> Stop:
