@@ -259,17 +259,14 @@ class ShadowDescriptors:
 
     def _places(self) -> tuple[_Place, ...]:
         """Where the guest's tables lie, page by page."""
-        state = self._state
-        tables = [(state.gdtr.base, len(self._gdt.original)), (state.ldtr.base, len(self._ldt.original))]
-        peek = self._mmu.peek
-        return tuple(
-            [
-                (page, peek(page))
-                for base, size in tables
-                if size
-                for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE)
-            ]
-        )
+        state, peek = self._state, self._mmu.peek
+        places: list[_Place] = []
+        for table, base in ((self._gdt, state.gdtr.base), (self._ldt, state.ldtr.base)):
+            size = len(table.original)
+            if size:
+                for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE):
+                    places.append((page, peek(page)))
+        return tuple(places)
 
     def _pages(self, places: Iterable[_Place]) -> frozenset[Gpa]:
         """Those of the guest's memory."""

@@ -141,9 +141,10 @@ class Dispatcher:
 
     def _complete_on_guest(self, event: Event) -> None:
         """Let the guest's own processor do it; count the instruction as emulated if it was completed."""
-        before = self._guest.count
-        complete(self._guest, self._bus, event)
-        self._log.emulated_instructions += self._guest.count - before
+        guest, retired = self._guest, self._guest.engine.read_count
+        before = retired()
+        complete(guest, self._bus, event)
+        self._log.emulated_instructions += retired() - before
 
     def _reflect(self, event: ExceptionRaised) -> None:
         self._guest.raise_exception(event.vector, event.error_code, event.cr2, condition=event.condition)

@@ -66,8 +66,12 @@ class GuestPhysical:
 
     def read_entry(self, gpa: int, size: int) -> int:
         """One entry of a page table."""
-        host = self.host(gpa)
-        return (1 << 8 * size) - 1 if host is None else self._words[size][host // size]
+        if not self._space.a20:
+            gpa &= ~A20_BIT
+        for start, end, offset, _ in self._regions:  # as `host`, without another call
+            if start <= gpa < end:
+                return self._words[size][(gpa + offset) // size]
+        return (1 << 8 * size) - 1
 
     def read_page(self, frame: int) -> bytes:
         """A whole page of guest memory, by number."""

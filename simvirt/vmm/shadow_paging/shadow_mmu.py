@@ -151,8 +151,8 @@ class ShadowMmu:
 
     def _activate(self) -> None:
         self._valid = True
-        state = self._state
-        registers = state.cr0, state.cr4, state.efer, self._engine.physical_bits
+        state, privileged = self._state, self._state.privileged
+        registers = privileged.cr0, privileged.cr4, privileged.efer, self._engine.physical_bits
         mode = self._modes.get(registers)
         if mode is None:
             if len(self._modes) >= _MODES_KEPT:
@@ -167,8 +167,8 @@ class ShadowMmu:
             self.cache.window.base = self._allocator.linear_base
             state.real.set_control_register(3, self._allocator.directory)
         else:
-            self._guest_root = Gpa(self.physical.through_gate(controls.root(state.cr3)))
-            self._role = mode.kernel_role if self._in_kernel else mode.user_role
+            self._guest_root = Gpa(self.physical.through_gate(controls.root(privileged.cr3)))
+            self._role = mode.kernel_role if state.cpl == 0 else mode.user_role
             self._find_root()
             self._settle_window()
         self.cache.stale = True
@@ -198,15 +198,16 @@ class ShadowMmu:
         return self._state.cpl == 0
 
     def _find_root(self) -> ShadowTable:
-        role = self._need_role()
+        role, state = self._need_role(), self._state
+        pdptes = state.privileged.pdptes
         try:
-            root = self.cache.root(role, self._guest_root, self._state.pdptes)
+            root = self.cache.root(role, self._guest_root, pdptes)
         except OutOfFramesError:
             self._forget()
-            root = self.cache.root(role, self._guest_root, self._state.pdptes)
-        if self._state.real.cr3 != root.address:
+            root = self.cache.root(role, self._guest_root, pdptes)
+        if state.real.cr3 != root.address:
             self.statistics.root_switches += 1
-            self._state.real.set_control_register(3, root.address)
+            state.real.set_control_register(3, root.address)
             self.cache.stale = True
         self._root = root
         return root
@@ -388,16 +389,18 @@ class ShadowMmu:
         """
         if self._walker.controls.form is None:
             return Gpa(linear & 0xFFFFFFFF)
-        key = self._walker, self._guest_root, linear
+        walker, root = self._walker, self._guest_root
+        key = walker, root, linear
         found = self._peeked.get(key)
-        if found is None or not self._walker.still_finds(self._guest_root, found.entries):
+        if found is None or not walker.still_finds(root, found.entries):
             found = self._walk(linear, Access.READ, user=False, explicit=True)
             if len(self._peeked) >= _PEEKS_KEPT:
                 self._peeked.clear()
             if not self.physical.is_gated:  # what another gate leads to is another matter
                 self._peeked[key] = found
-        self.dependencies.update([at & ~3 for at, _ in found.entries])
-        return None if _is_nowhere(found) else found.gpa
+        for at, _ in found.entries:
+            self.dependencies.add(at & ~3)
+        return found.gpa if found.error_code is None or not _is_nowhere(found) else None
 
     @staticmethod
     def _linear_mask(form: PagingFormat) -> int:

@@ -67,6 +67,7 @@ class ShadowTable:
 
     :ivar key: None for a table that no table of the guest's stands behind: part of a large page, or the VMM's.
     :ivar frame: host page number.
+    :ivar address: host-physical address.
     :ivar entries: the table itself.
     :ivar children: the tables that entries lead to, by index; above the leaves.
     :ivar pages: the guest pages that entries map, by index; in the leaves.
@@ -74,22 +75,18 @@ class ShadowTable:
     :ivar root_entries: of the root of a PAE guest, the PDPTEs that its links were made from.
     """
 
-    __slots__ = ("children", "entries", "frame", "key", "level", "pages", "parents", "root_entries")
+    __slots__ = ("address", "children", "entries", "frame", "key", "level", "pages", "parents", "root_entries")
 
     def __init__(self, key: TableKey | None, level: int, frame: int, entries: memoryview) -> None:
         self.key = key
         self.level = level
         self.frame = frame
+        self.address = frame << PAGE_SHIFT
         self.entries = entries
         self.children: dict[int, ShadowTable] = {}
         self.pages: dict[int, int] = {}
         self.parents: set[tuple[ShadowTable, int]] = set()
         self.root_entries: dict[int, int] = {}
-
-    @property
-    def address(self) -> int:
-        """Host-physical address."""
-        return self.frame << PAGE_SHIFT
 
     def indices_of(self, entry: int) -> range:
         """The shadow entries that stand for entry number `entry` of the guest's table; none where it has no part in it.
