@@ -264,8 +264,8 @@ class ShadowDescriptors:
         for table, base in ((self._gdt, state.gdtr.base), (self._ldt, state.ldtr.base)):
             size = len(table.original)
             if size:
-                for page in range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE):
-                    places.append((page, peek(page)))
+                pages = range(base & ~PAGE_OFFSET_MASK, base + size, PAGE_SIZE)
+                places.extend(zip(pages, map(peek, pages), strict=True))
         return tuple(places)
 
     def _pages(self, places: Iterable[_Place]) -> frozenset[Gpa]:
